@@ -1,0 +1,1 @@
+"""Small networks of our own that subclass a diffusers or torch class."""
