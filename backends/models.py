@@ -1,0 +1,110 @@
+"""The cards: which models there are, what each can do, how it is loaded. One bounded cache."""
+
+import importlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backends.lazy import torch
+from backends.spec import BadInput, Method
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets" / "models"
+KEPT = 2  # models held in memory at once
+
+
+@dataclass(frozen=True)
+class Card:
+    """A model that can be chosen. `loader` and `previewer` are "module:function"; figures are measured."""
+
+    name: str
+    title: str
+    loader: str
+    capabilities: frozenset[str]
+    licence: str
+    source: str  # folder under assets/models, or the hub's repository
+    revision: str = "1"
+    side: int = 128  # px
+    factor: int = 8  # pixels a latent cell
+    parameters: str = ""
+    trained_on: str = ""
+    command: str = ""
+    about: str = ""
+    previews: str = "backends.denoiser:linear_previewer"
+    embedded: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def previewer(self, model):
+        return resolve(self.previews)(model)
+
+    @property
+    def figures(self) -> dict:
+        """Measured quality, written by the evaluation script beside the weights."""
+        path = ASSETS / self.source / "figures.json"
+        return json.loads(path.read_text()) if self.embedded and path.exists() else {}
+
+
+CARDS: dict[str, Card] = {}
+_cache: OrderedDict[str, Any] = OrderedDict()
+_lock = threading.Lock()
+
+
+def add(*cards: Card) -> None:
+    for card in cards:
+        if card.name in CARDS:
+            raise ValueError(f"two cards are called {card.name}")
+        CARDS[card.name] = card
+
+
+def resolve(path: str) -> Callable:
+    """The function that "module:function" names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def get(name: str) -> Card:
+    if name not in CARDS:
+        raise BadInput(f"No model is called {name}; there are {', '.join(CARDS)}.")
+    return CARDS[name]
+
+
+def load(name: str):
+    """The loaded model, from the cache when it is there. The least recently used one makes room."""
+    card = get(name)
+    with _lock:
+        if name in _cache:
+            _cache.move_to_end(name)
+            return _cache[name]
+        while len(_cache) >= KEPT:
+            _cache.popitem(last=False)
+        with torch.no_grad():
+            model = resolve(card.loader)(card)
+        _cache[name] = model
+        return model
+
+
+def clear() -> None:
+    with _lock:
+        _cache.clear()
+
+
+def require(model, method: Method, pieces: list[Method]) -> None:
+    """Raise BadInput when a method or a piece needs what the model can't do."""
+    for needed in (method, *pieces):
+        if missing := needed.needs - model.card.capabilities:
+            fit = [c.title for c in CARDS.values() if needed.needs <= c.capabilities]
+            raise BadInput(f"{needed.title} needs {', '.join(sorted(missing))}, which {model.card.title} lacks; choose {' or '.join(fit[:3]) or 'another model'}.")
+
+
+def cards_for(method: Method) -> list[Card]:
+    return [c for c in CARDS.values() if method.needs <= c.capabilities]
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+from backends import cards as _cards  # noqa: E402,F401  the list itself, kept apart from the machinery

@@ -1,0 +1,245 @@
+"""Recipes: what the page, the API, the command line and a file's metadata all speak.
+
+{"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
+
+Pictures in a job are named by the SHA-256 of their pixels and travel beside the recipe: as base64 PNG in a
+result's metadata and in the `inputs` of an API call, as files for the command line.
+"""
+
+import base64
+import binascii
+import dataclasses
+import hashlib
+import io
+import json
+import typing
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import numpy as np
+import PIL.Image
+import PIL.PngImagePlugin
+
+from backends import inputs
+from backends.registry import METHODS, TASKS
+from backends.spec import Arm, BadInput, Choice, Job, Knob, Method, Picture, Prompt, Slider, Stacked, Task, Toggle
+
+SCHEMA = 1
+MAX_ARMS = 6
+MAX_CHARACTERS = 200_000
+KEY, INPUTS_KEY = "unnoise", "unnoise-inputs"  # PNG text chunks
+
+
+def marks(job: type[Job]) -> dict[str, Any]:
+    """field -> Prompt, Picture, Slider, Choice, Toggle, "seed"; the model has no mark."""
+    hints = typing.get_type_hints(job, include_extras=True)
+    return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def parse(recipe: dict | str, pictures: dict[str, np.ndarray] | None = None) -> tuple[Task, Job, tuple[Arm, ...]]:
+    """Check a recipe and give what the runner takes; raises BadInput with one sentence."""
+    recipe = _loaded(recipe)
+    task = TASKS.get(_name(recipe.get("task"), "task"))
+    if task is None:
+        raise BadInput(f"No task is called {recipe['task']}; there are {', '.join(TASKS)}.")
+    return task, _job(task, recipe, pictures or {}), _arms(task, recipe.get("arms"))
+
+
+def _loaded(recipe) -> dict:
+    if isinstance(recipe, str):
+        if len(recipe) > MAX_CHARACTERS:
+            raise BadInput(f"The recipe has more than {MAX_CHARACTERS:,} characters.")
+        try:
+            recipe = json.loads(recipe)
+        except (ValueError, RecursionError):
+            raise BadInput("The recipe is not JSON.") from None
+    if not isinstance(recipe, dict):
+        raise BadInput("A recipe is a JSON object with task, job and arms.")
+    schema = recipe.get("schema", SCHEMA)
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise BadInput("The recipe's schema must be a whole number from 1.")
+    if schema > SCHEMA:
+        raise BadInput(f"The recipe comes from a newer version (schema {schema}, here {SCHEMA}); update the studio.")
+    return recipe
+
+
+def _name(value, what: str) -> str:
+    if not isinstance(value, str) or not value or len(value) > 100:
+        raise BadInput(f"The recipe must name its {what}.")
+    if "/" in value or "\\" in value or ".." in value:
+        raise BadInput(f"The recipe's {what} holds a path; only a name is taken.")
+    return value
+
+
+def _job(task: Task, recipe: dict, pictures: dict[str, np.ndarray]) -> Job:
+    given = recipe.get("job", {})
+    if not isinstance(given, dict):
+        raise BadInput("The recipe's job must be an object.")
+    rules = marks(task.job)
+    if unknown := set(given) - set(rules):
+        raise BadInput(f"{task.title} does not take {', '.join(sorted(map(str, unknown)))}; it takes {', '.join(rules)}.")
+    values = {"model": _name(recipe.get("model") or task.model, "model")}
+    for field in dataclasses.fields(task.job):
+        if field.name not in rules:
+            continue
+        default = None if field.default is dataclasses.MISSING else field.default
+        values[field.name] = _value(field.name, rules[field.name], given.get(field.name, default), default, pictures)
+    return task.job(**values)
+
+
+def _value(name: str, rule, value, default, pictures):
+    label = name.replace("_", " ").capitalize()
+    if rule == "seed":
+        return Knob("seed", Slider(0, 2**32 - 1), 0).check(value, "Job")
+    if isinstance(rule, Prompt):
+        return inputs.text("" if value is None else value, label, rule.limit, rule.required)
+    if isinstance(rule, Picture):
+        if isinstance(value, dict):
+            digest = value.get("sha256")
+            value = pictures.get(digest) if isinstance(digest, str) else None
+            if value is None:
+                raise BadInput(f"{label}: the recipe names a picture that did not come with it; add it again.")
+        elif isinstance(value, str):
+            raise BadInput(f"{label}: a recipe names pictures by their hash, not by a path.")
+        if value is None:
+            if rule.required:
+                raise BadInput(f"{label} is missing; " + ("paint it on the picture." if rule.mask_of else "add a picture."))
+            return None
+        return inputs.picture(value, label)
+    return Knob(name, rule, default).check(value, "Job")
+
+
+def _arms(task: Task, given) -> tuple[Arm, ...]:
+    if not isinstance(given, list) or not given:
+        raise BadInput("The recipe needs a list of arms, each with a method.")
+    if len(given) > MAX_ARMS:
+        raise BadInput(f"At most {MAX_ARMS} arms are compared at once; the recipe has {len(given)}.")
+    return tuple(_arm(task, arm, f"Arm {i}") for i, arm in enumerate(given, 1))
+
+
+def _arm(task: Task, given, where: str) -> Arm:
+    if not isinstance(given, dict):
+        raise BadInput(f"{where} must be an object with a method.")
+    method = find_method(task, given.get("method"), where)
+    knobs = check_knobs(given.get("knobs", {}), method.knobs, f"{where}, {method.title}")
+    stack, slots = [], {method.slot} - {""}
+    entries = given.get("stack", [])
+    if not isinstance(entries, list):
+        raise BadInput(f"{where}: the stack must be a list of pieces.")
+    for entry in entries:
+        below = find_method(task, entry.get("method") if isinstance(entry, dict) else None, where)
+        check_stack(method, below, slots)
+        slots.add(below.slot)
+        stack.append(Stacked(below.slug, check_knobs(entry.get("knobs", {}), below.piece_knobs, f"{where}, {below.title}")))
+    return Arm(method.slug, knobs, tuple(stack))
+
+
+def find_method(task: Task, name, where: str) -> Method:
+    method = METHODS.get(_name(name, "method"))
+    if method is None:
+        raise BadInput(f"{where}: no method is called {name}.")
+    if method.task is not task:
+        raise BadInput(f"{where}: {method.title} belongs to {method.task.title}, not to {task.title}.")
+    return method
+
+
+def check_stack(top: Method, below: Method, taken: set[str]) -> None:
+    """Raise BadInput when `below` can't stand under `top`, given the slots already taken."""
+    if not below.slot:
+        raise BadInput(f"{below.title} is a whole program and can't be stacked under {top.title}.")
+    if below.slot in taken:
+        raise BadInput(f"{below.title} fills the slot “{below.slot}”, which this arm has filled already.")
+    if below.slot not in top.holds:
+        raise BadInput(f"{top.title} has no place for a “{below.slot}” piece such as {below.title}.")
+
+
+def check_knobs(given, knobs: tuple[Knob, ...], where: str) -> dict:
+    """All knobs with their values, defaults filled in."""
+    if not isinstance(given, dict):
+        raise BadInput(f"{where}: knobs must be an object.")
+    if unknown := set(given) - {k.name for k in knobs}:
+        raise BadInput(f"{where} has no knob {', '.join(sorted(map(str, unknown)))}; it has {', '.join(k.name for k in knobs) or 'none'}.")
+    return {k.name: k.check(given.get(k.name, k.default), where) for k in knobs}
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def build(task: Task, job: Job, arms: tuple[Arm, ...]) -> dict:
+    """The recipe of a comparison; `parse` takes it back."""
+    rules = marks(task.job)
+    values = {name: getattr(job, name) for name in rules}
+    values = {k: {"sha256": digest(v)} if isinstance(v, np.ndarray) else v for k, v in values.items() if v is not None}
+    rows = [{"method": a.method, "knobs": a.knobs} | ({"stack": [dataclasses.asdict(s) for s in a.stack]} if a.stack else {}) for a in arms]
+    return {"schema": SCHEMA, "task": task.slug, "model": job.model or task.model, "job": values, "arms": rows}
+
+
+def pictures_of(job: Job) -> dict[str, np.ndarray]:
+    """hash -> pixels of every picture in a job."""
+    found = (getattr(job, f.name) for f in dataclasses.fields(job))
+    return {digest(p): p for p in found if isinstance(p, np.ndarray)}
+
+
+def encode_pictures(pictures: dict[str, np.ndarray]) -> dict[str, str]:
+    return {name: base64.b64encode(png(p)).decode() for name, p in pictures.items()}
+
+
+def decode_pictures(encoded: Any) -> dict[str, np.ndarray]:
+    """hash -> pixels; the hash is computed again from what came."""
+    if not isinstance(encoded, dict):
+        raise BadInput("A recipe's inputs must be an object from hash to base64 PNG.")
+    found = []
+    for value in encoded.values():
+        try:
+            found.append(inputs.picture(base64.b64decode(value, validate=True), "The recipe's picture"))
+        except (binascii.Error, TypeError, ValueError) as error:
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput("A picture that came with the recipe is not base64.") from None
+    return {digest(p): p for p in found}
+
+
+def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, np.ndarray] | None = None) -> bytes:
+    """A PNG file; with a recipe, the recipe and its input pictures stand in its text chunks."""
+    info = PIL.PngImagePlugin.PngInfo()
+    if recipe is not None:
+        info.add_text(KEY, json.dumps(recipe))
+        if pictures:
+            info.add_itxt(INPUTS_KEY, json.dumps(encode_pictures(pictures)), zip=False)
+    out = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def from_file(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    """(recipe, pictures) of a result's PNG or a recipe's JSON file; raises BadInput."""
+    data = path.read_bytes()[: inputs.MAX_BYTES + 1]
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        try:
+            recipe = _loaded(data.decode())
+        except UnicodeDecodeError:
+            raise BadInput("Drop a result (PNG) or a recipe (JSON) of this studio.") from None
+        return recipe, decode_pictures(recipe.pop("inputs", {}))
+    inputs.picture(data, "The dropped file")
+    try:
+        chunks = PIL.Image.open(io.BytesIO(data)).text
+    except Exception:
+        raise BadInput("The dropped picture's text can't be read.") from None
+    if KEY not in chunks:
+        raise BadInput("The dropped picture carries no recipe: it was not made here, or its text was stripped.")
+    encoded = chunks.get(INPUTS_KEY, "{}")
+    return _loaded(chunks[KEY]), decode_pictures(json.loads(encoded))
+
+
+def with_outcome(recipe: dict, **outcome) -> dict:
+    return recipe | {"outcome": outcome}
+
+
+__all__ = ["Choice", "Toggle", "build", "from_file", "parse", "png"]

@@ -1,0 +1,80 @@
+"""@method: a generator function becomes a method of the studio. Its signature is its form."""
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable
+from typing import Annotated, get_args, get_origin
+
+from backends.spec import Choice, Knob, Method, Slider, Slot, Task, TextKnob, Toggle
+
+PACKAGES = ("image", "restoration", "scene", "audio", "text", "motion", "understanding", "lab")
+METHODS: dict[str, Method] = {}
+TASKS: dict[str, Task] = {}
+
+
+def method(
+    slug: str,
+    *,
+    task: Task,
+    needs: set[str] = frozenset(),
+    slot: Slot = "",
+    piece: Callable | None = None,
+    holds: set[str] = frozenset(),
+    paper: bool = True,
+):
+    """Register a generator function `f(job, model, ..., knobs)`.
+
+    The docstring's first line is the title, its second paragraph the summary. `needs` names capabilities of
+    the model; `slot` and `piece` let it be stacked under other methods; `holds` names the slots it takes
+    under itself, which then arrive as the keyword `stack` (a dict from slot to piece).
+    """
+
+    def register(function: Callable) -> Callable:
+        if slug in METHODS:
+            raise ValueError(f"two methods are called {slug}")
+        doc = inspect.getdoc(function) or ""
+        paragraphs = doc.split("\n\n")
+        METHODS[slug] = Method(
+            slug, paragraphs[0].strip().rstrip("."), task, frozenset(needs), function, knobs_of(function),
+            " ".join(paragraphs[1].split()) if len(paragraphs) > 1 else "", doc, slot, piece,
+            knobs_of(piece) if piece else (), frozenset(holds), paper,
+        )  # fmt: skip
+        if TASKS.setdefault(task.slug, task) is not task:
+            raise ValueError(f"two tasks are called {task.slug}")
+        return function
+
+    return register
+
+
+def knobs_of(function: Callable) -> tuple[Knob, ...]:
+    """The Annotated parameters of a function (or of a class's __init__), in order."""
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = typing.get_type_hints(target, include_extras=True)
+    knobs = []
+    for parameter in inspect.signature(target).parameters.values():
+        hint = hints.get(parameter.name)
+        if get_origin(hint) is Annotated:
+            control = next((a for a in get_args(hint)[1:] if isinstance(a, Slider | Choice | Toggle | TextKnob)), None)
+            if control is not None:
+                knobs.append(Knob(parameter.name, control, parameter.default))
+    return tuple(knobs)
+
+
+def discover() -> None:
+    """Import every method file once. A method's file imports nothing heavy (see lazy.py)."""
+    if METHODS:
+        return
+    import backends
+
+    for name in PACKAGES:
+        try:
+            package = importlib.import_module(f"backends.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"backends.{name}":
+                raise
+            continue
+        for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            importlib.import_module(info.name)
+    assert backends

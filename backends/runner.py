@@ -1,0 +1,158 @@
+"""run(): one arm after another, each with the same seed and input, measured alike.
+
+The clock runs only while the method computes: not while a preview is decoded, a metric taken or a reader slow.
+"""
+
+import datetime
+import logging
+import platform
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from backends import models, recipe
+from backends.lazy import torch
+from backends.registry import METHODS
+from backends.spec import Arm, ArmEvent, BadInput, Image, Job, Metric, Outcome, Result, Step, Task
+
+PREVIEW_SECONDS = 0.05  # at most one preview in this time; the newest wins
+_ACCELERATOR = threading.Lock()  # one run at a time: the random state and the clock are the process's
+log = logging.getLogger(__name__)
+
+
+def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = lambda: False) -> Iterator[ArmEvent]:
+    """Yield the events of each arm in turn, each arm closing with its Outcome.
+
+    `stop` is asked after each step: the arm under way ends with what it has, and later arms do not start.
+    Closing the generator does the same without a last word. An arm that fails does not stop the next.
+    """
+    model = models.load(job.model or task.model)
+    reference = None
+    for number, arm in enumerate(arms):
+        if stop():
+            return
+        for event in _arm(task, job, arm, number, model, stop, reference):
+            yield event
+        if number == 0 and isinstance(event.event, Outcome):
+            reference = event.event.value
+
+
+def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
+    method = METHODS[arm.method]
+    metrics: list[Metric] = []
+    value = partial = None
+    seconds, error, stopped, last_preview = 0.0, "", False, -1.0
+    with _ACCELERATOR, _peak_memory() as peak:
+        events = None
+        try:
+            models.require(model, method, [METHODS[s.method] for s in arm.stack])
+            stack = {METHODS[s.method].slot: METHODS[s.method].piece(**s.knobs) for s in arm.stack}
+            _restart_random(job.seed)
+            model.nfe = 0
+            events = method.function(job, model, **arm.knobs, **({"stack": stack} if method.holds else {}))
+            while True:
+                start = time.perf_counter()
+                with torch.no_grad():
+                    event = next(events, None)
+                seconds += time.perf_counter() - start
+                if event is None:
+                    break
+                if isinstance(event, Metric):
+                    metrics.append(event)
+                elif isinstance(event, Result):
+                    value = event.value
+                elif isinstance(event, Step):
+                    now = time.monotonic()
+                    partial = event
+                    if now - last_preview < PREVIEW_SECONDS and event.i < event.n:
+                        continue
+                    event, last_preview = _shown(event, model), now
+                yield ArmEvent(number, event, seconds, model.nfe)
+                if isinstance(event, Step) and value is None and stop():
+                    stopped = True
+                    break
+        except BadInput as bad:
+            error = str(bad)
+        except Exception as failure:
+            error = _sentence(failure, method)
+        finally:
+            if events is not None:
+                events.close()
+        nfe = model.nfe
+    if stopped and partial is not None:
+        value = _shown(partial, model).show
+    if value is not None and task.metrics:
+        metrics += _measured(task, job, value, reference)
+    outcome = dict(
+        seconds=round(seconds, 3), nfe=nfe, peak_mb=round(peak(), 1), metrics={m.name: m.value for m in metrics},
+        stopped=stopped, date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **_versions(model),
+    )  # fmt: skip
+    made = recipe.with_outcome(recipe.build(task, job, (arm,)), **outcome)
+    yield ArmEvent(number, Outcome(number, seconds, nfe, outcome["peak_mb"], tuple(metrics), value, made, stopped, error), seconds, nfe)
+
+
+def _shown(step: Step, model) -> Step:
+    """The step with its latents turned into a picture."""
+    if step.show is None or not torch.is_tensor(step.show):
+        return step
+    with torch.no_grad():
+        return Step(step.i, step.n, Image(model.preview(step.show)), step.aside)
+
+
+def _measured(task, job, value, reference) -> list[Metric]:
+    try:
+        with torch.no_grad():
+            return models.resolve(task.metrics)(job, value, reference)
+    except Exception:
+        log.exception("a metric failed")
+        return []
+
+
+def _restart_random(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _sentence(failure: Exception, method) -> str:
+    log.exception("%s failed", method.slug)
+    if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():
+        return "There was not enough memory for this arm; choose a smaller model or fewer steps."
+    return f"{method.title} failed ({type(failure).__name__}); the log holds the details."
+
+
+def _versions(model) -> dict:
+    import diffusers
+
+    return {"device": f"{model.device} ({platform.machine()})", "model_revision": model.card.revision,
+            "torch": torch.__version__, "diffusers": diffusers.__version__}  # fmt: skip
+
+
+@contextmanager
+def _peak_memory():
+    """Gives a function: the peak in MB above where it began (GPU memory where there is one, else RSS)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        yield lambda: torch.cuda.max_memory_allocated() / 2**20
+        return
+    import psutil
+
+    process, done = psutil.Process(), threading.Event()
+    begin = process.memory_info().rss
+    top = [begin]
+
+    def watch():
+        while not done.wait(0.02):
+            top[0] = max(top[0], process.memory_info().rss)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: (top[0] - begin) / 2**20
+    finally:
+        done.set()
+        thread.join()

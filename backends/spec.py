@@ -1,0 +1,295 @@
+"""The core types: what is asked (Task, Job), how it is tuned (Knob), what a method says (events, media).
+
+Plain dataclasses, no torch, no gradio. A method is a generator function `f(job, model, **knobs)` that yields
+events; its signature is its form.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+
+class BadInput(ValueError):
+    """A mistake in what was asked, as one sentence that says what to change. Shown to the user as it is."""
+
+
+# --- media: what can be shown ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Image:
+    """`pixels`: (H, W, 3) uint8."""
+
+    pixels: np.ndarray
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Several pictures in a row, each (H, W, 3) uint8, with a label each."""
+
+    items: tuple[Image, ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves: `series` maps a label to (xs, ys). `marks`: x positions worth a vertical line, with a label."""
+
+    series: dict[str, tuple[list[float], list[float]]]
+    x: str = "step"
+    y: str = ""
+    marks: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: tuple[str, ...]
+    rows: tuple[tuple, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+
+Media = Image | Images | Plot | Table | Text
+
+
+# --- events: what a method yields ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """Step `i` of `n` is done. `show`: a Media, or latents that the model's previewer turns into an Image.
+
+    `aside`: what is particular to the method (curves, heat maps), shown beside the picture.
+    """
+
+    i: int
+    n: int
+    show: Any = None
+    aside: tuple[Media, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured figure. `better`: which way is better, for the table's highlighting."""
+
+    name: str
+    value: float
+    better: Literal["higher", "lower", ""] = ""
+
+
+@dataclass(frozen=True)
+class Note:
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last event of a method. `aside` as in Step."""
+
+    value: Media
+    aside: tuple[Media, ...] = ()
+
+
+Event = Step | Metric | Note | Result
+Events = Iterator[Event]
+
+
+# --- jobs: the inputs a comparison holds equal -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Marks a text field of a Job: longest length in characters, and whether it may be empty."""
+
+    limit: int = 2000
+    required: bool = True
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Marks an image field of a Job, (H, W, 3) uint8 or None. `mask`: painted on the picture named so."""
+
+    required: bool = True
+    mask_of: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task asks. `seed`: 0 to 2³²−1; `model`: a card's name, the task's default when empty."""
+
+    model: str = ""
+    seed: Annotated[int, "seed"] = 0
+
+
+# --- knobs -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slider:
+    low: float
+    high: float
+    step: float | None = None
+    unit: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    options: tuple[str, ...]
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Toggle:
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class TextKnob:
+    limit: int = 400
+    help: str = ""
+
+
+Control = Slider | Choice | Toggle | TextKnob
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting of a method, read from its signature."""
+
+    name: str
+    control: Control
+    default: Any
+
+    @property
+    def kind(self) -> type:
+        return type(self.default)
+
+    def check(self, value: Any, where: str) -> Any:
+        """Return `value` as the knob's type; raises BadInput naming the range when it does not fit."""
+        control = self.control
+        if isinstance(control, Toggle):
+            if isinstance(value, bool):
+                return value
+            raise BadInput(f"{where}: {self.name} is on or off; give true or false.")
+        if isinstance(control, Choice):
+            if value in control.options:
+                return value
+            raise BadInput(f"{where}: {self.name} must be one of {', '.join(control.options)}.")
+        if isinstance(control, TextKnob):
+            if isinstance(value, str) and len(value) <= control.limit:
+                return value
+            raise BadInput(f"{where}: {self.name} must be a text of at most {control.limit} characters.")
+        whole = self.kind is int
+        span = f"{where}: {self.name} must be a {'whole ' if whole else ''}number from {control.low:g} to {control.high:g}."
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise BadInput(span)
+        if not control.low <= value <= control.high or (whole and value != int(value)):
+            raise BadInput(span)
+        return self.kind(value)
+
+
+# Shared by the methods of many tasks.
+Steps = Annotated[int, Slider(1, 100, 1, help="denoising steps")]
+Guidance = Annotated[float, Slider(1, 15, 0.1, help="strength of the prompt; 1 is no guidance")]
+
+
+# --- tasks and methods -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked: owns the tab, the Job type, the metrics and the default baseline.
+
+    `metrics`: "module:function", called as f(job, value, reference) -> list[Metric] after each arm;
+    `reference` is the first arm's result, or None for the first arm itself.
+    """
+
+    slug: str
+    title: str
+    job: type[Job]
+    baseline: str
+    model: str  # the default card
+    metrics: str = ""
+    help: str = ""
+    examples: tuple[dict, ...] = ()  # recipes' "job" (and "arms") parts, one click each
+
+
+Slot = Literal["wrap", "walk", "patch", ""]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered generator function. `slot`: the part it can play in a stack; `piece` builds that part.
+
+    `holds`: the slots of pieces that may be stacked under it.
+    """
+
+    slug: str
+    title: str
+    task: Task
+    needs: frozenset[str]
+    function: Callable[..., Events]
+    knobs: tuple[Knob, ...]
+    summary: str
+    doc: str
+    slot: Slot = ""
+    piece: Callable[..., Any] | None = None
+    piece_knobs: tuple[Knob, ...] = ()
+    holds: frozenset[str] = frozenset()
+    paper: bool = True  # False for a baseline that is not one of the 79
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A piece in a stack: which method gives it, and its knobs."""
+
+    method: str
+    knobs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One column of a comparison."""
+
+    method: str
+    knobs: dict[str, Any] = field(default_factory=dict)
+    stack: tuple[Stacked, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the runner measured of one arm; complete when `error` is empty and `stopped` is false."""
+
+    arm: int
+    seconds: float
+    nfe: int
+    peak_mb: float
+    metrics: tuple[Metric, ...]
+    value: Media | None
+    recipe: dict
+    stopped: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class ArmEvent:
+    """An event of arm number `arm`, with the seconds and function evaluations so far."""
+
+    arm: int
+    event: Event | Outcome
+    seconds: float = 0.0
+    nfe: int = 0
+
+
+def fields_of(job: type[Job]) -> dict[str, dataclasses.Field]:
+    return {f.name: f for f in dataclasses.fields(job)}

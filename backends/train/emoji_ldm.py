@@ -1,0 +1,194 @@
+"""Train a denoiser of the emoji world on the autoencoder's latents and MiniLM's token states.
+
+    python -m backends.train.emoji_ldm --minutes 60                  # the UNet
+    python -m backends.train.emoji_ldm --minutes 10 --size weak      # its deliberately weaker twin
+    python -m backends.train.emoji_ldm --minutes 60 --size dit       # the transformer sister
+
+v-prediction with zero terminal SNR. Resumes from the committed weights; the optimiser's state stays in runs/.
+Scenes get harder with the samples seen: single large common objects first, small, several and rare ones later.
+"""
+
+import json
+import time
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from PIL import Image
+
+from backends.embedded import TOKENS, minilm
+from backends.nets.patch_vae import PatchAutoencoderKL
+from backends.train.common import MODELS, RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained, save_state
+from backends.worlds import emoji
+
+SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+                rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False)  # fmt: skip
+UNET = dict(sample_size=16, in_channels=8, out_channels=8, cross_attention_dim=384, layers_per_block=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"))  # fmt: skip
+# attention_head_dim counts heads here (diffusers' naming): few wide heads train fastest on a CPU.
+SIZES = {
+    "unet": (UNET | dict(block_out_channels=(96, 192, 288), attention_head_dim=(1, 2, 3)), "emoji-ldm/unet"),
+    "weak": (UNET | dict(block_out_channels=(32, 64, 96), attention_head_dim=(1, 1, 1)), "emoji-ldm-weak/unet"),
+    "dit": (dict(channels=8, sample_size=16, patch=2, width=320, depth=8, heads=5, text_width=384), "emoji-dit/transformer"),
+}
+PROMPTS = (
+    "a cat next to a cactus on a yellow background", "a big strawberry on a light blue background", "a red apple",
+    "a penguin on snow", "a pizza on a red background", "a rocket on a starry night sky", "a dog face",
+    "three bananas on a teal background", "a burger to the left of a cup of coffee", "a sunflower on green grass under a blue sky",
+    "a soccer ball", "a robot on a purple background", "an owl above a mushroom", "a cactus on a sandy beach",
+    "a tree, a car and a house on a white background", "a teapot on a brown table against a teal wall",
+)  # fmt: skip
+
+
+class Scenes:
+    """A rolling buffer of (latent, token states, length) made from fresh scenes, a chunk at a time."""
+
+    def __init__(self, vae, device, chunk: int, kept: int):
+        self.vae, self.device, self.chunk, self.kept, self.parts = vae, device, chunk, kept, []
+        self.tokenizer, self.text = minilm()
+        self.text.to(device)
+
+    def add(self, rng: np.random.Generator, samples: int, held_out=False) -> None:
+        hard = min(1.0, samples / 400_000)
+        counts = np.array([0.84, 0.13, 0.02, 0.01]) * (1 - hard) + np.array([0.55, 0.29, 0.1, 0.06]) * hard
+        scenes = [emoji.sample(rng, held_out, counts=counts, common_share=0.92 - 0.14 * hard) for _ in range(self.chunk)]
+        latents = [encode(self.vae, [emoji.render(s) for s in scenes[i : i + 64]], self.device) for i in range(0, self.chunk, 64)]
+        states = self.states([emoji.caption(s, rng) for s in scenes])
+        self.parts = [*self.parts, (torch.cat(latents), states)][-self.kept :]
+
+    @torch.no_grad()
+    def states(self, texts: list[str]) -> torch.Tensor:
+        """(n, TOKENS, 384) as `embedded.token_states`, in bf16 and batches of alike length."""
+        out = torch.zeros(len(texts), TOKENS, 384, dtype=torch.bfloat16)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for i in range(0, len(order), 128):
+            rows = order[i : i + 128]
+            batch = self.tokenizer([texts[j] for j in rows], padding=True, truncation=True, max_length=TOKENS, return_tensors="pt").to(self.device)
+            with autocast(self.device):
+                states = self.text(**batch).last_hidden_state * batch["attention_mask"][..., None] * 2
+            out[rows, : states.shape[1]] = states.cpu().bfloat16()
+        return out
+
+    def draw(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        part = torch.randint(len(self.parts), (n,)).tolist()
+        row = torch.randint(self.chunk, (n,)).tolist()
+        z = torch.stack([self.parts[p][0][r] for p, r in zip(part, row, strict=True)])
+        c = torch.stack([self.parts[p][1][r] for p, r in zip(part, row, strict=True)])
+        return z.to(self.device), c.to(self.device).float()
+
+
+@torch.no_grad()
+def encode(vae, pictures, device) -> torch.Tensor:
+    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().to(device, memory_format=torch.channels_last) / 127.5 - 1
+    with autocast(device):
+        return vae.encode(x).latent_dist.mean.float().cpu() * vae.config.scaling_factor
+
+
+def build(size: str):
+    config, folder = SIZES[size]
+    if size == "dit":
+        from backends.nets.sit import SiT
+
+        return SiT, config, folder
+    return UNet2DConditionModel, config, folder
+
+
+def velocity_loss(net, bars, z, c, t, noise, device):
+    """Mean squared error of v = α·ε − σ·z (Salimans & Ho, arXiv 2202.00512) at integer timesteps t."""
+    alpha, sigma = (b[t].view(-1, 1, 1, 1) for b in bars)
+    with autocast(device):
+        out = net(alpha * z + sigma * noise, t, encoder_hidden_states=c).sample
+    return (out.float() - (alpha * noise - sigma * z)).square().mean((1, 2, 3))
+
+
+@torch.no_grad()
+def sheet(net, vae, scenes: Scenes, device, path, scale=5.0, steps=25) -> None:
+    """PROMPTS drawn by 25 guided DDIM steps, as one picture."""
+    scheduler = DDIMScheduler(**SCHEDULE)
+    scheduler.set_timesteps(steps)
+    c = scenes.states([*PROMPTS, *[""] * len(PROMPTS)]).float().to(device)
+    z = torch.randn(len(PROMPTS), 8, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    for t in scheduler.timesteps:
+        with autocast(device):
+            cond, uncond = net(torch.cat([z, z]), t.to(device), encoder_hidden_states=c).sample.float().chunk(2)
+        z = scheduler.step(uncond + scale * (cond - uncond), t, z).prev_sample
+    with autocast(device):
+        x = vae.decode(z / vae.config.scaling_factor).sample
+    rows = ((x.float().clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).cpu().numpy()
+    Image.fromarray(np.concatenate([np.concatenate(list(rows[i : i + 8]), 1) for i in (0, 8)])).save(path)
+
+
+def main() -> None:
+    args = arguments("emoji-ldm", size="unet", batch=32, lr=1e-3, chunk=3072, kept=10, reuse=3.0)
+    kind, config, folder = build(args.size)
+    out, device = MODELS / folder, args.device
+    net = kind.from_pretrained(out, torch_dtype=torch.float32) if (out / "config.json").exists() else kind(**config)
+    if args.size != "dit" and device == "cpu":
+        net.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slow on a CPU
+    vae = PatchAutoencoderKL.from_pretrained(MODELS / "emoji-ldm/vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+    for part in (net, vae):
+        part.to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    ema, step = Ema(net, 0.999), 0
+    log = json.loads((out / "training.json").read_text()) if (out / "training.json").exists() else {"samples": 0, "minutes": 0}
+    state_path = RUNS / f"emoji-{args.size}.pt"
+    if (state := load_state(state_path)) and state["samples"] >= log["samples"]:
+        net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
+        log["samples"], log["minutes"], ema.updates = state["samples"], state["minutes"], 10_000
+    bar = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
+    bars = (bar.sqrt(), (1 - bar).sqrt())
+    test = Scenes(vae, device, 256, 1)
+    test.add(np.random.default_rng(emoji.HELD_OUT_SEED + 1), 10**9, held_out=True)
+    fixed = torch.Generator().manual_seed(1)
+    test_t, test_noise = torch.randint(0, 1000, (256,), generator=fixed), torch.randn(256, 8, 16, 16, generator=fixed)
+    blank = test.states([""]).float().to(device)
+    scenes, clock, began = Scenes(vae, device, args.chunk, args.kept), Clock(args.minutes), log["minutes"]
+    drawn = float("inf")
+    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['samples']} samples so far", flush=True)
+
+    def held_out() -> float:
+        with torch.no_grad():
+            z, c = test.parts[0][0].to(device), test.parts[0][1].float().to(device)
+            return float(torch.cat([velocity_loss(ema.net, bars, z[i : i + 64], c[i : i + 64], test_t[i : i + 64].to(device), test_noise[i : i + 64].to(device), device) for i in range(0, 256, 64)]).mean())
+
+    def save() -> None:
+        log["minutes"] = round(began + clock.seconds / 60, 1)
+        save_state(state_path, net=net, ema=ema.net, optimiser=optimiser, samples=log["samples"], minutes=log["minutes"])
+        save_pretrained(ema.net, out)
+        DDIMScheduler(**SCHEDULE).save_pretrained(out)
+        (out / "training.json").write_text(json.dumps(log | {"held_out_loss": round(held_out(), 4)}, indent=1) + "\n")
+        sheet(ema.net, vae, test, device, RUNS / f"emoji-{args.size}.png")
+
+    while not clock.over:
+        if drawn >= args.chunk * args.reuse:
+            start = time.monotonic()
+            scenes.add(np.random.default_rng([args.seed, log["samples"]]), log["samples"])
+            drawn, making = 0, time.monotonic() - start
+        # Warm up, hold, and come down over the last third of the sitting, so that each sitting ends well.
+        rate = args.lr * min(1, (step + 1) / 200) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        z, c = scenes.draw(args.batch)
+        c[torch.rand(len(c)) < 0.1] = blank
+        # Mostly the middle and noisy levels, where it is decided what is shown and where.
+        t = (torch.sigmoid(torch.randn(len(z)) * 1.3 + 0.3) * 1000).long().clamp(0, 999)
+        t = torch.where(torch.rand(len(z)) < 0.15, torch.randint(0, 1000, t.shape), t).to(device)
+        loss = velocity_loss(net, bars, z.contiguous(memory_format=torch.channels_last), c, t, torch.randn_like(z), device).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        ema.update(net)
+        step, drawn, log["samples"] = step + 1, drawn + args.batch, log["samples"] + args.batch
+        if clock.every(180, "log"):
+            print(f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  held-out {held_out():.4f}  (chunk {making:.0f} s)", flush=True)
+        if clock.every(600, "save"):
+            save()
+    save()
+    print(json.dumps(log))
+
+
+if __name__ == "__main__":
+    main()
