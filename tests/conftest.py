@@ -1,0 +1,37 @@
+"""Fixtures: a small random model with the real classes, so that tests need no weights and take milliseconds."""
+
+import dataclasses
+
+import pytest
+
+from backends import models
+
+
+def tiny_denoiser(card, prediction="v_prediction"):
+    """A Denoiser of a few thousand parameters: 16×16×8 latents, cross-attention at 8×8 and in the middle."""
+    import torch
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    from backends.denoiser import Denoiser
+    from backends.embedded import encode_text
+    from backends.nets.patch_vae import PatchAutoencoderKL
+    from backends.train.emoji_ldm import SCHEDULE, UNET
+    from backends.train.emoji_vae import CONFIG
+
+    torch.manual_seed(0)
+    net = UNet2DConditionModel(**UNET | dict(block_out_channels=(32, 32, 64), attention_head_dim=(1, 1, 1), layers_per_block=1))
+    vae = PatchAutoencoderKL(**CONFIG | dict(block_out_channels=(32, 32), layers_per_block=1))
+    for part in (net, vae):
+        part.eval().requires_grad_(False)
+    return Denoiser(card, net, vae, DDIMScheduler(**SCHEDULE | {"prediction_type": prediction}), encode_text)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The tiny model, also loaded under the default card's name so that whole recipes run on it."""
+    card = dataclasses.replace(models.get("emoji-ldm"), previews="backends.denoiser:linear_previewer")
+    model = tiny_denoiser(card)
+    models.clear()
+    models._cache["emoji-ldm"] = model
+    yield model
+    models.clear()

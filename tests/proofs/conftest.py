@@ -1,0 +1,55 @@
+"""Proofs record what they measured in assets/proofs.json before they assert it.
+
+PROOF_SEED=<int> shifts every seed, prompt draw and held-out split; seed 0 is what the catalogue shows, other
+seeds are kept beside it.
+"""
+
+import datetime
+import json
+import operator
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).resolve().parents[2] / "assets" / "proofs.json"
+SEED = int(os.environ.get("PROOF_SEED", "0"))
+OPS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq}
+
+
+class Proof:
+    """One method's proof. `seed`: add it to every seed; `state(...)` records a statement, `close()` asserts."""
+
+    def __init__(self, slug: str):
+        self.slug, self.seed, self.start, self.statements = slug, SEED, time.monotonic(), []
+
+    def state(self, what: str, value: float, op: str, threshold: float, *, baseline=None, n: int = 1, interval=None, kind="effect"):
+        """`kind`: identity (exact, quick) or effect (the paper's claim on our model). Returns whether it holds."""
+        held = bool(OPS[op](value, threshold))
+        self.statements.append(
+            dict(kind=kind, statement=what, value=round(float(value), 6), op=op, threshold=threshold, baseline=baseline, n=n, interval=interval, held=held)
+        )
+        return held
+
+    def close(self):
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=FILE.parent).stdout.strip()
+        entry = dict(passed=all(s["held"] for s in self.statements), date=datetime.date.today().isoformat(), commit=commit,
+                     seed=self.seed, seconds=round(time.monotonic() - self.start, 1), statements=self.statements)  # fmt: skip
+        book = json.loads(FILE.read_text()) if FILE.exists() else {}
+        others = book.get(self.slug, {}).get("other_seeds", {})
+        if self.seed == 0:
+            book[self.slug] = entry | {"other_seeds": others}
+        else:
+            brief = {"passed": entry["passed"], "date": entry["date"], "values": [s["value"] for s in self.statements]}
+            book.setdefault(self.slug, {})["other_seeds"] = others | {str(self.seed): brief}
+        FILE.write_text(json.dumps(dict(sorted(book.items())), indent=1) + "\n")
+        failed = [f"{s['statement']}: {s['value']} is not {s['op']} {s['threshold']}" for s in self.statements if not s["held"]]
+        assert not failed, "; ".join(failed)
+
+
+@pytest.fixture
+def proof(request):
+    """The Proof of the method that the test file's name gives; closed (written, then asserted) by the test."""
+    return Proof(Path(request.fspath).stem.removeprefix("test_"))
