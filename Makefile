@@ -1,0 +1,51 @@
+# make studio | test | proofs | proof METHOD=slug | bench | train MODEL=name MINUTES=n | evaluate | style
+PYTHON ?= python3
+BIN = .venv/bin
+HOST ?= 127.0.0.1
+PORT ?= 7860
+MINUTES ?= 10
+
+.PHONY: studio test proofs proof bench train evaluate style system system-dev
+
+studio: .venv/studio system
+	$(BIN)/python app.py --host $(HOST) --port $(PORT)
+
+test: .venv/dev system-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+proofs: .venv/dev
+	$(BIN)/python -m pytest -m proof tests/proofs
+
+proof: .venv/dev
+	$(BIN)/python -m pytest -m "proof or not proof" tests/proofs/test_$(METHOD).py -s
+
+bench: .venv/dev
+	$(BIN)/python -m backends.bench
+
+train: .venv/studio
+	$(BIN)/python -m backends.train.$(MODEL) --minutes $(MINUTES) $(ARGS)
+
+evaluate: .venv/studio
+	$(BIN)/python -m backends.evaluate.emoji_ldm $(ARGS)
+
+style: .venv/dev
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/studio: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev: requirements.txt requirements-dev.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@ .venv/studio
+
+# Debian packages: installed when run as root on Debian, else named when missing.
+system:
+	@sh scripts/system_packages.sh $$(cat packages.txt)
+
+system-dev:
+	@sh scripts/system_packages.sh $$(cat packages.txt) chromium
