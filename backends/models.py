@@ -96,7 +96,9 @@ def require(model, method: Method, pieces: list[Method]) -> None:
     for needed in (method, *pieces):
         if missing := needed.needs - model.card.capabilities:
             fit = [c.title for c in CARDS.values() if needed.needs <= c.capabilities]
-            raise BadInput(f"{needed.title} needs {', '.join(sorted(missing))}, which {model.card.title} lacks; choose {' or '.join(fit[:3]) or 'another model'}.")
+            raise BadInput(
+                f"{needed.title} needs {', '.join(sorted(missing))}, which {model.card.title} lacks; choose {' or '.join(fit[:3]) or 'another model'}."
+            )
 
 
 def cards_for(method: Method) -> list[Card]:

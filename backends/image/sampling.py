@@ -173,5 +173,3 @@ def needs_words(cond: Cond, words: list[str]) -> list[list[int]]:
             raise BadInput(f"“{word}” does not stand in the prompt; name words of the prompt, separated by commas.")
         rows.append(found)
     return rows
-
-

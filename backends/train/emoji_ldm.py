@@ -151,7 +151,14 @@ def main() -> None:
     def held_out() -> float:
         with torch.no_grad():
             z, c = test.parts[0][0].to(device), test.parts[0][1].float().to(device)
-            return float(torch.cat([velocity_loss(ema.net, bars, z[i : i + 64], c[i : i + 64], test_t[i : i + 64].to(device), test_noise[i : i + 64].to(device), device) for i in range(0, 256, 64)]).mean())
+            return float(
+                torch.cat(
+                    [
+                        velocity_loss(ema.net, bars, z[i : i + 64], c[i : i + 64], test_t[i : i + 64].to(device), test_noise[i : i + 64].to(device), device)
+                        for i in range(0, 256, 64)
+                    ]
+                ).mean()
+            )
 
     def save() -> None:
         log["minutes"] = round(began + clock.seconds / 60, 1)
@@ -183,7 +190,10 @@ def main() -> None:
         ema.update(net)
         step, drawn, log["samples"] = step + 1, drawn + args.batch, log["samples"] + args.batch
         if clock.every(180, "log"):
-            print(f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  held-out {held_out():.4f}  (chunk {making:.0f} s)", flush=True)
+            print(
+                f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  held-out {held_out():.4f}  (chunk {making:.0f} s)",
+                flush=True,
+            )
         if clock.every(600, "save"):
             save()
     save()

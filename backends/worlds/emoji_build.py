@@ -130,9 +130,7 @@ def main() -> None:
             sheet.paste(picture, ((i % COLUMNS) * SPRITE, (i // COLUMNS) * SPRITE))
         OUT.mkdir(parents=True, exist_ok=True)
         sheet.save(OUT / "sprites.webp", quality=88, alpha_quality=95, method=6)
-        (OUT / "concepts.json").write_text(
-            "[\n" + ",\n".join(json.dumps(c, ensure_ascii=False) for c in concepts) + "\n]\n"
-        )
+        (OUT / "concepts.json").write_text("[\n" + ",\n".join(json.dumps(c, ensure_ascii=False) for c in concepts) + "\n]\n")
         missing = common - names
         print(f"{len(concepts)} concepts, {sum(c['common'] for c in concepts)} common, missing: {missing}")
 

@@ -1,0 +1,116 @@
+"""What every method owes, checked for all that are registered, on a tiny random model."""
+
+import numpy as np
+import pytest
+
+from backends import METHODS, TASKS, recipe, run
+from backends.spec import Image, Metric, Outcome, Plot, Result, Slider, Step
+from backends.worlds import emoji
+
+# Few steps and small budgets, so that all methods together stay within seconds.
+QUICK = {"steps": 4, "budget": 2, "iterations": 2, "inner_steps": 2, "loops": 1}
+
+
+def job_of(task):
+    """A job with every field filled in."""
+    from backends.spec import Picture, Prompt
+
+    picture = emoji.render(emoji.sample(np.random.default_rng(2)))
+    mask = np.zeros_like(picture)
+    mask[32:96, 32:96] = 255
+    job, pictures = {"seed": 1}, {}
+    for name, mark in recipe.marks(task.job).items():
+        if isinstance(mark, Prompt) and (mark.required or name == "prompt"):
+            job[name] = "a cat next to a cactus"
+        if isinstance(mark, Picture):
+            pixels = mask if mark.mask_of else picture
+            pictures[recipe.digest(pixels)] = pixels
+            job[name] = {"sha256": recipe.digest(pixels)}
+    return job, pictures
+
+
+def events_of(slug, knobs=None, stack=()):
+    found = METHODS[slug]
+    quick = {k.name: min(QUICK[k.name], k.control.high) for k in found.knobs if k.name in QUICK}
+    job, pictures = job_of(found.task)
+    arm = {"method": slug, "knobs": quick | (knobs or {}), "stack": list(stack)}
+    return list(run({"task": found.task.slug, "job": job, "arms": [arm]}, pictures))
+
+
+def outcome(events):
+    closing = events[-1].event
+    assert isinstance(closing, Outcome)
+    return closing
+
+
+@pytest.mark.parametrize("slug", list(METHODS))
+def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
+    before = {k: v.clone() for k, v in tiny.net.state_dict().items()}
+    processors = {n: type(p) for n, p in tiny.net.attn_processors.items()}
+    events = events_of(slug)
+    assert not outcome(events).error
+    steps = [e.event for e in events if isinstance(e.event, Step)]
+    results = [e.event for e in events if isinstance(e.event, Result)]
+    assert len(results) == 1 and steps
+    assert all(isinstance(s.show, Image) and s.show.pixels.dtype == np.uint8 for s in steps if s.show is not None)
+    assert any(s.show is not None for s in steps)
+    assert isinstance(results[0].value, Image) and results[0].value.pixels.shape == (128, 128, 3)
+    for metric in (e.event for e in events if isinstance(e.event, Metric)):
+        assert np.isfinite(metric.value), metric
+    for plot in (m for s in steps for m in s.aside if isinstance(m, Plot)):
+        for xs, ys in plot.series.values():
+            assert len(xs) == len(ys) and np.isfinite([float(y) for y in ys]).all()
+    # It leaves the network as it found it.
+    assert "forward" not in tiny.net.__dict__
+    assert {n: type(p) for n, p in tiny.net.attn_processors.items()} == processors
+    assert all((before[k] == v).all() for k, v in tiny.net.state_dict().items())
+
+
+@pytest.mark.parametrize("slug", list(METHODS))
+def test_same_seed_same_bits(tiny, slug):
+    first, second = (outcome(events_of(slug)).value.pixels for _ in range(2))
+    assert (first == second).all()
+
+
+@pytest.mark.parametrize("slug", list(METHODS))
+def test_closed_early_it_leaves_nothing_behind(tiny, slug):
+    found = METHODS[slug]
+    job, pictures = job_of(found.task)
+    quick = {k.name: min(QUICK[k.name], k.control.high) for k in found.knobs if k.name in QUICK}
+    processors = {n: type(p) for n, p in tiny.net.attn_processors.items()}
+    events = run({"task": found.task.slug, "job": job, "arms": [{"method": slug, "knobs": quick}]}, pictures)
+    next(events)
+    events.close()
+    assert "forward" not in tiny.net.__dict__
+    assert {n: type(p) for n, p in tiny.net.attn_processors.items()} == processors
+
+
+@pytest.mark.parametrize(("slug", "knob"), [(m.slug, k.name) for m in METHODS.values() for k in m.knobs if isinstance(k.control, Slider)])
+def test_the_ends_of_a_knob_give_a_picture_or_a_sentence(tiny, slug, knob):
+    control = next(k.control for k in METHODS[slug].knobs if k.name == knob)
+    for value in (control.low, control.high):
+        value = min(value, QUICK[knob]) if knob in QUICK else value
+        whole = next(k.kind for k in METHODS[slug].knobs if k.name == knob) is int
+        end = outcome(events_of(slug, {knob: int(value) if whole else float(value)}))
+        assert end.value is not None or (end.error and "log holds" not in end.error), end.error
+
+
+def pairs():
+    for top in METHODS.values():
+        for below in METHODS.values():
+            if below.slot and below.slot in top.holds and below.slot != top.slot and below.task is top.task:
+                yield top.slug, below.slug
+
+
+@pytest.mark.parametrize(("top", "below"), list(pairs()))
+def test_pieces_stack_or_are_refused_with_a_sentence(tiny, top, below):
+    end = outcome(events_of(top, stack=[{"method": below}]))
+    assert end.value is not None or (end.error and "log holds" not in end.error), end.error
+
+
+def test_every_task_has_its_baseline_and_examples_that_run(tiny):
+    for task in TASKS.values():
+        assert METHODS[task.baseline].task is task
+        for example in task.examples:
+            for arm in example.get("arms", ()):
+                assert arm["method"] in METHODS

@@ -1,0 +1,140 @@
+"""The runner: equal conditions for every arm, honest figures, and nothing left behind."""
+
+import numpy as np
+import pytest
+
+from backends import METHODS, BadInput, run, runner
+from backends.registry import method
+from backends.spec import Image, Outcome, Result, Slider, Step
+
+RECIPE = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}}
+
+
+def outcomes(arms, **kw):
+    return [e.event for e in run(RECIPE | {"arms": arms}, **kw) if isinstance(e.event, Outcome)]
+
+
+def arm(name="ddim", **knobs):
+    return {"method": name, "knobs": {"steps": 4} | knobs}
+
+
+def test_same_seed_same_bits_whatever_ran_before(tiny):
+    alone = outcomes([arm("euler")])[0].value.pixels
+    np.random.rand()
+    after = outcomes([arm("ddim"), arm("adaptive_guidance"), arm("euler")])[2].value.pixels
+    assert (alone == after).all()
+
+
+def test_another_seed_gives_another_picture(tiny):
+    one = outcomes([arm()])[0].value.pixels
+    RECIPE_2 = RECIPE | {"job": {"prompt": "a cat", "seed": 4}, "arms": [arm()]}
+    other = [e.event for e in run(RECIPE_2) if isinstance(e.event, Outcome)][0].value.pixels
+    assert (one != other).any()
+
+
+def test_evaluations_are_counted_at_the_network(tiny):
+    guided, plain, late = outcomes([arm(scale=5), arm(scale=1), arm(scale=5, start=0.5)])
+    assert (guided.nfe, plain.nfe, late.nfe) == (8, 4, 6)
+
+
+def test_an_arm_can_be_stopped_within_one_step(tiny):
+    steps = []
+
+    def stop():
+        return len(steps) >= 2
+
+    last = None
+    for event in run(RECIPE | {"arms": [arm(steps=50), arm()]}, stop=stop):
+        if isinstance(event.event, Step):
+            steps.append(event.event.i)
+        last = event
+    assert last.arm == 0 and last.event.stopped  # the second arm never starts
+    assert last.nfe <= 2 * (max(steps) + 1)
+    assert last.event.value.pixels.shape == (128, 128, 3)  # what there is, is kept
+    assert last.event.recipe["outcome"]["stopped"]
+
+
+def test_closing_unwinds_the_method(tiny):
+    closed = []
+
+    @method("left_open", task=METHODS["ddim"].task, paper=False)
+    def left_open(job, model):
+        """Left open.
+
+        Waits to be closed.
+        """
+        try:
+            for i in range(9):
+                yield Step(i + 1, 9)
+        finally:
+            closed.append(True)
+
+    try:
+        events = run(RECIPE | {"arms": [{"method": "left_open"}]})
+        next(events)
+        events.close()
+        assert closed
+        assert not runner._ACCELERATOR.locked()
+    finally:
+        del METHODS["left_open"]
+
+
+def test_a_failing_arm_says_so_and_the_next_one_runs(tiny, monkeypatch):
+    @method("breaks", task=METHODS["ddim"].task, paper=False)
+    def breaks(job, model):
+        """Breaks.
+
+        Always.
+        """
+        yield Step(1, 2)
+        raise RuntimeError("CPU out of memory: tried to allocate")
+
+    try:
+        broken, fine = outcomes([{"method": "breaks"}, arm()])
+    finally:
+        del METHODS["breaks"]
+    assert "memory" in broken.error and broken.value is None
+    assert not fine.error and fine.value is not None
+
+
+def test_the_recipe_of_a_result_makes_it_again(tiny):
+    first = outcomes([arm("adaptive_guidance", threshold=0.95)])[0]
+    again = [e.event for e in run(first.recipe) if isinstance(e.event, Outcome)][0]
+    assert (first.value.pixels == again.value.pixels).all()
+
+
+def test_a_method_that_does_not_fit_the_model_is_refused(tiny):
+    @method("wants_wings", task=METHODS["ddim"].task, needs={"wings"}, paper=False)
+    def wants_wings(job, model):
+        """Wants wings.
+
+        It does.
+        """
+        yield Result(Image(np.zeros((8, 8, 3), np.uint8)))
+
+    try:
+        assert "needs wings" in outcomes([{"method": "wants_wings"}])[0].error
+    finally:
+        del METHODS["wants_wings"]
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(BadInput, match="No model is called nonesuch"):
+        list(run(RECIPE | {"model": "nonesuch", "arms": [arm()]}))
+
+
+def test_two_methods_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two methods"):
+        method("ddim", task=METHODS["ddim"].task)(lambda job, model: iter(()))
+
+
+@pytest.mark.parametrize("slug", [m for m in METHODS])
+def test_every_method_explains_itself(slug):
+    found = METHODS[slug]
+    assert 20 < len(found.summary) < 600, "the docstring's second paragraph is the card's summary"
+    assert found.task.baseline in METHODS
+    for knob in found.knobs:
+        assert knob.check(knob.default, "default") == knob.default
+        if isinstance(knob.control, Slider):
+            with pytest.raises(BadInput):
+                knob.check(knob.control.high + 1, "too far")
