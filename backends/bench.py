@@ -1,0 +1,102 @@
+"""Speed, as ratios measured in one run: `make bench`.
+
+Our loop against diffusers' own StableDiffusionPipeline on the same components, with and without previews;
+adaptive guidance and faster_diffusion against plain guidance; start-up; the page's size; a run's memory.
+Each ratio is the median over rounds in which both sides take turns, so that a busy machine hurts both.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+PROMPT, STEPS, SCALE = "a cat next to a cactus on a yellow background", 25, 5.0
+
+
+def ours(arm: dict, previews: bool) -> tuple[float, "object"]:
+    """(wall seconds, outcome) of one arm; `previews`: decode one at every step as the page does."""
+    from backends import run, runner
+
+    runner.PREVIEW_SECONDS = 0.0 if previews else 1e9
+    begin = time.perf_counter()
+    *_, last = run({"task": "text_to_image", "job": {"prompt": PROMPT}, "arms": [arm]})
+    return (time.perf_counter() - begin if previews else last.event.seconds), last.event
+
+
+def pipeline():
+    """diffusers' StableDiffusionPipeline around the embedded model's own parts, as a function of no arguments."""
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from backends import models
+
+    model = models.load("emoji-ldm")
+    scheduler = DDIMScheduler.from_config(dict(model.scheduler.config) | {"timestep_spacing": "trailing", "clip_sample": False})
+    pipe = StableDiffusionPipeline(model.vae, None, None, model.net, scheduler, None, None, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.vae_scale_factor = model.card.factor
+    cond, uncond = model.encode(PROMPT, "")
+
+    def run():
+        return pipe(prompt_embeds=cond.embeds, negative_prompt_embeds=uncond.embeds, latents=model.noise(0), height=128, width=128,
+                    num_inference_steps=STEPS, guidance_scale=SCALE, output_type="np").images  # fmt: skip
+
+    assert torch.is_tensor(cond.embeds)
+    return run
+
+
+def timed(function) -> float:
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def ratio(a, b, rounds: int) -> tuple[float, float, float]:
+    """(median of a/b, median a, median b) over rounds in which each runs once; functions return seconds."""
+    pairs = [(a(), b()) for _ in range(rounds)]
+    return statistics.median(x / y for x, y in pairs), statistics.median(x for x, _ in pairs), statistics.median(y for _, y in pairs)
+
+
+def page() -> tuple[float, float]:
+    """(seconds until the first page is served, KiB of its configuration), in a fresh process."""
+    code = (
+        "import time,sys,json; t=time.perf_counter(); import app; demo=app.build(); "
+        "import fastapi.testclient; demo.queue(); "
+        "from gradio.routes import App; client=fastapi.testclient.TestClient(App.create_app(demo)); "
+        "client.get('/').raise_for_status(); s=time.perf_counter()-t; "
+        "assert 'torch' not in sys.modules, 'torch was imported'; print(s, len(client.get('/config').content)/1024)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if out.returncode:
+        raise SystemExit(out.stderr[-800:])
+    seconds, size = map(float, out.stdout.split()[-2:])
+    return seconds, size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    knobs = {"steps": STEPS, "scale": SCALE}
+    ddim = {"method": "ddim", "knobs": knobs}
+    theirs = pipeline()
+    theirs(), ours(ddim, True)  # warm up both
+    report = {}
+    for name, previews, bound in (("loop / diffusers pipeline", False, 1.05), ("loop with a preview at every step / pipeline", True, 1.10)):
+        r, a, b = ratio(lambda p=previews: ours(ddim, p)[0], lambda: timed(theirs), rounds)
+        report[name] = f"{r:.3f} (bound {bound}; {a:.2f} s, {b:.2f} s)"
+    for slug in ("adaptive_guidance", "faster_diffusion"):
+        r, a, b = ratio(lambda s=slug: ours({"method": s, "knobs": knobs}, False)[0], lambda: ours(ddim, False)[0], rounds)
+        report[f"{slug} / plain guidance"] = f"{r:.3f} ({a:.2f} s, {b:.2f} s)"
+    outcome = ours(ddim, True)[1]
+    report["25 guided steps"] = f"{outcome.seconds:.2f} s (bound 2.5), {outcome.nfe} NFE, {outcome.peak_mb:.0f} MB above the loaded model"
+    seconds, size = page()
+    report["first page, torch not imported"] = f"{seconds:.2f} s (bound 4)"
+    report["page configuration"] = f"{size:.0f} KiB (bound 150)"
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
