@@ -1,0 +1,35 @@
+"""Rewrite the README's table of methods from the registry and assets/proofs.json: python scripts/readme_table.py"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from backends import METHODS  # noqa: E402
+
+
+def row(method, proof) -> str:
+    if not method.paper:
+        return f"| {method.title} | {method.task.title} | baseline | |"
+    if not proof or "statements" not in proof:
+        return f"| {method.title} | {method.task.title} | not measured yet | |"
+    effects = [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
+    said = "; ".join(f"{s['statement']}: **{s['value']:.3g}** ({s['op']} {s['threshold']:g} {'✓' if s['held'] else '✗ not reproduced'})" for s in effects)
+    others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items())
+    return f"| {method.title} | {method.task.title} | {said} | {proof['date']}{'; ' + others if others else ''} |"
+
+
+def main() -> None:
+    proofs = json.loads((ROOT / "assets/proofs.json").read_text()) if (ROOT / "assets/proofs.json").exists() else {}
+    methods = sorted(METHODS.values(), key=lambda m: (not m.paper, m.task.slug, m.title))
+    table = "\n".join(["| method | tab | measured | date, other seeds |", "|---|---|---|---|", *(row(m, proofs.get(m.slug)) for m in methods)])
+    path = ROOT / "README.md"
+    head, _, rest = path.read_text().partition("<!-- table -->")
+    _, _, tail = rest.partition("<!-- end of table -->")
+    path.write_text(f"{head}<!-- table -->\n{table}\n<!-- end of table -->{tail}")
+
+
+if __name__ == "__main__":
+    main()
