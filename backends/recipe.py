@@ -125,14 +125,16 @@ def _arm(task: Task, given, where: str) -> Arm:
         raise BadInput(f"{where} must be an object with a method.")
     method = find_method(task, given.get("method"), where)
     knobs = check_knobs(given.get("knobs", {}), method.knobs, f"{where}, {method.title}")
-    stack, slots = [], {method.slot} - {""}
+    stack, slots, above = [], {method.slot} - {""}, [method]
     entries = given.get("stack", [])
     if not isinstance(entries, list):
         raise BadInput(f"{where}: the stack must be a list of pieces.")
     for entry in entries:
         below = find_method(task, entry.get("method") if isinstance(entry, dict) else None, where)
         check_stack(method, below, slots)
+        check_clashes(above, below)
         slots.add(below.slot)
+        above.append(below)
         stack.append(Stacked(below.slug, check_knobs(entry.get("knobs", {}), below.piece_knobs, f"{where}, {below.title}")))
     return Arm(method.slug, knobs, tuple(stack))
 
@@ -154,6 +156,13 @@ def check_stack(top: Method, below: Method, taken: set[str]) -> None:
         raise BadInput(f"{below.title} fills the slot “{below.slot}”, which this arm has filled already.")
     if below.slot not in top.holds:
         raise BadInput(f"{top.title} has no place for a “{below.slot}” piece such as {below.title}.")
+
+
+def check_clashes(above: list[Method], below: Method) -> None:
+    """Raise BadInput when `below` fits by its slot but can't work together with one of the arm's other methods."""
+    for other in above:
+        if sentence := other.clashes.get(below.slug) or below.clashes.get(other.slug):
+            raise BadInput(sentence)
 
 
 def check_knobs(given, knobs: tuple[Knob, ...], where: str) -> dict:

@@ -7,14 +7,14 @@ A method is a thin composition of them, so pieces of two papers can be stacked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Protocol
 
 from backends.denoiser import Cond, Denoiser
 from backends.image.tasks import TextToImage
 from backends.lazy import diffusers
-from backends.spec import BadInput, Events, Image, Media, Metric, Result, Step
+from backends.spec import BadInput, Events, Image, Media, Metric, Note, Result, Step
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -78,7 +78,7 @@ class SchedulerWalk:
     def __init__(self, model: Denoiser, steps: int, kind: str):
         self.model, self.kind = model, kind
         self.scheduler = make_scheduler(model, kind)
-        self.scheduler.set_timesteps(steps, device=model.device)
+        self.scheduler.set_timesteps(steps, device=model.device, **(model.spacing(steps) if kind != "dpm++" else {}))
         self.timesteps = self.scheduler.timesteps.tolist()
 
     def start(self, noise):
@@ -130,14 +130,28 @@ def sample(
         guide = stack["wrap"]
     if "walk" in stack:
         walk = stack["walk"]
+    if guide.scale != 1 and "cfg" not in model.card.capabilities:
+        guide.scale = 1
+        yield Note(f"{model.card.title} draws without guidance: scale 1 was used.")
     walk = (walk or (lambda m, s: SchedulerWalk(m, s, "ddim")))(model, steps)
     patches = (*patches, *([stack["patch"]] if "patch" in stack else []))
     pieces = [p for p in (guide, walk, *patches) if hasattr(p, "aside")]
     reports = [p.report for p in (guide, walk, *patches) if hasattr(p, "report")]
     cond, uncond = model.encode(job.prompt, job.negative)
-    noise = model.noise(job.seed)
     n = len(walk.timesteps)
-    i = 0
+    with closing(denoise(model, cond, uncond, model.noise(job.seed), walk, guide, patches)) as states:
+        for i, state in enumerate(states):
+            x, x0 = state
+            yield Step(i + 1, n, x0, (*aside(), *(m for p in pieces for m in p.aside())))
+    yield from report()
+    for piece in reports:
+        yield from piece()
+    yield Result(Image(model.picture(x), job.prompt), (*aside(), *(m for p in pieces for m in p.aside())))
+
+
+def denoise(model: Denoiser, cond: Cond, uncond: Cond, noise: Tensor, walk: Walk, guide: Guide, patches: tuple = ()) -> Iterator[tuple[Tensor, Tensor]]:
+    """Walk from `noise` (B, C, h, w), yielding (state, x0) after each step; a Cond may hold B prompts' states."""
+    n, i = len(walk.timesteps), 0
 
     def predict(x, t, guide=guide):
         return guide(lambda *conds: model.x0s(x, t, *conds), cond, uncond, i, n)
@@ -151,11 +165,7 @@ def sample(
                 if hasattr(patch, "before_step"):
                     x = patch.before_step(x, i, noise)
             x, x0 = walk.step(x, i, predict)
-            yield Step(i + 1, n, x0, (*aside(), *(m for p in pieces for m in p.aside())))
-    yield from report()
-    for piece in reports:
-        yield from piece()
-    yield Result(Image(model.picture(x), job.prompt), (*aside(), *(m for p in pieces for m in p.aside())))
+            yield x, x0
 
 
 def ddim_next(model: Denoiser, x0: Tensor, eps: Tensor, t) -> Tensor:
