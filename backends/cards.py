@@ -1,5 +1,8 @@
 """The list of models. Embedded ones ship with the studio; hub ones are loaded on demand (see hub.py)."""
 
+import dataclasses
+import os
+
 from backends.models import Card, add
 
 UNET = frozenset({"image", "cfg", "unet", "cross_attention", "vae", "gradients", "ddim"})
@@ -13,3 +16,76 @@ add(
         about="Latent diffusion at 128 px: UNet2DConditionModel, v-prediction with zero terminal SNR, MiniLM text states.",
     ),
 )  # fmt: skip
+
+# --- real checkpoints -------------------------------------------------------------------------------------
+# Revisions: no hub was within reach while this was written; each hash below was found as the pin or the cache folder of
+# that repository in at least two public projects, PixArt-Σ's in one. UNNOISE_MODELS overrides them (see hosted()).
+DIT = frozenset({"image", "dit", "vae", "gradients"})
+CLIP, T5 = ("text_encoder", "tokenizer"), ("text_encoder_3", "tokenizer_3")
+HUB = (
+    Card(
+        name="sd-1.5", title="Stable Diffusion 1.5", loader="backends.hub:load", capabilities=UNET, embedded=False,
+        licence="CreativeML OpenRAIL-M", source="stable-diffusion-v1-5/stable-diffusion-v1-5", revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        side=512, parameters="860 M", trained_on="LAION-2B-en and aesthetics subsets (its own card)",
+        options={"kind": "sd", "variant": "fp16", "parts": ("unet", "vae", "scheduler", *CLIP)},
+        about="Latent diffusion at 512 px, predicts noise. About 2.1 GB to download. No safety checker is run.",
+    ),
+    Card(
+        name="sd-turbo", title="SD-Turbo", loader="backends.hub:load", capabilities=UNET - {"cfg"}, embedded=False,
+        licence="Stability AI Community", source="stabilityai/sd-turbo", revision="b261bac6fd2cf515557d5d0707481eafa0485ec2",
+        side=512, parameters="866 M", trained_on="distilled from Stable Diffusion 2.1 (its own card)",
+        options={"kind": "sd", "variant": "fp16", "parts": ("unet", "vae", "scheduler", *CLIP)},
+        about="Draws in 1 to 4 steps, without guidance. About 2.6 GB to download. No safety checker is run.",
+    ),
+    Card(
+        name="sdxl", title="Stable Diffusion XL", loader="backends.hub:load", capabilities=UNET, embedded=False,
+        licence="CreativeML OpenRAIL++-M", source="stabilityai/stable-diffusion-xl-base-1.0", revision="462165984030d82259a11f4367a4eed129e94a7b",
+        side=1024, parameters="2.6 B", trained_on="an undisclosed set of Stability AI (its own card)",
+        options={"kind": "sdxl", "variant": "fp16", "parts": ("unet", "vae", "scheduler", *CLIP, "text_encoder_2", "tokenizer_2")},
+        about="Latent diffusion at 1024 px, predicts noise, two text encoders. About 7 GB to download.",
+    ),
+    Card(
+        name="pixart-sigma", title="PixArt-Σ", loader="backends.hub:load", capabilities=DIT | {"cfg", "cross_attention", "ddim"}, embedded=False,
+        licence="CreativeML OpenRAIL++-M", source="PixArt-alpha/PixArt-Sigma-XL-2-512-MS", revision="76fb7eb5a9314bc1e4e479d2f13447517fca9be4",
+        side=512, parameters="0.6 B", trained_on="33 million pictures with long captions (its paper)",
+        options={"kind": "pixart", "dtype": "float16", "parts": ("transformer", "vae", "scheduler", *CLIP)},
+        about="A diffusion transformer with cross-attention to T5-XXL, predicts noise. About 22 GB to download, most of it the text encoder.",
+    ),
+    Card(
+        name="sd-3.5-medium", title="Stable Diffusion 3.5 medium", loader="backends.hub:load", capabilities=DIT | {"cfg", "mmdit", "flow"}, embedded=False,
+        licence="Stability AI Community; asks for acceptance on the hub", source="stabilityai/stable-diffusion-3.5-medium",
+        revision="b940f670f0eda2d07fbb75229e779da1ad11eb80", side=1024, parameters="2.5 B", trained_on="undisclosed (its own card)",
+        options={"kind": "sd3", "dtype": "bfloat16", "parts": ("transformer", "vae", "scheduler", *CLIP, "text_encoder_2", "tokenizer_2", *T5)},
+        about="An MMDiT with three text encoders, predicts flow. About 16 GB to download.",
+    ),
+    Card(
+        name="flux-schnell", title="FLUX.1 schnell", loader="backends.hub:load", capabilities=DIT | {"mmdit", "flow"}, embedded=False,
+        licence="Apache-2.0; asks for acceptance on the hub", source="black-forest-labs/FLUX.1-schnell",
+        revision="741f7c3ce8b383c54771c7003378a50191e9efe9", side=1024, parameters="12 B", trained_on="undisclosed (its own card)",
+        options={"kind": "flux", "dtype": "bfloat16", "parts": ("transformer", "vae", "scheduler", *CLIP, "text_encoder_2", "tokenizer_2")},
+        about="Distilled to 1 to 4 steps without guidance, predicts flow. About 34 GB to download.",
+    ),
+)  # fmt: skip
+
+
+def hosted(setting: str | None) -> list[Card]:
+    """The hub cards that the host allows: all; or those UNNOISE_MODELS lists, as `name` or `name=repository@revision`.
+
+    Names are separated by commas; a folder may stand for the repository, and "none" offers none.
+    """
+    if setting is None:
+        return list(HUB)
+    known, cards = {c.name: c for c in HUB}, []
+    for entry in filter(None, (e.strip() for e in setting.split(","))):
+        name, _, source = entry.partition("=")
+        if name == "none":
+            continue
+        if name not in known:
+            raise ValueError(f"UNNOISE_MODELS names {name}; there are {', '.join(known)}")
+        repository, _, revision = source.partition("@")
+        card = known[name]
+        cards.append(dataclasses.replace(card, source=repository or card.source, revision=revision or ("main" if repository else card.revision)))
+    return cards
+
+
+add(*hosted(os.environ.get("UNNOISE_MODELS")))

@@ -119,8 +119,15 @@ class Denoiser:
         embeds = torch.cat([c.embeds.expand(n, -1, -1) for c in conds]).to(self.dtype)
         extra = {k: torch.cat([c.extra[k].expand(n, *c.extra[k].shape[1:]) for c in conds]) for k in conds[0].extra}
         rows = torch.cat([x] * len(conds)).to(self.dtype)
-        t = torch.as_tensor(t, device=self.device)
+        return self.evaluate(rows, torch.as_tensor(t, device=self.device), embeds, extra)
+
+    def evaluate(self, rows: Tensor, t: Tensor, embeds: Tensor, extra: dict[str, Tensor]) -> Tensor:
+        """The network's own call for a batch; `t` is a scalar."""
         return self.net(rows, t, encoder_hidden_states=embeds, **extra).sample
+
+    def spacing(self, steps: int) -> dict:
+        """Further arguments of `set_timesteps` that a flow model's scheduler wants."""
+        return {}
 
     def x0s(self, x: Tensor, t, *conds: Cond) -> tuple[Tensor, ...]:
         """x0 under each cond, each (B, C, h, w) float32, from one batched evaluation (B·len(conds) NFE)."""

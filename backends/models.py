@@ -50,6 +50,7 @@ class Card:
 CARDS: dict[str, Card] = {}
 _cache: OrderedDict[str, Any] = OrderedDict()
 _lock = threading.Lock()
+progress: dict[str, str] = {}  # name of a card that is being fetched -> a sentence on how far it is
 
 
 def add(*cards: Card) -> None:

@@ -19,7 +19,7 @@ def _piece(kind):
     return build
 
 
-@method("ddim", task=TEXT_TO_IMAGE, needs={"cfg"}, slot="walk", piece=_piece("ddim"), holds={"patch", "wrap"}, paper=False)
+@method("ddim", task=TEXT_TO_IMAGE, needs={"image"}, slot="walk", piece=_piece("ddim"), holds={"patch", "wrap"}, paper=False)
 def ddim(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, rescale: Rescale = 0.0, start: Start = 0.0, stop: Stop = 1.0) -> Events:  # fmt: skip
     """DDIM with classifier-free guidance.
 
@@ -32,7 +32,7 @@ def ddim(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidanc
     return sample(job, model, steps=steps, guide=Guided(scale, rescale, start, stop), stack=stack)
 
 
-@method("euler", task=TEXT_TO_IMAGE, needs={"cfg"}, slot="walk", piece=_piece("euler"), holds={"patch", "wrap"}, paper=False)
+@method("euler", task=TEXT_TO_IMAGE, needs={"image"}, slot="walk", piece=_piece("euler"), holds={"patch", "wrap"}, paper=False)
 def euler(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, rescale: Rescale = 0.0, start: Start = 0.0, stop: Stop = 1.0) -> Events:  # fmt: skip
     """Euler with classifier-free guidance.
 
@@ -43,7 +43,7 @@ def euler(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidan
     return sample(job, model, steps=steps, guide=Guided(scale, rescale, start, stop), walk=_piece("euler")(), stack=stack)
 
 
-@method("dpm", task=TEXT_TO_IMAGE, needs={"cfg"}, slot="walk", piece=_piece("dpm++"), holds={"patch", "wrap"}, paper=False)
+@method("dpm", task=TEXT_TO_IMAGE, needs={"image"}, slot="walk", piece=_piece("dpm++"), holds={"patch", "wrap"}, paper=False)
 def dpm(job: TextToImage, model, stack: dict, steps: Steps = 15, scale: Guidance = 5.0, rescale: Rescale = 0.0, start: Start = 0.0, stop: Stop = 1.0) -> Events:  # fmt: skip
     """DPM-Solver++ 2M with classifier-free guidance.
 

@@ -1,0 +1,228 @@
+"""Real checkpoints' loaders, on small random checkpoints with the real classes, configs and key names."""
+
+import dataclasses
+import http.server
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import backends
+from backends import cards, download, hub, models
+from backends.spec import BadInput, Outcome, Result
+from tests import checkpoints
+
+HUB = {c.name: c for c in cards.HUB}
+PROMPT, NEGATIVE = "a cat in a red hat", "dog"
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    for name in checkpoints.MAKERS:
+        checkpoints.write(name, root / name)
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small only wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=checkpoints.MAKERS)
+def card(request, folders):
+    """A hub card whose source is the small checkpoint's folder; 32 px, as its autoencoder halves once; float32."""
+    before = models.CARDS[request.param]
+    found = dataclasses.replace(before, source=str(folders / request.param), side=32, factor=2, options=before.options | {"dtype": "float32"})
+    models.clear()
+    models.CARDS[request.param] = found
+    yield found
+    models.CARDS[request.param] = before
+    models.clear()
+
+
+def test_recipes_run_where_the_card_can(card):
+    methods = ["ddim", "ddim", "euler", "dpm", "adaptive_guidance"]
+    arms = [{"method": m, "knobs": {"steps": 3}} for m in methods]
+    recipe = {"task": "text_to_image", "model": card.name, "job": {"prompt": PROMPT, "seed": 1}, "arms": arms}
+    events = [e.event for e in backends.run(recipe)]
+    outcomes = [e for e in events if isinstance(e, Outcome)]
+    guided = "cfg" in card.capabilities
+    assert "needs cfg" in outcomes.pop().error if not guided else not outcomes[-1].error
+    assert sum(isinstance(e, Result) for e in events) == len(outcomes)
+    for outcome in outcomes:
+        assert not outcome.error and outcome.value.pixels.shape == (32, 32, 3)
+    assert [o.nfe for o in outcomes[:4]] == [6 if guided else 3] * 4
+    assert np.array_equal(outcomes[0].value.pixels, outcomes[1].value.pixels)
+
+
+def test_half_precision_as_published(folders):
+    card = dataclasses.replace(HUB["flux-schnell"], source=str(folders / "flux-schnell"), side=32, factor=2)
+    model = hub.load(card)
+    assert model.dtype == torch.bfloat16
+    (x0,) = model.x0s(model.noise(0), 700.0, *model.encode(PROMPT))
+    assert x0.dtype == torch.float32 and model.picture(x0).shape == (32, 32, 3)
+
+
+def test_one_loop_gives_what_the_pipeline_gives(card):
+    """Our Denoiser and sampling loop against diffusers' own pipeline: same weights, noise, prompt and schedule."""
+    from backends.image.sampling import Guided, SchedulerWalk, make_scheduler
+
+    model = models.load(card.name)
+    guided = "cfg" in card.capabilities
+    noise, steps, scale = model.noise(3), 4, 4.0
+    cond, uncond = model.encode(PROMPT, NEGATIVE)
+    walk, guide = SchedulerWalk(model, steps, "ddim"), Guided(scale if guided else 1)
+    with torch.no_grad():
+        x = walk.start(noise)
+        for i in range(steps):
+            x, _ = walk.step(x, i, lambda x, t: guide(lambda *c: model.x0s(x, t, *c), cond, uncond, 0, steps))
+        pipe = model.pipe
+        pipe.scheduler = make_scheduler(model, "ddim")
+        pipe.set_progress_bar_config(disable=True)
+        kind = card.options["kind"]
+        options = dict(num_inference_steps=steps, guidance_scale=scale if guided else 1.0, latents=noise, output_type="latent")
+        if kind == "flux":
+            options |= dict(latents=pipe._pack_latents(noise, 1, model.channels, 16, 16), height=32, width=32, guidance_scale=0.0, max_sequence_length=256)
+        else:
+            options |= dict(negative_prompt=NEGATIVE if guided else None, height=32, width=32)
+        if kind == "pixart":
+            options |= dict(use_resolution_binning=False)
+        theirs = pipe(PROMPT, **options).images
+        if kind == "flux":
+            theirs = torch.nn.functional.pixel_shuffle(theirs.mT.unflatten(2, (8, 8)), 2)
+    assert (x - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+def test_words_of_the_prompt_are_found_among_the_tokens(card):
+    cond, empty = models.load(card.name).encode(PROMPT, "")
+    rows = cond.rows("hat")
+    assert rows and cond.rows("red") and cond.rows("zebra") == []
+    assert len(cond.tokens) == cond.embeds.shape[1] and "hat" in cond.tokens[rows[0]]
+    assert empty.embeds.shape == cond.embeds.shape
+
+
+def test_gradients_reach_the_state(card):
+    model = models.load(card.name)
+    (cond,) = model.encode(PROMPT)
+    x = model.noise(0).requires_grad_()
+    with torch.enable_grad():
+        (x0,) = model.x0s(x, 500, cond)
+        model.to_pixels(x0).square().mean().backward()
+    assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
+
+
+def test_empty_negative_of_sdxl_is_zeros(folders, monkeypatch):
+    monkeypatch.setitem(models.CARDS, "sdxl", dataclasses.replace(HUB["sdxl"], source=str(folders / "sdxl"), side=32, factor=2))
+    models.clear()
+    (empty,) = models.load("sdxl").encode("")
+    assert empty.embeds.abs().max() == 0 and empty.extra["text_embeds"].abs().max() == 0
+    models.clear()
+
+
+def test_dynamic_shift_of_flow_schedulers_is_diffusers():
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    config = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+    assert hub.shift(config, 1024)["mu"] == pytest.approx(calculate_shift(1024))
+    assert hub.shift({}, 1024) == {}
+
+
+# --- what can go wrong -----------------------------------------------------------------------------------
+
+
+def test_a_hub_out_of_reach_is_a_sentence_within_seconds(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(BadInput, match="can't be reached"):
+        list(backends.run({"task": "text_to_image", "model": "sd-1.5", "job": {"prompt": "a cat"}, "arms": [{"method": "ddim"}]}))
+    assert time.monotonic() - start < 8
+
+
+def test_too_little_memory_or_a_broken_file_is_a_sentence(folders, monkeypatch, tmp_path):
+    small = dataclasses.replace(HUB["sd-1.5"], source=str(folders / "sd-1.5"))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    with pytest.raises(BadInput, match="of memory"):
+        hub.load(small)
+    monkeypatch.undo()
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(BadInput, match="can't be read"):
+        hub.load(dataclasses.replace(small, source=str(tmp_path)))
+
+
+def test_the_host_chooses_the_models():
+    assert [c.name for c in cards.hosted(None)] == [c.name for c in cards.HUB]
+    assert cards.hosted("none") == []
+    turbo, sdxl = cards.hosted("sd-turbo, sdxl=someone/finetune@abc")
+    assert turbo == HUB["sd-turbo"]
+    assert (sdxl.source, sdxl.revision) == ("someone/finetune", "abc")
+    with pytest.raises(ValueError):
+        cards.hosted("unheard-of")
+
+
+def test_every_hub_card_is_pinned():
+    for card in cards.HUB:
+        assert len(card.revision) == 40 and int(card.revision, 16)
+        assert not card.embedded and card.options["kind"] in hub.KINDS
+
+
+def test_download_from_a_hub_fetches_only_what_is_needed(folders, monkeypatch, tmp_path):
+    """Against a small server that speaks the hub's protocol; the second load asks it nothing."""
+    source, sha = folders / "sd-1.5", "0" * 40
+    files = {str(f.relative_to(source)): f.read_bytes() for f in source.rglob("*") if f.is_file()}
+    files |= {"unet/diffusion_pytorch_model.bin": b"pickle", "unet/diffusion_pytorch_model.safetensors": b"the full weights", "v1-5.ckpt": b"pickle"}
+    asked = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_HEAD(self):
+            self.do_GET(body=False)
+
+        def do_GET(self, body=True):
+            asked.append(self.path)
+            headers = {"X-Repo-Commit": sha}
+            path = self.path.partition("?")[0]
+            if path.startswith("/api/"):
+                rows = [{"rfilename": n, "size": len(d)} for n, d in files.items()]
+                tree = [{"type": "file", "path": n, "size": len(d), "oid": f"{abs(hash(n)):040x}"} for n, d in files.items()]
+                data = json.dumps(tree if "/tree/" in path else {"id": "a/b", "sha": sha, "siblings": rows}).encode()
+            else:
+                name = path.split(f"/resolve/{sha}/")[1]
+                data = files[name]
+                headers["ETag"] = f'"{abs(hash(name)):040x}"'
+            self.send_response(200)
+            for key, value in (headers | {"Content-Length": str(len(data)), "Content-Type": "application/json"}).items():
+                self.send_header(key, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    said = []
+    monkeypatch.setattr(download, "progress", type("Said", (dict,), {"__setitem__": lambda self, k, v: said.append(v)})())
+    card = dataclasses.replace(HUB["sd-1.5"], source="a/b", revision=sha, side=32, factor=2)
+    try:
+        model = hub.load(card)
+        assert model.net.config.sample_size == 16
+        got = {p.partition("?")[0].split(f"/resolve/{sha}/")[1] for p in asked if "/resolve/" in p}
+        assert "unet/diffusion_pytorch_model.fp16.safetensors" in got
+        assert not {g for g in got if g.endswith((".bin", ".ckpt"))} and "unet/diffusion_pytorch_model.safetensors" not in got
+        assert any("GB" in s for s in said)
+        asked.clear()
+        hub.load(card)
+        assert asked == []
+    finally:
+        server.shutdown()
