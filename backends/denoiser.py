@@ -44,6 +44,12 @@ class Cond:
         return []
 
 
+def together(conds: tuple[Cond, ...]) -> Cond:
+    """Several prompts as one Cond for a batch of as many states."""
+    extra = {k: torch.cat([c.extra[k] for c in conds]) for k in conds[0].extra}
+    return Cond("", torch.cat([c.embeds for c in conds]), (), extra)
+
+
 class Denoiser:
     """D(x, t, cond) → x0 around a diffusers network, its autoencoder and its text encoder.
 
