@@ -50,6 +50,7 @@ class Card:
 CARDS: dict[str, Card] = {}
 _cache: OrderedDict[str, Any] = OrderedDict()
 _lock = threading.Lock()
+_loading: dict[str, threading.Lock] = {}
 progress: dict[str, str] = {}  # name of a card that is being fetched -> a sentence on how far it is
 
 
@@ -73,17 +74,24 @@ def get(name: str) -> Card:
 
 
 def load(name: str):
-    """The loaded model, from the cache when it is there. The least recently used one makes room."""
+    """The loaded model, from the cache when it is there. The least recently used one makes room.
+
+    A download can take long; others may load their models meanwhile.
+    """
     card = get(name)
     with _lock:
-        if name in _cache:
-            _cache.move_to_end(name)
-            return _cache[name]
-        while len(_cache) >= KEPT:
-            _cache.popitem(last=False)
+        mine = _loading.setdefault(name, threading.Lock())
+    with mine:
+        with _lock:
+            if name in _cache:
+                _cache.move_to_end(name)
+                return _cache[name]
+            while len(_cache) >= KEPT:
+                _cache.popitem(last=False)
         with torch.no_grad():
             model = resolve(card.loader)(card)
-        _cache[name] = model
+        with _lock:
+            _cache[name] = model
         return model
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from backends import models, recipe
 from backends.lazy import torch
 from backends.registry import METHODS
-from backends.spec import Arm, ArmEvent, BadInput, Image, Job, Metric, Outcome, Result, Step, Task
+from backends.spec import Arm, ArmEvent, BadInput, Image, Job, Metric, Note, Outcome, Result, Step, Task
 
 PREVIEW_SECONDS = 0.05  # at most one preview in this time; the newest wins
 _ACCELERATOR = threading.Lock()  # one run at a time: the random state and the clock are the process's
@@ -30,7 +30,7 @@ def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = 
     `stop` is asked after each step: the arm under way ends with what it has, and later arms do not start.
     Closing the generator does the same without a last word. An arm that fails does not stop the next.
     """
-    model = models.load(job.model or task.model)
+    model = yield from _loaded(job.model or task.model, stop)
     reference = None
     for number, arm in enumerate(arms):
         if stop():
@@ -39,6 +39,32 @@ def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = 
             yield event
         if number == 0 and isinstance(event.event, Outcome):
             reference = event.event.value
+
+
+def _loaded(name: str, stop) -> Iterator[ArmEvent]:
+    """Return the model. A hub card loads in a thread meanwhile notes say how far it is; Stop leaves it to the thread."""
+    if models.get(name).embedded:
+        return models.load(name)
+    box, said = [], ""
+
+    def work():
+        try:
+            box.append(models.load(name))
+        except BaseException as error:
+            box.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+        if (now := models.progress.get(name, "")) and now != said:
+            said = now
+            yield ArmEvent(0, Note(now))
+        if stop():
+            return None
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]
 
 
 def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:

@@ -147,6 +147,23 @@ def test_a_hub_out_of_reach_is_a_sentence_within_seconds(monkeypatch, tmp_path):
     assert time.monotonic() - start < 8
 
 
+def test_a_download_says_how_far_it_is_and_can_be_stopped(monkeypatch):
+    def slow(card):
+        for gigabytes in range(50):
+            models.progress[card.name] = f"Downloading: {gigabytes} of 50 GB"
+            if stopped.wait(0.3):
+                return
+
+    monkeypatch.setattr(hub, "load", slow)
+    events, stopped = [], threading.Event()
+    for event in backends.run({"task": "text_to_image", "model": "sd-1.5", "job": {"prompt": "a cat"}, "arms": [{"method": "ddim"}]}, stop=stopped.is_set):
+        events.append(event.event.text)
+        if len(events) == 2:
+            stopped.set()
+    assert len(events) == 2 and all(e.startswith("Downloading") for e in events) and events[0] != events[1]
+    models.progress.clear()
+
+
 def test_too_little_memory_or_a_broken_file_is_a_sentence(folders, monkeypatch, tmp_path):
     small = dataclasses.replace(HUB["sd-1.5"], source=str(folders / "sd-1.5"))
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000})())
