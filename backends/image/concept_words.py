@@ -10,11 +10,12 @@ from backends.worlds import emoji
 
 MOST = 6
 # Words that say how, where and on what, not what.
-FUNCTION_WORDS = frozenset(  # noqa: SIM905
-    "a an the and or of in on at by to with for from near next front behind above below under over beside between left right top "
-    "bottom middle corner side against into is are one two three four five several some many big small large tiny little huge picture "
-    "emoji image photo render 3d showing background gradient floor wall table stripes dots sky grass sandy snow starry night light dark".split()
-) | {word for colour in emoji.COLOURS for word in colour.split()}
+_FUNCTION_WORDS = """
+a an the and or of in on at by to with for from near next front behind above below under over beside between left right top bottom middle
+corner side against into is are one two three four five several some many big small large tiny little huge picture emoji image photo render
+3d showing background gradient floor wall table stripes dots sky grass sandy snow starry night light dark
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split()) | {word for colour in emoji.COLOURS for word in colour.split()}
 
 
 @functools.cache

@@ -1,0 +1,188 @@
+"""What the searches for failures share: the short differentiable sampler, the judges, the shell of plausible noise.
+
+The sampler's gradient takes a residual path. A DDIM step in the angle of (α, σ) is x ← cos Δ·x + sin Δ·v; early on the
+network's v is held constant, so that the noise reaches the picture through Π cos Δ alone, and only the last steps are
+differentiated truly. (SAGE holds ε constant; with zero terminal SNR that path has no finite factor at the first step.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from backends.denoiser import Cond, Denoiser, as_uint8
+from backends.image.concept_words import emoji_concepts
+from backends.image.sampling import make_scheduler
+from backends.image.tasks import FindFailures
+from backends.lazy import F, torch
+from backends.spec import BadInput, Events, Image, Images, Metric, Note, Plot, Result, Step
+from backends.worlds import emoji
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RIVALS = 63
+SURE = "judges’ mean probability"
+HELD_OUT = "second"  # a judge that no search looks at; it shares no weights with the others
+
+
+def short_chain(model: Denoiser, z: Tensor, cond: Cond, uncond: Cond, steps: int, scale: float, deep: int = 0) -> Tensor:
+    """x0 (B, C, h, w) after `steps` guided DDIM steps; gradients pass truly through the last `deep`, residually before.
+
+    With respect to `cond` every step is differentiated. With deep = steps it is the plain chain.
+    """
+    scheduler = make_scheduler(model, "ddim")
+    scheduler.set_timesteps(steps)
+    levels = [*scheduler.timesteps.tolist(), -1]
+    x = z
+    for i in range(steps):
+        seen = x if i >= steps - deep else x.detach()
+        u, c = model.x0s(seen, levels[i], uncond, cond)
+        (alpha, sigma), (alpha_next, sigma_next) = model.alpha_sigma(levels[i]), model.alpha_sigma(levels[i + 1])
+        v = (alpha * seen - (u + scale * (c - u))) / sigma
+        x = (alpha * alpha_next + sigma * sigma_next) * x + (sigma_next * alpha - alpha_next * sigma) * v
+    return x
+
+
+def onto_shell(z: Tensor) -> Tensor:
+    """Mean 0 and norm √d, as nearly all Gaussian noise has; rows apart."""
+    z = z - z.mean((1, 2, 3), keepdim=True)
+    return z / z.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * z[0].numel() ** 0.5
+
+
+def normality(z: Tensor) -> float:
+    """p of the Kolmogorov–Smirnov test of z's entries against N(0, 1)."""
+    from scipy.stats import kstest
+
+    return float(kstest(z.flatten().cpu().numpy(), "norm").pvalue)
+
+
+def log_probs(pixels: Tensor, concepts: list[int], name: str) -> Tensor:
+    """(B,) log-probability that a judge (detector.py) sees each picture's own concept; differentiable."""
+    from backends.metrics import detector
+
+    return detector.log_probs(pixels, concepts, name).diagonal()
+
+
+def scorer_log_probs(pixels: Tensor, concepts: list[int]) -> Tensor:
+    """(B,) the scorer's log-softmax of “a <concept>” against the RIVALS first common concepts; differentiable."""
+    from backends.metrics import scorer
+
+    rivals = [i for i in emoji.common() if i not in concepts][:RIVALS]
+    shown, names = scorer.embed_images(pixels), scorer.embed_texts([_named(i) for i in rivals]).T
+    own = (shown * scorer.embed_texts([_named(i) for i in concepts])).sum(1, keepdim=True)
+    return (torch.cat([own, shown @ names], 1) * scorer.scorer().scale.exp()).log_softmax(1)[:, 0]
+
+
+def _named(concept: int) -> str:
+    return emoji.article(emoji.concepts()[concept].name)
+
+
+def judges_stand() -> bool:
+    from backends.metrics import detector
+
+    return detector.available("main") and detector.available(HELD_OUT)
+
+
+def views(pixels: Tensor, generator) -> Tensor:
+    """(3B, 3, H, W): the pictures and two copies, shifted by up to 6 px and noised, one of them mirrored.
+
+    A pattern of pixels that only fools a judge seldom survives them.
+    """
+    rows, (height, width) = [pixels], pixels.shape[2:]
+    for mirror in (True, False):
+        dx, dy = torch.randint(0, 13, (2,), generator=generator).tolist()
+        moved = F.pad(pixels, (6, 6, 6, 6), mode="replicate")[..., dy : dy + height, dx : dx + width]
+        noise = torch.randn(pixels.shape, generator=generator).to(pixels) * 0.05
+        rows.append((moved.flip(3) if mirror else moved) + noise)
+    return torch.cat(rows)
+
+
+def ensemble(pixels: Tensor, concepts: list[int], generator) -> Tensor:
+    """(judges, B) log-probability of each picture's concept, mean over its views: what a search lowers."""
+    from backends.metrics import scorer
+
+    seen = views(pixels, generator)
+    judged = [log_probs(seen, concepts * 3, "main")]
+    if scorer.available():
+        judged.append(scorer_log_probs(seen, concepts * 3))
+    return torch.stack([j.view(3, len(pixels)).mean(0) for j in judged])
+
+
+@dataclass
+class Search:
+    """One search under way: spends pictures from its budget, keeps the worst, says what it does."""
+
+    job: FindFailures
+    model: Denoiser
+    budget: int
+    steps: int
+    scale: float
+    low: float  # a judge that gives the object less than this does not see it
+    spent: int = 0
+    found: bool = False
+    best: float = float("inf")
+    start: Image | None = None
+    worst: Image | None = None
+    pixels: Tensor | None = None  # the worst, (B, 3, H, W)
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        named = emoji_concepts(self.job.prompt)
+        if not named:
+            raise BadInput("The judges know the emoji world's objects only; name one, such as “a cat” or “a burger”.")
+        if not judges_stand():
+            raise BadInput("The judges of the emoji world are missing; build them with `make train MODEL=emoji_judges`.")
+        self.word, self.concept = next(iter(named.items()))
+        self.cond, self.uncond = self.model.encode(self.job.prompt, "")
+        self.generator = torch.Generator().manual_seed(self.job.seed + 1)
+
+    @property
+    def open(self) -> bool:
+        return not self.found and self.spent < self.budget
+
+    def draw(self, z: Tensor, cond: Cond | None = None, concepts: list[int] | None = None, deep: int = 0) -> tuple[Tensor, Tensor]:
+        """(pixels (B, 3, H, W), (judges, B) log-probabilities) for latents z; spends B pictures."""
+        x0 = short_chain(self.model, z, cond or self.cond, self.uncond, self.steps, self.scale, deep)
+        pixels = self.model.to_pixels(x0)
+        self.spent += len(z)
+        return pixels, ensemble(pixels, concepts or [self.concept] * len(z), self.generator)
+
+    def keep(self, pixels: Tensor, judged: Tensor, caption: str) -> Image:
+        """Note what the judges said of pictures drawn (their mean counts, the first is shown); keep them if the worst so far."""
+        sure, score = judged.detach().exp().mean(1), float(judged.detach().mean())
+        self.log(SURE, float(sure.mean()))
+        picture = Image(as_uint8(pixels), caption)
+        self.start = self.start or picture
+        if score < self.best:
+            self.best, self.worst, self.pixels = score, picture, pixels.detach()
+            self.found = bool((sure < self.low).all())
+        return picture
+
+    def log(self, name: str, value: float) -> None:
+        self.history.setdefault(name, []).append(value)
+
+    def step(self, show: Image) -> Step:
+        return Step(min(self.spent, self.budget), self.budget, show, self.aside())
+
+    def aside(self) -> tuple:
+        lines = {k: ([i + 1.0 for i in range(len(v))], list(v)) for k, v in self.history.items()}
+        sure = lines.pop(SURE)
+        score = Plot({SURE: sure, "goal": ([1.0, max(2.0, sure[0][-1])], [self.low] * 2)}, x="iteration", y=f"probability of {self.word}")
+        pair = Images((dataclasses.replace(self.start, caption="start"), dataclasses.replace(self.worst, caption=f"worst: {self.worst.caption}")))
+        return (pair, score, *((Plot(lines, x="iteration"),) if lines else ()))
+
+    def close(self, fresh: Tensor | None = None) -> Events:
+        """The closing events. `fresh`: pictures by independent seeds under the found words, judged in the worst's place."""
+        seen = self.pixels[:1] if fresh is None else fresh
+        held_out = log_probs(seen, [self.concept] * len(seen), HELD_OUT).exp()
+        yield Metric("pictures drawn", self.spent, "lower")
+        yield Metric("search judges’ probability", float(torch.tensor(self.best).exp()), "lower")
+        yield Metric("held-out judge’s probability", float(held_out.mean()), "lower")
+        if fresh is not None:
+            yield Metric("failures of fresh seeds", float((held_out < 0.5).float().mean()), "higher")
+        head = "Found" if self.found else "No failure was found within the budget; the worst is shown,"
+        told = "agrees" if float(held_out.mean()) < 0.5 else f"still sees the {self.word}"
+        yield Note(f"{head} after {self.spent} pictures; the held-out judge {told}.")
+        yield Result(self.worst, self.aside())

@@ -1,0 +1,121 @@
+"""SAGE's searches on the tiny model, with small random judges in the place of the trained ones."""
+
+import numpy as np
+import pytest
+import torch
+
+from backends import run
+from backends.image import failure_search as S
+from backends.image.sage import continuations
+from backends.spec import Image, Images, Metric, Note, Plot, Result, Step
+
+QUICK = {"budget": 6, "inner_steps": 3}
+
+
+@pytest.fixture
+def judged(tiny, monkeypatch):
+    """Judges that look at the mean of a fixed patch: quick, differentiable, and different from one another."""
+
+    def log_probs(pixels, concepts, name):
+        red = pixels[:, 0 if name == "main" else 1, 32:96, 32:96].mean((1, 2))
+        return torch.nn.functional.logsigmoid(40 * red + 2)
+
+    monkeypatch.setattr(S, "log_probs", log_probs)
+    monkeypatch.setattr(S, "judges_stand", lambda: True)
+    monkeypatch.setattr("backends.metrics.scorer.available", lambda: False)
+    return tiny
+
+
+def outcome(method, prompt="a cat", **knobs):
+    recipe = {"task": "find_failures", "job": {"prompt": prompt, "seed": 2}, "arms": [{"method": method, "knobs": QUICK | knobs}]}
+    events = [e.event for e in run(recipe)]
+    return events, events[-1]
+
+
+def test_the_short_chain_is_diffusers_ddim(tiny):
+    from backends.image.sampling import Guided, SchedulerWalk, denoise
+
+    cond, uncond = tiny.encode("a cat", "")
+    z = tiny.noise(0, 2)
+    with torch.no_grad():
+        *_, (plain, _) = denoise(tiny, cond, uncond, z, SchedulerWalk(tiny, 5, "ddim"), Guided(5.0))
+        for deep in (0, 2, 5):
+            assert torch.allclose(S.short_chain(tiny, z, cond, uncond, 5, 5.0, deep), plain, atol=1e-4)
+
+
+def test_the_residual_path_is_a_known_constant_and_the_deep_one_is_the_true_gradient(tiny):
+    cond, uncond = tiny.encode("a cat", "")
+    weight = tiny.noise(1)
+
+    def gradient(deep, z):
+        leaf = z.clone().requires_grad_()
+        (S.short_chain(tiny, leaf, cond, uncond, 4, 5.0, deep) * weight).sum().backward()
+        return leaf.grad
+
+    z = tiny.noise(0)
+    # All residual: the product of the cosines of the steps' angles.
+    levels = [999, 749, 499, 249, -1]
+    angles = [torch.atan2(*reversed(tiny.alpha_sigma(t))) for t in levels]
+    constant = torch.stack([(a - b).cos() for a, b in zip(angles, angles[1:])]).prod()
+    assert torch.allclose(gradient(0, z), constant * weight, atol=1e-4)
+    # All true: finite differences agree.
+    true, step = gradient(4, z), 1e-2 * tiny.noise(3)
+    with torch.no_grad():
+        up, down = (float((S.short_chain(tiny, z + s * step, cond, uncond, 4, 5.0) * weight).sum()) for s in (1, -1))
+    assert float((true * step).sum()) == pytest.approx((up - down) / 2, rel=0.05)
+    assert not torch.allclose(gradient(2, z), true, atol=1e-3)
+
+
+def test_projection_keeps_the_norm_and_the_mean():
+    z = S.onto_shell(torch.randn(3, 8, 16, 16, generator=torch.Generator().manual_seed(0)) * 3 + 1)
+    assert torch.allclose(z.flatten(1).norm(dim=1), torch.full((3,), 2048**0.5)) and torch.allclose(z.mean((1, 2, 3)), torch.zeros(3), atol=1e-5)
+    assert S.normality(z[:1]) > 0.01 and S.normality(torch.ones_like(z).sign()) < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["noise", "noise for any prompt", "words", "token"])
+def test_each_mode_streams_its_search_and_ends_with_the_worst(judged, mode):
+    events, closing = outcome("sage", mode=mode, low=0.01)
+    assert not closing.error and isinstance(closing.value, Image)
+    steps = [e for e in events if isinstance(e, Step)]
+    assert steps and all(isinstance(s.show, Image) and s.show.pixels.shape == (128, 128, 3) for s in steps)
+    pair, score, *more = steps[-1].aside
+    assert isinstance(pair, Images) and len(pair.items) == 2 and isinstance(score, Plot)
+    assert bool(more) == (mode != "words")
+    names = {e.name for e in events if isinstance(e, Metric)}
+    assert {"pictures drawn", "search judges’ probability", "held-out judge’s probability"} <= names
+    assert any(isinstance(e, Note) for e in events) and sum(isinstance(e, Result) for e in events) == 1
+
+
+def test_the_descent_lowers_what_the_judges_see_and_stays_on_the_shell(judged):
+    events, closing = outcome("sage", budget=12, low=0.01, deep=2)
+    last = [e for e in events if isinstance(e, Step)][-1]
+    sure = last.aside[1].series[S.SURE][1]
+    assert min(sure[-4:]) < sure[0]
+    shell = last.aside[2].series
+    assert np.allclose(shell["‖z‖ / √d"][1], 1, atol=1e-4) and len(shell["Kolmogorov–Smirnov p"][1]) == len(sure)
+
+
+def test_both_searches_cost_the_same_and_stop_when_found(judged):
+    guided, drawn = (outcome(m, low=0.01)[1] for m in ("sage", "random_search"))
+    assert guided.nfe == drawn.nfe == QUICK["budget"] * QUICK["inner_steps"] * 2
+    events, _ = outcome("sage", low=0.5, budget=200)  # a goal that the patch judge reaches at once or soon
+    assert [e for e in events if isinstance(e, Step)][-1].i < 200
+
+
+def test_same_seed_same_search(judged):
+    a, b = (outcome("sage", mode="words")[1].value for _ in range(2))
+    assert a.caption == b.caption and (a.pixels == b.pixels).all()
+
+
+def test_a_prompt_without_an_object_of_the_world_is_refused(judged):
+    for method in ("sage", "random_search"):
+        assert "emoji world" in outcome(method, prompt="quiet melancholy")[1].error
+
+
+def test_continuations_stay_fluent():
+    rng = np.random.default_rng(0)
+    plain = continuations("a cat", rng)
+    assert "a cat on a red background" in plain and "a cat on the left" in plain and any(" next to " in p for p in plain)
+    placed = continuations("a cat and a bee on a starry night sky", rng)
+    assert all(p.endswith(" on a starry night sky") for p in placed) and all(p.startswith("a cat and a bee ") for p in placed)
+    assert len(set(plain)) == len(plain)
