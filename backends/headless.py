@@ -1,0 +1,114 @@
+"""The studio without its page: the registry as JSON, and a recipe run to files. The API and the command line use it.
+
+Every event becomes one JSON object; pictures become PNG files that carry their recipe.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import backends
+from backends import models, recipe
+from backends.spec import ArmEvent, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+
+
+def proofs() -> dict:
+    """slug -> what the method's proof measured (see tests/proofs)."""
+    path = ASSETS / "proofs.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def papers() -> list[dict]:
+    path = ASSETS / "papers.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def describe() -> list[dict]:
+    """The registry as JSON: each method with its knobs, what it can run on and what was proved."""
+    measured, known = proofs(), {p["slug"]: p for p in papers()}
+    return [
+        {
+            "slug": m.slug, "title": m.title, "summary": m.summary, "task": m.task.slug, "baseline": m.task.baseline,
+            "paper": {k: known[m.slug][k] for k in ("title", "arxiv", "year") if k in known[m.slug]} if m.slug in known else None,
+            "needs": sorted(m.needs), "slot": m.slot, "holds": sorted(m.holds),
+            "knobs": [_knob(k) for k in m.knobs], "piece_knobs": [_knob(k) for k in m.piece_knobs],
+            "cards": [c.name for c in models.cards_for(m)], "proof": measured.get(m.slug),
+        }
+        for m in backends.METHODS.values()
+    ]  # fmt: skip
+
+
+def _knob(knob: Knob) -> dict:
+    given = {"name": knob.name, "type": type(knob.control).__name__.lower(), "default": knob.default}
+    if isinstance(knob.control, Slider):
+        given["type"] = "integer" if knob.kind is int else "number"
+    return given | {k: v for k, v in vars(knob.control).items() if v not in ("", None)}
+
+
+def line(event: ArmEvent) -> dict:
+    """An event as JSON, without its pixels."""
+    what, said = event.event, {"arm": event.arm, "seconds": round(event.seconds, 3), "nfe": event.nfe}
+    if isinstance(what, Step):
+        return said | {"event": "step", "i": what.i, "n": what.n, "aside": [a for a in map(_words, what.aside) if a]}
+    if isinstance(what, Metric):
+        return said | {"event": "metric", "name": what.name, "value": what.value, "better": what.better}
+    if isinstance(what, Note):
+        return said | {"event": "note", "text": what.text}
+    if isinstance(what, Result):
+        return said | {"event": "result", "aside": [a for a in map(_words, what.aside) if a]}
+    assert isinstance(what, Outcome)
+    return said | {"event": "outcome", "error": what.error, **what.recipe["outcome"]}
+
+
+def _words(media) -> dict | None:
+    if isinstance(media, Plot):
+        return {"plot": media.series, "x": media.x, "y": media.y, "marks": media.marks}
+    if isinstance(media, Table):
+        return {"columns": media.columns, "rows": media.rows}
+    return {"text": media.text} if isinstance(media, Text) else None
+
+
+def run(given: dict | str, pictures: dict[str, np.ndarray], folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
+    """Run a recipe, yielding each event as JSON; files are written into `folder`.
+
+    The last object is {"event": "end", "complete": …, "recipe": …}: the whole comparison with each arm's outcome and files.
+    Raises BadInput before anything starts.
+    """
+    task, job, arms = recipe.parse(given, pictures)
+    inputs = recipe.pictures_of(job)
+    for digest, pixels in inputs.items():
+        (folder / f"input-{digest[:16]}.png").write_bytes(recipe.png(pixels))
+    outcomes = []
+    for event in backends.run(given, pictures, stop):
+        said = line(event)
+        if isinstance(event.event, Outcome):
+            said["files"] = save(event.event, inputs, folder, f"{event.arm + 1}-{arms[event.arm].method}")
+            outcomes.append({k: v for k, v in said.items() if k != "event"})
+        yield said
+    whole = recipe.with_outcome(recipe.build(task, job, arms), arms=outcomes)
+    (folder / "recipe.json").write_text(json.dumps(whole | {"inputs": recipe.encode_pictures(inputs)}, indent=1))
+    yield {"event": "end", "complete": complete(outcomes, len(arms)), "recipe": whole}
+
+
+def complete(outcomes: list[dict], arms: int) -> bool:
+    """Whether every arm gave a whole result."""
+    return len(outcomes) == arms and all(not o["error"] and not o["stopped"] for o in outcomes)
+
+
+def save(outcome: Outcome, inputs: dict[str, np.ndarray], folder: Path, name: str) -> list[dict]:
+    """Write the value of an outcome; each file's name and the hash of its pixels or text."""
+    value, files = outcome.value, []
+    pictures = [value] if isinstance(value, Image) else list(value.items) if isinstance(value, Images) else []
+    for i, picture in enumerate(pictures):
+        file = folder / (f"{name}.png" if len(pictures) == 1 else f"{name}-{i + 1}.png")
+        file.write_bytes(recipe.png(picture.pixels, outcome.recipe, inputs))
+        files.append({"name": file.name, "sha256": recipe.digest(picture.pixels)})
+    if (said := _words(value)) is not None:
+        file = folder / f"{name}.json"
+        file.write_text(json.dumps(said | {"recipe": outcome.recipe}, indent=1))
+        files.append({"name": file.name})
+    return files

@@ -1,0 +1,57 @@
+"""The named endpoints: methods, run and compare take and give the recipe schema (see backends/recipe.py).
+
+    client.predict(api_name="/methods")
+    client.predict(recipe, inputs, api_name="/run")       # -> (result, files)
+    client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
+
+`inputs`: an object from hash to base64 PNG for the pictures that the recipe names.
+"""
+
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import gradio as gr
+
+from backends import BadInput, headless
+from backends.recipe import decode_pictures
+from ui.compare import ACCELERATOR
+
+
+def methods() -> list[dict]:
+    """Every method with its knobs and ranges, what it can run on and what was proved."""
+    return headless.describe()
+
+
+def compare(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
+    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the PNG files."""
+    with tempfile.TemporaryDirectory() as folder:  # what is yielded is copied before the next step
+        events = iter(())
+        try:
+            events = headless.run(recipe, decode_pictures(inputs or {}), Path(folder))
+            for event in events:
+                files = sorted(map(str, Path(folder).glob("[1-9]-*"))) if event["event"] == "end" else []
+                yield event, files
+        except BadInput as bad:
+            raise gr.Error(str(bad), print_exception=False, title="Not run") from None
+        finally:
+            if isinstance(events, Generator):
+                events.close()
+
+
+def run(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
+    """Run a recipe to its end: the recipe with each arm's outcome, and the PNG files."""
+    for event, files in compare(recipe, inputs):
+        if event["event"] == "end":
+            yield event["recipe"] | {"complete": event["complete"]}, files
+
+
+def build() -> None:
+    """Components that are never shown give the endpoints their types."""
+    with gr.Row(visible=False):
+        given, inputs = gr.JSON(label="recipe"), gr.JSON(value={}, label="inputs")
+        said, files, listed = gr.JSON(label="result"), gr.File(file_count="multiple", label="files"), gr.JSON(label="methods")
+        ask, start, stream = gr.Button(), gr.Button(), gr.Button()
+    ask.click(methods, None, listed, api_name="methods", queue=False)
+    start.click(run, [given, inputs], [said, files], api_name="run", **ACCELERATOR)
+    stream.click(compare, [given, inputs], [said, files], api_name="compare", **ACCELERATOR)

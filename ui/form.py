@@ -1,0 +1,165 @@
+"""Knobs and job fields -> components, and their values -> a recipe."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from backends import inputs, models, recipe
+from backends.registry import METHODS
+from backends.spec import BadInput, Choice, Knob, Method, Picture, Prompt, Slider, Task, Toggle, fields_of
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
+DICE = "() => Math.floor(Math.random() * 4294967296)"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def knob(knob: Knob, value: Any, key: tuple) -> gr.components.Component:
+    """The component of one knob; `key` lets it keep its value when the arms are drawn again."""
+    control, label = knob.control, words(knob.name)
+    common = dict(value=value, label=label, info=control.help or None, key=key, elem_classes="knob")
+    if isinstance(control, Toggle):
+        return gr.Checkbox(**common)
+    if isinstance(control, Choice):
+        return gr.Dropdown(list(control.options), **common)
+    if isinstance(control, Slider):
+        if control.unit:
+            common["label"] = f"{label} ({control.unit})"
+        step = control.step or (1 if knob.kind is int else (control.high - control.low) / 100)
+        return gr.Slider(control.low, control.high, step=step, buttons=[], **common)
+    return gr.Textbox(max_length=control.limit, lines=1, **common)
+
+
+def knobs(of: tuple[Knob, ...], values: dict, key: tuple) -> dict[str, gr.components.Component]:
+    return {k.name: knob(k, values.get(k.name, k.default), (*key, k.name)) for k in of}
+
+
+# --- the input panel -------------------------------------------------------------------------------------
+
+
+def cards(task: Task) -> list[tuple[str, str]]:
+    """(title, name) of the models that at least one method of the task can run on; the default first."""
+    fit = {c.name: c.title for m in METHODS.values() if m.task is task for c in models.cards_for(m)}
+    names = sorted(fit, key=lambda name: name != task.model)
+    return [(fit[name], name) for name in names] or [(task.model, task.model)]
+
+
+def panel(task: Task, values: dict, pictures: dict, key: tuple) -> dict[str, gr.components.Component]:
+    """One component for each field of the task's Job; a picture and the mask painted on it share one."""
+    rules, made = recipe.marks(task.job), {}
+    masked = {rule.mask_of: name for name, rule in rules.items() if isinstance(rule, Picture) and rule.mask_of}
+    order = sorted(rules, key=lambda name: (rules[name] == "seed", isinstance(rules[name], Slider | Choice | Toggle)))
+    for name in order:
+        rule, at = rules[name], (*key, name)
+        if isinstance(rule, Picture):
+            if rule.mask_of:
+                continue
+            shown = _pixels(values.get(name), pictures)
+            if name in masked:
+                mask = _pixels(values.get(masked[name]), pictures)
+                made[name] = _editor(words(name), rules[masked[name]].help, shown, mask, at)
+            else:
+                made[name] = gr.Image(
+                    shown, label=_label(name, rule), type="numpy", format="png", height=220, key=at, buttons=[], sources=["upload", "clipboard"]
+                )
+        elif isinstance(rule, Prompt):
+            lines = 3 if rule.required else 1
+            made[name] = gr.Textbox(
+                values.get(name, ""), label=_label(name, rule), placeholder=rule.help, lines=lines, max_lines=6, max_length=rule.limit, key=at
+            )
+        elif rule == "seed":
+            with gr.Row(elem_classes="seed"):
+                made[name] = gr.Number(values.get(name, 0), label="Seed", precision=0, minimum=0, maximum=2**32 - 1, key=at, min_width=80)
+                gr.Button("", elem_classes="dice", min_width=40, scale=0, key=(*at, "dice")).click(None, None, made[name], js=DICE, api_visibility="private")
+        else:
+            default = fields_of(task.job)[name].default
+            made[name] = knob(Knob(name, rule, default), values.get(name, default), at)
+    return made
+
+
+def _label(name: str, rule) -> str:
+    return words(name).capitalize() + ("" if rule.required else " (optional)")
+
+
+def _pixels(value, pictures: dict) -> np.ndarray | None:
+    """What a job names: pixels, a hash of pixels that came along, or a file of assets/examples."""
+    if isinstance(value, dict):
+        return pictures.get(value.get("sha256"))
+    if isinstance(value, str):
+        path = EXAMPLES / Path(value).name
+        return inputs.picture(path, "The example") if path.is_file() else None
+    return value
+
+
+def _editor(name: str, help: str, image, mask, key) -> gr.ImageEditor:
+    value = None
+    if image is not None:
+        layers = []
+        if mask is not None and mask.shape[:2] == image.shape[:2]:
+            on = mask.max(-1) > 127
+            layers = [np.dstack([on * 232, on * 93, on * 58, on * 200]).astype(np.uint8)]
+        value = {"background": image, "layers": layers, "composite": None}
+    return gr.ImageEditor(
+        value, label=f"{name.capitalize()}: {help}" if help else name.capitalize(), type="numpy", image_mode="RGBA", format="png", height=330, key=key,
+        sources=["upload", "clipboard"], transforms=(), layers=False, buttons=[], canvas_size=(512, 512),
+        brush=gr.Brush(default_size=24, colors=["#e85d3ac8"], color_mode="fixed"),
+    )  # fmt: skip
+
+
+def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]:
+    """(the recipe's job, its pictures by hash) from what the panel's components hold."""
+    rules, found = recipe.marks(task.job), dict(zip(names, values))
+    given, pictures = {}, {}
+    for name, rule in rules.items():
+        value = found.get(name)
+        if isinstance(rule, Picture):
+            source = found.get(rule.mask_of or name)
+            if isinstance(source, dict):
+                value = _mask(source) if rule.mask_of else source.get("background")
+            if value is None or (not rule.mask_of and isinstance(source, dict) and _blank(value)):
+                continue
+            pixels = inputs.picture(value, words(name).capitalize())
+            digest = recipe.digest(pixels)
+            given[name], pictures[digest] = {"sha256": digest}, pixels
+        elif value is not None:
+            given[name] = value
+    return given, pictures
+
+
+def _blank(value: np.ndarray) -> bool:
+    """An editor with no picture gives a transparent background."""
+    return value.ndim == 3 and value.shape[-1] == 4 and not value[..., 3].any()
+
+
+def _mask(editor: dict) -> np.ndarray | None:
+    """White where something was painted; None where nothing was."""
+    layers = [np.asarray(layer)[..., 3] > 0 for layer in editor.get("layers") or [] if layer is not None]
+    if not layers or not np.any(layers):
+        return None
+    return np.repeat((np.any(layers, 0) * 255).astype(np.uint8)[..., None], 3, -1)
+
+
+# --- arms ------------------------------------------------------------------------------------------------
+
+
+def methods(task: Task) -> list[Method]:
+    """Papers first by title, then the baselines."""
+    return sorted((m for m in METHODS.values() if m.task is task), key=lambda m: (not m.paper, m.title))
+
+
+def pieces(top: Method, taken: list[str]) -> list[Method]:
+    """What may still be stacked under `top`, given the methods stacked already."""
+    slots = {METHODS[slug].slot for slug in taken if slug in METHODS}
+    found = []
+    for below in methods(top.task):
+        try:
+            recipe.check_stack(top, below, {top.slot, *slots} - {""})
+        except BadInput:
+            continue
+        found.append(below)
+    return found

@@ -1,0 +1,114 @@
+"""The page: a tab for each task, the papers, my runs; and how a recipe, an example or a paper fills a tab."""
+
+import os
+from pathlib import Path
+
+import gradio as gr
+
+from backends import TASKS, BadInput, recipe
+from ui import api, catalogue, compare, history, running
+from ui.compare import LIGHT, STATE
+from ui.theme import CSS, HEAD, theme
+
+MAX_FILE = "32mb"
+HEADER = """<div class="brand"><svg viewBox="0 0 64 40" aria-hidden="true"><g class="dots"><circle cx="5" cy="9" r="2.2"/><circle cx="12" cy="28" r="1.6"/>
+<circle cx="4" cy="20" r="1.4"/><circle cx="14" cy="15" r="2"/><circle cx="20" cy="32" r="1.8"/><circle cx="21" cy="6" r="1.5"/><circle cx="24" cy="20" r="1.3"/>
+<circle cx="8" cy="35" r="1.2"/></g><circle class="sun" cx="44" cy="20" r="15"/></svg>
+<div><h1>Unnoise</h1><p>Diffusion papers, running side by side.</p></div></div>"""
+ABOUT = """
+### From a program
+The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG made here.
+
+```python
+from gradio_client import Client
+client = Client("{url}")
+client.predict(api_name="/methods")                      # every method, its knobs and ranges
+recipe = {{"schema": 1, "task": "text_to_image", "job": {{"prompt": "a cat next to a cactus", "seed": 0}},
+          "arms": [{{"method": "ddim"}}, {{"method": "adaptive_guidance", "knobs": {{"threshold": 0.99}}}}]}}
+result, files = client.predict(recipe, {{}}, api_name="/run")
+```
+```sh
+python -m backends methods
+python -m backends run recipe.json --out results
+```
+NFE counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are the method's own, without previews.
+"""
+# One listener on the frame serves every button that is drawn inside it later.
+OPEN = "element.addEventListener('click', (e) => { const b = e.target.closest('[data-open]'); if (b) trigger('click', { open: b.dataset.open }); });"
+
+
+def build() -> gr.Blocks:
+    with gr.Blocks(title="Unnoise", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+        past = gr.State([], time_to_live=86400)
+        with gr.Row(elem_classes="top"):
+            gr.HTML(HEADER)
+            file = gr.UploadButton(
+                "Open a result or recipe", file_types=[".png", ".json"], size="sm", elem_id="open-file", elem_classes="quiet", scale=0, min_width=190
+            )
+        with gr.Tabs(elem_classes="rooms") as tabs:
+            studios = [compare.build(task, past) for task in TASKS.values()]
+            papers = _papers()
+            runs, listed = _runs(past)
+            with gr.Tab("About", id="about", elem_classes="about"):
+                gr.Markdown(ABOUT.format(url="http://127.0.0.1:7860"))
+        states = [s.state for s in studios]
+
+        def fill(task: str, state: dict) -> list:
+            return [gr.Tabs(selected=task), *(state if s.task.slug == task else gr.skip() for s in studios)]
+
+        def from_file(path: str):
+            try:
+                given, pictures = recipe.from_file(Path(path))
+                task, *_ = recipe.parse(given, pictures)
+            except BadInput as bad:
+                gr.Warning(str(bad), title="Not opened")
+                return [gr.skip()] * (1 + len(states))
+            return fill(task.slug, compare.state_of(given, pictures))
+
+        def from_papers(event: gr.EventData):
+            found = catalogue.opened(str(event.open))
+            return fill(*found) if found else [gr.skip()] * (1 + len(states))
+
+        def from_past(past: list, event: gr.EventData):
+            entry = past[int(event.open)]
+            return fill(entry["given"]["task"], compare.state_of(entry["given"], entry["pictures"]))
+
+        file.upload(from_file, file, [tabs, *states], **STATE)
+        papers.click(from_papers, None, [tabs, *states], **STATE)
+        listed.click(from_past, past, [tabs, *states], **STATE)
+        runs.select(history.html, past, listed, **LIGHT)
+        page.unload(running.leave)
+        api.build()
+    return page.queue(max_size=64)
+
+
+def _papers() -> gr.HTML:
+    with gr.Tab("Papers", id="papers", elem_classes="catalogue") as item:
+        with gr.Row(elem_classes="filters"):
+            query = gr.Textbox(
+                placeholder="Search 79 papers: title, idea, topic", show_label=False, container=False, scale=3, min_width=220, elem_classes="search"
+            )
+            family = gr.Dropdown(
+                [("every family", ""), *((f, f) for f in catalogue.families())], value="", show_label=False, container=False, label="family", min_width=130
+            )
+            task = gr.Dropdown([("every task", ""), *catalogue.tasks()], value="", show_label=False, container=False, label="task", min_width=130)
+            state = gr.Dropdown(list(catalogue.STATUSES), value="all", show_label=False, container=False, label="status", min_width=130)
+        shown = gr.HTML("", js_on_load=OPEN)
+    asked = [query, family, task, state]
+    gr.on([item.select, *(c.change for c in asked)], catalogue.html, asked, shown, trigger_mode="always_last", **LIGHT)
+    return shown
+
+
+def _runs(past: gr.State):
+    with gr.Tab("My runs", id="runs", elem_classes="catalogue") as item:
+        shown = gr.HTML("", js_on_load=OPEN)
+    return item, shown
+
+
+def launch(host: str = "127.0.0.1", port: int | None = None, **options):
+    """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    return build().launch(
+        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=MAX_FILE, theme=theme(), css_paths=[CSS], head=HEAD,
+        footer_links=["api"], show_error=True, ssr_mode=False, **options,
+    )  # fmt: skip

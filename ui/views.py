@@ -1,0 +1,206 @@
+"""One function a medium: what a method yields -> HTML that fits light and dark. All text is escaped."""
+
+import base64
+import io
+import math
+from html import escape
+
+import numpy as np
+import PIL.Image
+
+from backends.spec import ArmEvent, Image, Images, Media, Metric, Note, Outcome, Plot, Step, Table, Text
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
+
+
+def number(value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    if value == int(value) and abs(value) < 1e6:
+        return f"{int(value):,}"
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+# --- media -----------------------------------------------------------------------------------------------
+
+
+def media(value: Media) -> str:
+    if isinstance(value, Plot):
+        return plot(value)
+    if isinstance(value, Images):
+        return '<div class="pictures">' + "".join(_figure(i) for i in value.items) + "</div>"
+    if isinstance(value, Image):
+        return '<div class="pictures">' + _figure(value) + "</div>"
+    if isinstance(value, Table):
+        return table(value.columns, value.rows)
+    if isinstance(value, Text):
+        return f'<p class="text">{escape(value.text)}</p>'
+    return ""
+
+
+def data_uri(pixels: np.ndarray, side: int = 192, kind: str = "PNG") -> str:
+    """A small inline picture."""
+    picture = PIL.Image.fromarray(pixels)
+    if max(picture.size) > side:
+        picture.thumbnail((side, side))
+    out = io.BytesIO()
+    picture.save(out, kind)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _figure(image: Image) -> str:
+    caption = f"<figcaption>{escape(image.caption)}</figcaption>" if image.caption else ""
+    return f'<figure><img alt="{escape(image.caption)}" src="{data_uri(image.pixels)}">{caption}</figure>'
+
+
+def table(columns, rows) -> str:
+    head = "".join(f"<th>{escape(str(c))}</th>" for c in columns)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(value) -> str:
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else escape(str(value))
+
+
+def plot(value: Plot) -> str:
+    """A line chart as SVG: crisp at any size, coloured by the page's own variables."""
+    drawn = {name: [(x, y) for x, y in zip(*points) if math.isfinite(x) and math.isfinite(y)] for name, points in value.series.items()}
+    drawn = {name: points for name, points in drawn.items() if points}
+    flat = [p for points in drawn.values() for p in points]
+    if not flat:
+        return ""
+    xs, ys = [p[0] for p in flat] + list(value.marks.values()), [p[1] for p in flat]
+    x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
+    x1, pad = x1 if x1 > x0 else x0 + 1, (y1 - y0) * 0.08 or abs(y1) * 0.05 or 1
+    y0, y1 = y0 - pad, y1 + pad
+
+    def at(x, y):
+        return LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - 8), TOP + (y1 - y) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for tick in _ticks(y0, y1):
+        y = at(x0, tick)[1]
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/><text x="{LEFT - 5}" y="{y + 3:.1f}" text-anchor="end">{tick:.4g}</text>'
+        )
+    for tick in _ticks(x0, x1, 6):
+        parts.append(f'<text x="{at(tick, y0)[0]:.1f}" y="{HEIGHT - BOTTOM + 12}" text-anchor="middle">{tick:.4g}</text>')
+    parts.append(f'<text class="axis" x="{WIDTH - 8}" y="{HEIGHT - 2}" text-anchor="end">{escape(value.x)}</text>')
+    if value.y:
+        parts.append(f'<text class="axis" x="{LEFT}" y="{HEIGHT - 2}">↑ {escape(value.y)}</text>')
+    for label, x in value.marks.items():
+        px = at(x, y0)[0]
+        side = ("end", -4) if px > WIDTH / 2 else ("start", 4)
+        parts.append(f'<line class="mark" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+                     f'<text class="marked" x="{px + side[1]:.1f}" y="{HEIGHT - BOTTOM - 6}" text-anchor="{side[0]}">{escape(label)}</text>')  # fmt: skip
+    legend, turn = [], 0
+    for name, points in drawn.items():
+        level = len(points) > 1 and len({y for _, y in points}) == 1 and len(drawn) > 1  # a threshold, not a curve
+        kind = "level" if level else f"s{turn % 5}"
+        turn += not level
+        places = [at(*p) for p in points]
+        parts.append(f'<polyline class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>')
+        if not level:
+            parts.append(f'<circle class="{kind}" cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="2.6"/>')
+        legend.append(f'<span class="{kind}">{escape(name)}</span>')
+    return f'<figure class="plot"><figcaption>{"".join(legend)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
+
+
+def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers inside [low, high]."""
+    raw = (high - low) / count
+    size = 10 ** math.floor(math.log10(raw))
+    step = next(size * m for m in (1, 2, 5, 10) if size * m >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [first * step + i * step for i in range(int((high - first * step) / step + 1e-9) + 1)]
+
+
+# --- an arm as it runs -----------------------------------------------------------------------------------
+
+
+class Live:
+    """What one arm's column says under its picture; `see` takes each event, `html` gives the present state."""
+
+    def __init__(self, state: str = "waiting"):
+        self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
+        self.aside, self.notes, self.error = (), [], ""
+
+    def see(self, event: ArmEvent) -> "Live":
+        self.seconds, self.nfe, what = event.seconds, event.nfe, event.event
+        self.state = "running"
+        if isinstance(what, Step):
+            self.i, self.n = what.i, what.n
+        if aside := getattr(what, "aside", ()):
+            self.aside = aside
+        if isinstance(what, Note) and what.text not in self.notes:
+            self.notes = [*self.notes, what.text][-3:]
+        if isinstance(what, Outcome):
+            self.error = what.error
+            self.state = "failed" if what.error else "stopped" if what.stopped else "done"
+        return self
+
+    @property
+    def html(self) -> str:
+        share = self.i / self.n if self.n else 0
+        said = {"waiting": "waiting for its turn", "loading": "loading the model …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
+                "done": "done" if not self.n else f"{self.n} steps"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
+        figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
+        line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
+        error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""
+        notes = "".join(f'<p class="note">{escape(n)}</p>' for n in self.notes)
+        asides = "".join(media(m) for m in self.aside)
+        return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{notes}{asides}</div>'
+
+
+# --- under the arms --------------------------------------------------------------------------------------
+
+
+def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
+    """A row for each arm; the best of each column stands out when there is something to compare."""
+    columns: dict[str, str] = {"seconds": "lower", "NFE": "lower", "peak memory (MB)": "lower"}
+    rows = []
+    for outcome in outcomes:
+        measured = {"seconds": outcome.seconds, "NFE": outcome.nfe, "peak memory (MB)": outcome.peak_mb}
+        for metric in outcome.metrics:
+            measured[metric.name] = metric.value
+            columns[metric.name] = metric.better
+        rows.append(measured)
+    best = {name: _best([r for r, o in zip(rows, outcomes) if not (o.stopped or o.error)], name, better) for name, better in columns.items()}
+    arrows = {"lower": " ↓", "higher": " ↑"}
+    head = "".join(f"<th>{escape(name)}{arrows.get(better, '')}</th>" for name, better in columns.items())
+    body = []
+    for outcome, title, row in zip(outcomes, titles, rows):
+        state = " (stopped)" if outcome.stopped else " (no result)" if outcome.error else ""
+        cells = "".join(_metric(row.get(name), best[name], outcome) for name in columns)
+        body.append(f'<tr><th scope="row" class="arm-{outcome.arm + 1}"><i></i>{escape(title)}{state}</th>{cells}</tr>')
+    return f'<div class="scroll"><table class="metrics"><thead><tr><th>arm</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def _best(rows: list[dict], name: str, better: str) -> float | None:
+    values = [row[name] for row in rows if name in row]
+    if better not in ("lower", "higher") or len(values) < 2 or len(set(values)) == 1:
+        return None
+    return min(values) if better == "lower" else max(values)
+
+
+def _metric(value, best, outcome) -> str:
+    if value is None:
+        return "<td>–</td>"
+    marked = ' class="best"' if value == best and not (outcome.stopped or outcome.error) else ""
+    return f"<td{marked}>{number(value)}</td>"
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, str]:
+    """(heat map of |a − b|, one line that says how much differs). 128 and more of 255 is the brightest."""
+    if a.shape != b.shape:
+        b = np.asarray(PIL.Image.fromarray(b).resize((a.shape[1], a.shape[0])))
+    gap = np.abs(a.astype(float) - b.astype(float)).mean(-1)
+    stops = np.array([(18, 16, 30), (84, 28, 104), (196, 60, 84), (250, 150, 70), (252, 244, 190)], float)
+    level = np.clip(gap / 128, 0, 1) * (len(stops) - 1)
+    low = np.minimum(level.astype(int), len(stops) - 2)
+    heat = stops[low] + (level - low)[..., None] * (stops[low + 1] - stops[low])
+    return heat.astype(np.uint8), f"mean difference {gap.mean():.1f} of 255; {100 * (gap > 16).mean():.0f} % of the pixels differ visibly"
+
+
+__all__ = ["Live", "Metric", "difference", "media", "metrics_table"]
