@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Evaluate = Callable[..., tuple]  # evaluate(*conds) -> x0 under each, in one batch at the state in hand
-Predict = Callable[..., "Tensor"]  # predict(x, t, guide=None) -> guided x0
+Predict = Callable[..., "Tensor"]  # predict(x, t) -> guided x0; with guide, model or cond in place of the run's
 
 
 class Guide(Protocol):
@@ -96,6 +96,7 @@ class SchedulerWalk:
 def make_scheduler(model: Denoiser, kind: str):
     """A fresh diffusers scheduler on the checkpoint's own noise schedule."""
     config = dict(model.scheduler.config) | {"timestep_spacing": "trailing"}
+    config.pop("_use_default_values", None)  # from_config would drop what we set where the checkpoint had a default
     if model.prediction == "flow":
         if kind == "dpm++":
             return diffusers.DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=config.get("shift", 1.0))
@@ -153,7 +154,7 @@ def denoise(model: Denoiser, cond: Cond, uncond: Cond, noise: Tensor, walk: Walk
     """Walk from `noise` (B, C, h, w), yielding (state, x0) after each step; a Cond may hold B prompts' states."""
     n, i = len(walk.timesteps), 0
 
-    def predict(x, t, guide=guide):
+    def predict(x, t, guide=guide, model=model, cond=cond):
         return guide(lambda *conds: model.x0s(x, t, *conds), cond, uncond, i, n)
 
     with ExitStack() as applied:
