@@ -1,10 +1,12 @@
 """Cross-attention maps, A-STAR and Attend-and-Excite on the tiny model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from backends import run
+from backends import models, run
 from backends.image import astar as A
 from backends.image.attend_excite import AttendExcite
 from backends.image.attention_maps import attention_maps, concept_maps, overlays, words_of
@@ -13,6 +15,7 @@ from backends.image.sampling import Guided, sample
 from backends.image.tasks import TextToImage
 from backends.spec import BadInput, Images, Outcome, Plot, Result, Step
 from backends.worlds import emoji
+from tests import checkpoints
 
 PROMPT = "a cat next to a cactus on a yellow background"
 
@@ -166,3 +169,17 @@ def test_overlays_show_each_map_in_its_colour():
     maps[0, 0, :, :4], maps[0, 1, :, 4:] = 1, 1
     left, right = overlays(np.full((64, 64, 3), 128, np.uint8), maps, ["a", "b"]).items
     assert left.pixels[32, 8].astype(int)[0] > left.pixels[32, 56].astype(int)[2] and (left.pixels[32, 8] != right.pixels[32, 8]).any()
+
+
+@pytest.mark.parametrize("name", ["sd-1.5", "sdxl"])
+def test_they_run_on_real_checkpoints_classes(name, tmp_path, monkeypatch):
+    checkpoints.write(name, tmp_path / name)
+    card = models.CARDS[name]
+    small = dataclasses.replace(card, source=str(tmp_path / name), side=32, factor=2, options=card.options | {"dtype": "float32"})
+    monkeypatch.setitem(models.CARDS, name, small)
+    models.clear()
+    made = [{"method": m, "knobs": {"steps": 3, "concepts": "cat, hat"}} for m in ("astar", "attend_excite")]
+    events = list(run({"task": "text_to_image", "model": name, "job": {"prompt": "a cat in a red hat", "seed": 1}, "arms": made}))
+    models.clear()
+    ends = [e.event for e in events if isinstance(e.event, Outcome)]
+    assert [e.error for e in ends] == ["", ""] and ends[0].nfe == 9
