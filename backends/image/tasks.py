@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from backends.spec import Job, Picture, Prompt, Task
+from backends.spec import Choice, Job, Picture, Prompt, Task, Toggle
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,14 @@ class TextToImage(Job):
 
 @dataclass(frozen=True)
 class EditImage(Job):
-    """Steering by conditions: each of picture, mask and prompt is used by the conditions that name it."""
+    """What the result must agree with. Conditions join: colour and enlarge together take a small grey picture."""
 
     image: Annotated[np.ndarray | None, Picture(help="the picture to condition on")] = None
     mask: Annotated[np.ndarray | None, Picture(required=False, mask_of="image", help="paint what is to be made anew")] = None
     prompt: Annotated[str, Prompt(1000, required=False, help="what the result should show")] = ""
+    fill: Annotated[bool, Toggle(help="keep what is not painted, make the painted part anew")] = True
+    colour: Annotated[bool, Toggle(help="take only the picture's brightness, make its colours anew")] = False
+    enlarge: Annotated[str, Choice(("off", "2", "4", "8"), help="take the picture this many times smaller, make its detail anew")] = "off"
 
 
 @dataclass(frozen=True)
@@ -49,4 +52,8 @@ FIND_FAILURES = Task(
     "find_failures", "Find failures", FindFailures, baseline="random_search", model="emoji-ldm",
     metrics="backends.metrics.image:find_failures",
     help="Search the noise or the words for inputs on which the model fails.",
+    examples=(
+        {"job": {"prompt": "a strawberry", "seed": 2}, "arms": [{"method": "random_search"}, {"method": "sage"}]},
+        {"job": {"prompt": "a cat", "seed": 0}, "arms": [{"method": "sage", "knobs": {"mode": "words"}}]},
+    ),
 )  # fmt: skip
