@@ -182,7 +182,10 @@ class Search:
         yield Metric("held-out judge’s probability", float(held_out.mean()), "lower")
         if fresh is not None:
             yield Metric("failures of fresh seeds", float((held_out < 0.5).float().mean()), "higher")
-        head = "Found" if self.found else "No failure was found within the budget; the worst is shown,"
-        told = "agrees" if float(held_out.mean()) < 0.5 else f"still sees the {self.word}"
-        yield Note(f"{head} after {self.spent} pictures; the held-out judge {told}.")
+        head = "Found" if self.found else "No failure was found; the worst is shown"
+        told = "agrees" if float(held_out.mean()) < 0.5 else f"still sees “{self.word}”"
+        if self.found and len(self.history[SURE]) == 1:
+            yield Note("The start itself fails, so nothing was searched; another seed may start from a picture that shows the object.")
+        else:
+            yield Note(f"{head} after {self.spent} pictures; the held-out judge {told}.")
         yield Result(self.worst, self.aside())
