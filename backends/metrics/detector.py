@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = ASSETS / "emoji-judges"
 GRID, SIDE = 16, 128
-THRESHOLD = 0.3  # of objectness; chosen on training seeds
+THRESHOLD, LEAST = 0.35, 0.12  # least objectness and least score; chosen on training seeds
 
 
 class Found(NamedTuple):
@@ -163,10 +163,11 @@ def detect(pixels: Tensor, name: str = "main", threshold: float = THRESHOLD, top
     box = torch.cat([centre - half, centre + half], -1).clamp(0, 1)
     result = []
     for v, w, c, b in zip(values.tolist(), words.values.tolist(), words.indices.tolist(), box.tolist()):
+        seen = [Found(concept, emoji.concepts()[concept].name, o * sure, tuple(place)) for o, sure, concept, place in zip(v, w, c, b) if o >= threshold]
         kept: list[Found] = []
-        for value, sure, concept, place in zip(v, w, c, b):
-            if value >= threshold and all(overlap(place, k.box) < 0.5 for k in kept):
-                kept.append(Found(concept, emoji.concepts()[concept].name, value * sure, tuple(place)))
+        for f in sorted(seen, key=lambda f: -f.score):
+            if f.score >= LEAST and all(overlap(f.box, k.box) < 0.5 and inside(f.box, k.box) < (0.7 if f.concept == k.concept else 0.9) for k in kept):
+                kept.append(f)
         result.append(kept)
     return result
 
@@ -178,3 +179,9 @@ def overlap(a, b) -> float:
         return 0.0
     inter = width * height
     return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+
+
+def inside(a, b) -> float:
+    """Share of box `a` that lies in box `b`."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0) / max((a[2] - a[0]) * (a[3] - a[1]), 1e-9)
