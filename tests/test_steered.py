@@ -10,7 +10,7 @@ import torch
 import backends
 from backends import recipe as recipes
 from backends.image.conditions import Given
-from backends.image.tasks import EditImage
+from backends.image.tasks import EDIT_IMAGE, EditImage
 from backends.spec import BadInput, Image, Images, Metric, Outcome, Plot, Result, Step
 from backends.worlds import emoji
 
@@ -142,3 +142,17 @@ def test_judge_needs_words_it_knows_and_its_own_world(tiny):
 def test_unsteered_needs_a_picture():
     with pytest.raises(BadInput, match="picture"):
         list(backends.run({"task": "edit_image", "job": {"prompt": "a cat"}, "arms": [{"method": "unsteered"}]}))
+
+
+@pytest.mark.parametrize("number", range(len(EDIT_IMAGE.examples)))
+def test_examples_run(tiny, number):
+    from pathlib import Path
+
+    from backends import inputs
+
+    folder = Path(backends.__file__).resolve().parents[1] / "assets" / "examples"
+    example = EDIT_IMAGE.examples[number]
+    files = {k: inputs.picture(folder / v) for k, v in example["job"].items() if k in ("image", "mask")}
+    arm = example["arms"][-1]
+    outcome = run(arm["method"], arm.get("knobs"), **example["job"] | files)[-1]
+    assert not outcome.error and outcome.value.pixels.shape == (128, 128, 3)
