@@ -1,6 +1,7 @@
 """Knobs and job fields -> components, and their values -> a recipe."""
 
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def knob(knob: Knob, value: Any, key: tuple) -> gr.components.Component:
-    """The component of one knob; `key` lets it keep its value when the arms are drawn again."""
+def knob(knob: Knob, value: Any) -> gr.components.Component:
     control, label = knob.control, words(knob.name)
-    common = dict(value=value, label=label, info=control.help or None, key=key, elem_classes="knob")
+    common = dict(value=value, label=label, info=control.help or None, elem_classes="knob", interactive=True)
     if isinstance(control, Toggle):
         return gr.Checkbox(**common)
     if isinstance(control, Choice):
@@ -35,8 +35,8 @@ def knob(knob: Knob, value: Any, key: tuple) -> gr.components.Component:
     return gr.Textbox(max_length=control.limit, lines=1, **common)
 
 
-def knobs(of: tuple[Knob, ...], values: dict, key: tuple) -> dict[str, gr.components.Component]:
-    return {k.name: knob(k, values.get(k.name, k.default), (*key, k.name)) for k in of}
+def knobs(of: tuple[Knob, ...], values: dict) -> dict[str, gr.components.Component]:
+    return {k.name: knob(k, values.get(k.name, k.default)) for k in of}
 
 
 # --- the input panel -------------------------------------------------------------------------------------
@@ -49,36 +49,43 @@ def cards(task: Task) -> list[tuple[str, str]]:
     return [(fit[name], name) for name in names] or [(task.model, task.model)]
 
 
-def panel(task: Task, values: dict, pictures: dict, key: tuple) -> dict[str, gr.components.Component]:
+def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.Component]:
     """One component for each field of the task's Job; a picture and the mask painted on it share one."""
     rules, made = recipe.marks(task.job), {}
     masked = {rule.mask_of: name for name, rule in rules.items() if isinstance(rule, Picture) and rule.mask_of}
     order = sorted(rules, key=lambda name: (rules[name] == "seed", isinstance(rules[name], Slider | Choice | Toggle)))
     for name in order:
-        rule, at = rules[name], (*key, name)
+        rule = rules[name]
         if isinstance(rule, Picture):
             if rule.mask_of:
                 continue
             shown = _pixels(values.get(name), pictures)
             if name in masked:
                 mask = _pixels(values.get(masked[name]), pictures)
-                made[name] = _editor(words(name), rules[masked[name]].help, shown, mask, at)
+                made[name] = _editor(words(name), rules[masked[name]].help, shown, mask)
             else:
                 made[name] = gr.Image(
-                    shown, label=_label(name, rule), type="numpy", format="png", height=220, key=at, buttons=[], sources=["upload", "clipboard"]
+                    shown,
+                    label=_label(name, rule),
+                    type="numpy",
+                    format="png",
+                    height=220,
+                    interactive=True,
+                    buttons=[],
+                    sources=["upload", "clipboard"],
                 )
         elif isinstance(rule, Prompt):
             lines = 3 if rule.required else 1
             made[name] = gr.Textbox(
-                values.get(name, ""), label=_label(name, rule), placeholder=rule.help, lines=lines, max_lines=6, max_length=rule.limit, key=at
+                values.get(name, ""), label=_label(name, rule), placeholder=rule.help, lines=lines, max_lines=6, max_length=rule.limit, interactive=True
             )
         elif rule == "seed":
             with gr.Row(elem_classes="seed"):
-                made[name] = gr.Number(values.get(name, 0), label="Seed", precision=0, minimum=0, maximum=2**32 - 1, key=at, min_width=80)
-                gr.Button("", elem_classes="dice", min_width=40, scale=0, key=(*at, "dice")).click(None, None, made[name], js=DICE, api_visibility="private")
+                made[name] = gr.Number(values.get(name, 0), label="Seed", precision=0, minimum=0, maximum=2**32 - 1, interactive=True, min_width=80)
+                gr.Button("", elem_classes="dice", min_width=40, scale=0).click(None, None, made[name], js=DICE, api_visibility="private")
         else:
             default = fields_of(task.job)[name].default
-            made[name] = knob(Knob(name, rule, default), values.get(name, default), at)
+            made[name] = knob(Knob(name, rule, default), values.get(name, default))
     return made
 
 
@@ -96,7 +103,7 @@ def _pixels(value, pictures: dict) -> np.ndarray | None:
     return value
 
 
-def _editor(name: str, help: str, image, mask, key) -> gr.ImageEditor:
+def _editor(name: str, help: str, image, mask) -> gr.ImageEditor:
     value = None
     if image is not None:
         layers = []
@@ -104,8 +111,9 @@ def _editor(name: str, help: str, image, mask, key) -> gr.ImageEditor:
             on = mask.max(-1) > 127
             layers = [np.dstack([on * 232, on * 93, on * 58, on * 200]).astype(np.uint8)]
         value = {"background": image, "layers": layers, "composite": None}
+    gr.HTML(f'<p class="editor-label">{escape(name.capitalize())} <span>{escape(help)}</span></p>')
     return gr.ImageEditor(
-        value, label=f"{name.capitalize()}: {help}" if help else name.capitalize(), type="numpy", image_mode="RGBA", format="png", height=330, key=key,
+        value, label=name.capitalize(), show_label=False, type="numpy", image_mode="RGBA", format="png", height=330, interactive=True,
         sources=["upload", "clipboard"], transforms=(), layers=False, buttons=[], canvas_size=(512, 512),
         brush=gr.Brush(default_size=24, colors=["#e85d3ac8"], color_mode="fixed"),
     )  # fmt: skip

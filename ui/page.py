@@ -40,38 +40,39 @@ OPEN = "element.addEventListener('click', (e) => { const b = e.target.closest('[
 def build() -> gr.Blocks:
     with gr.Blocks(title="Unnoise", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         past = gr.State([], time_to_live=86400)
-        with gr.Row(elem_classes="top"):
+        with gr.Row(elem_classes=["top"]):
             gr.HTML(HEADER)
             file = gr.UploadButton(
-                "Open a result or recipe", file_types=[".png", ".json"], size="sm", elem_id="open-file", elem_classes="quiet", scale=0, min_width=190
+                "Open a result or recipe", file_types=[".png", ".json"], size="sm", elem_id="open-file", elem_classes=["quiet"], scale=0, min_width=190
             )
-        with gr.Tabs(elem_classes="rooms") as tabs:
+        with gr.Tabs(elem_classes=["rooms"]) as tabs:
             studios = [compare.build(task, past) for task in TASKS.values()]
             papers = _papers()
             runs, listed = _runs(past)
-            with gr.Tab("About", id="about", elem_classes="about"):
+            with gr.Tab("About", id="about", elem_classes=["about"]):
                 gr.Markdown(ABOUT.format(url="http://127.0.0.1:7860"))
         states = [s.state for s in studios]
 
-        def fill(task: str, state: dict) -> list:
+        def fill(task: str, state: dict, request: gr.Request) -> list:
+            running.stop(request.session_hash, task)  # its outputs are about to be drawn anew
             return [gr.Tabs(selected=task), *(state if s.task.slug == task else gr.skip() for s in studios)]
 
-        def from_file(path: str):
+        def from_file(path: str, request: gr.Request):
             try:
                 given, pictures = recipe.from_file(Path(path))
                 task, *_ = recipe.parse(given, pictures)
             except BadInput as bad:
                 gr.Warning(str(bad), title="Not opened")
                 return [gr.skip()] * (1 + len(states))
-            return fill(task.slug, compare.state_of(given, pictures))
+            return fill(task.slug, compare.state_of(given, pictures), request)
 
-        def from_papers(event: gr.EventData):
+        def from_papers(event: gr.EventData, request: gr.Request):
             found = catalogue.opened(str(event.open))
-            return fill(*found) if found else [gr.skip()] * (1 + len(states))
+            return fill(*found, request) if found else [gr.skip()] * (1 + len(states))
 
-        def from_past(past: list, event: gr.EventData):
+        def from_past(past: list, event: gr.EventData, request: gr.Request):
             entry = past[int(event.open)]
-            return fill(entry["given"]["task"], compare.state_of(entry["given"], entry["pictures"]))
+            return fill(entry["given"]["task"], compare.state_of(entry["given"], entry["pictures"]), request)
 
         file.upload(from_file, file, [tabs, *states], **STATE)
         papers.click(from_papers, None, [tabs, *states], **STATE)
@@ -83,10 +84,10 @@ def build() -> gr.Blocks:
 
 
 def _papers() -> gr.HTML:
-    with gr.Tab("Papers", id="papers", elem_classes="catalogue") as item:
-        with gr.Row(elem_classes="filters"):
+    with gr.Tab("Papers", id="papers", elem_classes=["catalogue"]) as item:
+        with gr.Row(elem_classes=["filters"]):
             query = gr.Textbox(
-                placeholder="Search 79 papers: title, idea, topic", show_label=False, container=False, scale=3, min_width=220, elem_classes="search"
+                placeholder="Search 79 papers: title, idea, topic", show_label=False, container=False, scale=3, min_width=220, elem_classes=["search"]
             )
             family = gr.Dropdown(
                 [("every family", ""), *((f, f) for f in catalogue.families())], value="", show_label=False, container=False, label="family", min_width=130
@@ -100,7 +101,7 @@ def _papers() -> gr.HTML:
 
 
 def _runs(past: gr.State):
-    with gr.Tab("My runs", id="runs", elem_classes="catalogue") as item:
+    with gr.Tab("My runs", id="runs", elem_classes=["catalogue"]) as item:
         shown = gr.HTML("", js_on_load=OPEN)
     return item, shown
 

@@ -2,12 +2,15 @@
 
 import csv
 import io
+import itertools
 import json
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import gradio as gr
+import numpy as np
 from gradio import processing_utils, utils
 
 import backends
@@ -18,59 +21,79 @@ from ui import form, history, views
 
 _running: dict[tuple[str, str], threading.Event] = {}  # (session, task) -> its stop flag
 SKIP = gr.skip()
+UNDER = 10  # components that `under` fills
+
+
+@dataclass
+class Shown:
+    """What a run left on its tab: `arms`: arm id -> (path of the picture, what is said under it)."""
+
+    arms: dict[str, tuple] = field(default_factory=dict)
+    pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (title, pixels) of each arm with a picture
+    table: str = ""
+    bundle: str | None = None
+    recipe: str = ""
+
+    def parts(self) -> tuple:
+        """(table, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
+        choices = [(title, i) for i, (title, _) in enumerate(self.pictures)]
+        return self.table, choices, *(pair(self, 0, 1) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
+
+
+def stop(session: str, task: str = "") -> None:
+    """End what the session has running in the task's tab; in all tabs when none is named."""
+    for (owner, slug), flag in list(_running.items()):
+        if owner == session and task in ("", slug):
+            flag.set()
 
 
 def stopper(task: Task) -> Callable:
-    def stop(request: gr.Request) -> None:
-        if flag := _running.get((request.session_hash, task.slug)):
-            flag.set()
+    def press(request: gr.Request) -> None:
+        stop(request.session_hash, task.slug)
 
-    return stop
+    return press
 
 
 def leave(request: gr.Request) -> None:
-    """The page was closed: end what it had running."""
-    for (session, _), flag in list(_running.items()):
-        if session == request.session_hash:
-            flag.set()
+    """The page was closed."""
+    stop(request.session_hash)
 
 
-def runner(task: Task, fields: tuple[str, ...], slots: list) -> Callable:
-    """The handler of Run for a tab whose panel has `fields` and whose arms have the knobs named by `slots`."""
+def filled(columns: list, values: tuple) -> list[dict]:
+    """The recipe's arms from the values of all columns' sources."""
+    rest = iter(values)
+    return [column.filled(list(itertools.islice(rest, len(column.sources)))) for column in columns]
+
+
+def runner(task: Task, names: tuple[str, ...], columns: list) -> Callable:
+    """The handler of Run for a tab whose panel has the fields `names`."""
 
     def go(request: gr.Request, past: list, *values) -> Iterator[list]:
-        panel = dict(zip(fields, values))
+        panel = dict(zip(names, values))
         flag = _running[request.session_hash, task.slug] = threading.Event()
         try:
             job, pictures = form.job(task, panel, panel.values())
-            arms = _arms(slots, values[len(fields) :])
+            arms = filled(columns, values[len(names) :])
             given = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": job, "arms": arms}
-            yield from _run(given, pictures, past, flag)
+            yield from _run(given, pictures, past, flag, [c.id for c in columns])
         except BadInput as bad:
-            yield [f'<p class="error" role="alert">{views.escape(str(bad))}</p>', *[SKIP] * (12 + 2 * len(slots))]
+            yield [f'<p class="error" role="alert">{views.escape(str(bad))}</p>', *[SKIP] * (2 + UNDER + 2 * len(columns))]
         finally:
-            _running.pop((request.session_hash, task.slug), None)
+            if _running.get((request.session_hash, task.slug)) is flag:
+                del _running[request.session_hash, task.slug]
 
     return go
 
 
-def _arms(slots: list, values: tuple) -> list[dict]:
-    rest, arms = iter(values), []
-    for method, stack, names in slots:
-        arm = {"method": method, "knobs": {}, "stack": [{"method": slug, "knobs": {}} for slug in stack]}
-        for place, name in names:
-            (arm if place is None else arm["stack"][place])["knobs"][name] = next(rest)
-        arms.append(arm)
-    return arms
-
-
-def _run(given: dict, pictures: dict, past: list, flag: threading.Event) -> Iterator[list]:
-    n = len(given["arms"])
+def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: list[str]) -> Iterator[list]:
+    n = len(ids)
     lives = [views.Live("loading" if i == 0 else "waiting") for i in range(n)]
     outcomes: list[Outcome] = []
+    finals: list = [None] * n
     events = backends.run(given, pictures, flag.is_set)
     try:
-        yield ['<p class="running">running …</p>', None, SKIP, gr.Column(visible=False), *[SKIP] * 9, *[None] * n, *(live.html for live in lives)]
+        hidden = [gr.Column(visible=False), *[SKIP] * (UNDER - 1)]
+        yield ['<p class="running">running …</p>', None, SKIP, *hidden, *finals, *(live.html for live in lives)]
         for event in events:
             lives[event.arm].see(event)
             shown: list = [SKIP] * n
@@ -78,14 +101,15 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event) -> Iter
                 shown[event.arm] = event.event.show.pixels
             elif isinstance(event.event, Outcome):
                 outcomes.append(event.event)
-                shown[event.arm] = final(event.event, pictures)
-            yield [*[SKIP] * 13, *shown, *(live.html if i == event.arm else SKIP for i, live in enumerate(lives))]
+                shown[event.arm] = finals[event.arm] = final(event.event, pictures)
+            yield [*[SKIP] * (3 + UNDER), *shown, *(live.html if i == event.arm else SKIP for i, live in enumerate(lives))]
     finally:
         events.close()
     for live in lives[len(outcomes) :]:
         live.state = "skipped"
-    results, under = summary(given, pictures, outcomes)
-    yield ["", results, history.add(past, given, pictures, outcomes), *under, *[SKIP] * n, *(live.html for live in lives)]
+    shown = summary(given, pictures, outcomes)
+    shown.arms = dict(zip(ids, zip(finals, (live.html for live in lives))))
+    yield ["", shown, history.add(past, given, pictures, outcomes), *under(shown), *[SKIP] * n, *(live.html for live in lives)]
 
 
 def final(outcome: Outcome, pictures: dict) -> str | None:
@@ -100,30 +124,29 @@ def _name(outcome: Outcome) -> str:
     return f"unnoise-{outcome.arm + 1}-{outcome.recipe['arms'][0]['method']}-{outcome.recipe['job'].get('seed', 0)}"
 
 
-def titles(given: dict) -> list[str]:
-    return [" + ".join(METHODS[m].title for m in [arm["method"], *(s["method"] for s in arm.get("stack", []))]) for arm in given["arms"]]
-
-
-def summary(given: dict, pictures: dict, outcomes: list[Outcome]) -> tuple[list, list]:
-    """(what `pair` needs, updates of compare._under's components)."""
-    names = titles(given)
-    results = [{"title": f"{o.arm + 1} · {names[o.arm]}", "pixels": o.value.pixels} for o in outcomes if isinstance(o.value, Image)]
+def summary(given: dict, pictures: dict, outcomes: list[Outcome]) -> Shown:
+    slugs = [[arm["method"], *(s["method"] for s in arm["stack"])] for arm in given["arms"]]
+    titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
+    seen = [(f"{o.arm + 1} · {titles[o.arm]}", o.value.pixels) for o in outcomes if isinstance(o.value, Image)]
     whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
-    bundle = _bundle(whole, pictures, outcomes, [names[o.arm] for o in outcomes])
-    two = len(results) > 1
-    choices = [(r["title"], i) for i, r in enumerate(results)]
+    names = [titles[o.arm] for o in outcomes]
+    table = views.metrics_table(names, outcomes) if outcomes else ""
+    return Shown({}, seen, table, _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
+
+
+def under(shown: Shown) -> list:
+    """Updates of compare._under's components."""
+    table, choices, slider, heat, said, bundle, code = shown.parts()
+    two = len(choices) > 1
     choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in (0, 1)]
-    return results, [
-        gr.Column(visible=bool(outcomes)), views.metrics_table([names[o.arm] for o in outcomes], outcomes), gr.Row(visible=two), *choosers,
-        *(pair(results, 0, 1) if two else [SKIP] * 3), bundle, json.dumps(whole, indent=1),
-    ]  # fmt: skip
+    return [gr.Column(visible=bool(table)), table, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), bundle, code]
 
 
-def pair(results: list, a: int, b: int) -> list:
+def pair(shown: Shown, a: int, b: int) -> tuple:
     """Before/after slider, difference map and its line for two arms."""
-    left, right = results[a]["pixels"], results[b]["pixels"]
+    left, right = shown.pictures[a][1], shown.pictures[b][1]
     heat, said = views.difference(left, right)
-    return [(left, right), heat, f'<p class="said">Difference: {said}.</p>']
+    return (left, right), heat, f'<p class="said">Difference: {said}.</p>'
 
 
 def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str]) -> str:

@@ -13,8 +13,8 @@ paper = Color("#faf8f4", "#f3f0ea", "#e6e1d8", "#d3ccc0", "#a59d91", "#7b746a", 
 
 
 def theme() -> gr.themes.Base:
-    sans = [gr.themes.LocalFont("IBM Plex Sans"), "ui-sans-serif", "system-ui", "sans-serif"]
-    mono = [gr.themes.LocalFont("IBM Plex Mono"), "ui-monospace", "monospace"]
+    sans = [gr.themes.LocalFont("IBM Plex Sans", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"]
+    mono = [gr.themes.LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"]
     return gr.themes.Base(
         primary_hue=ember, secondary_hue=paper, neutral_hue=paper, font=sans, font_mono=mono, radius_size=sizes.radius_md, spacing_size=sizes.spacing_md,
         text_size=sizes.text_sm,
@@ -59,7 +59,7 @@ HEAD = """
   const outside = (event) => !event.target.closest('.image-container, .upload-container, [data-testid="image"], .image-frame, button.center');
   document.addEventListener('dragover', (event) => { if (outside(event)) event.preventDefault(); });
   document.addEventListener('drop', (event) => {
-    const input = document.querySelector('#open-file input[type=file], input#open-file');
+    const input = document.querySelector('input[data-testid$="recipe-upload-button"]');
     if (!input || !outside(event) || !event.dataTransfer.files.length) return;
     event.preventDefault();
     const files = new DataTransfer();

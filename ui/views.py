@@ -93,7 +93,7 @@ def plot(value: Plot) -> str:
         px = at(x, y0)[0]
         side = ("end", -4) if px > WIDTH / 2 else ("start", 4)
         parts.append(f'<line class="mark" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-                     f'<text class="marked" x="{px + side[1]:.1f}" y="{HEIGHT - BOTTOM - 6}" text-anchor="{side[0]}">{escape(label)}</text>')  # fmt: skip
+                     f'<text class="marked" x="{px + side[1]:.1f}" y="{(TOP + HEIGHT - BOTTOM) / 2:.0f}" text-anchor="{side[0]}">{escape(label)}</text>')  # fmt: skip
     legend, turn = [], 0
     for name, points in drawn.items():
         level = len(points) > 1 and len({y for _, y in points}) == 1 and len(drawn) > 1  # a threshold, not a curve
@@ -144,7 +144,7 @@ class Live:
     def html(self) -> str:
         share = self.i / self.n if self.n else 0
         said = {"waiting": "waiting for its turn", "loading": "loading the model …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
-                "done": "done" if not self.n else f"{self.n} steps"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
+                "done": f"done · {self.n} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
         figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""

@@ -1,0 +1,134 @@
+"""The page in headless Chromium: what a visitor does, with a tiny random model whose steps are slow enough to watch."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.browser
+CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed (apt-get install chromium)", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)")
+
+
+@pytest.fixture(scope="module")
+def address():
+    from serving import studio
+
+    with studio(seconds=0.12) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(25_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.locator(".arm-2 .picture").wait_for()
+    page.wait_for_function("!document.querySelector('textarea').disabled")
+    yield page
+    page.close()
+    assert not errors
+
+
+def set_steps(page, steps: int):
+    for arm in page.locator(".arm").all():
+        box = arm.locator("input[type=number]").first
+        box.fill(str(steps))
+        box.blur()
+
+
+def done(page):
+    page.locator("table.metrics").wait_for()
+
+
+def test_two_arms_run_with_previews_before_the_end_and_are_compared(page):
+    set_steps(page, 6)
+    page.locator("textarea").first.click()
+    page.keyboard.press("Control+Enter")
+    preview = page.locator(".arm-1 .picture img")
+    preview.wait_for()
+    assert re.fullmatch(r"step [1-5]/6", page.locator(".arm-1 .line b").inner_text()), "the preview came before the end"
+    assert page.locator(".arm-2 .line b").inner_text() == "waiting for its turn"
+    first = preview.get_attribute("src")
+    page.wait_for_function("before => document.querySelector('.arm-1 .picture img').src != before", arg=first)
+    done(page)
+    assert page.locator("table.metrics tbody tr").count() == 2
+    assert "NFE" in page.locator("table.metrics thead").inner_text()
+    assert "12" in page.locator("table.metrics tbody tr").first.inner_text()  # six guided steps
+    assert page.locator(".pair .slider-wrap, .pair .image-container img").count() >= 2
+    assert "pixels differ" in page.locator(".said").last.inner_text()
+    assert page.locator(".arm-2 .plot polyline").count() >= 1, "Adaptive Guidance shows its curve"
+    page.get_by_role("tab", name="My runs").click()
+    page.locator(".past [data-open='0']").wait_for()
+
+
+def test_stop_ends_the_arm_within_a_step_and_keeps_the_partial_result(page):
+    set_steps(page, 60)
+    page.locator("button.run").click()
+    page.wait_for_function("/^step ([3-9]|[1-5][0-9])/.test((document.querySelector('.arm-1 .line b')?.innerText ?? ''))")
+    seen = int(re.search(r"step (\d+)", page.locator(".arm-1 .line b").inner_text())[1])
+    page.keyboard.press("Escape")
+    page.wait_for_function("(document.querySelector('.arm-1 .line b')?.innerText ?? '').startsWith('stopped')")
+    ended = int(re.search(r"step (\d+) of 60", page.locator(".arm-1 .line b").inner_text())[1])
+    assert ended <= seen + 5
+    done(page)
+    assert page.locator(".arm-1 .picture img").count() == 1
+    assert page.locator(".arm-2 .line b").inner_text() == "not started"
+
+
+def test_a_dropped_result_fills_the_tab_again(page, tmp_path):
+    set_steps(page, 2)
+    page.locator("textarea").first.fill("two green frogs")
+    page.locator("button.run").click()
+    done(page)
+    source = page.locator(".arm-2 .picture img").get_attribute("src")
+    result = tmp_path / "result.png"
+    result.write_bytes(page.request.get(source).body())
+    page.reload()
+    page.wait_for_function("document.querySelector('textarea') && document.querySelector('textarea').value.includes('cactus')")
+    page.locator("input[data-testid$='recipe-upload-button']").set_input_files(result)
+    page.wait_for_function("document.querySelector('textarea').value == 'two green frogs'")
+    page.wait_for_function("document.querySelectorAll('.arm').length == 1")
+    assert page.locator(".arm .method input").input_value() == "Adaptive Guidance"
+    assert page.locator(".arm input[type=number]").first.input_value() == "2"
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps({"schema": 99, "task": "text_to_image"}))
+    page.locator("input[data-testid$='recipe-upload-button']").set_input_files(wrong)
+    page.get_by_text("newer version").first.wait_for()
+
+
+def test_a_paper_opens_with_its_baseline_and_an_example(page):
+    page.get_by_role("tab", name="Papers").click()
+    page.locator(".papers .paper").first.wait_for()
+    page.locator(".search input, .search textarea").fill("attention segregation")
+    page.wait_for_function("document.querySelectorAll('.papers .paper').length == 1")
+    page.locator("[data-open=astar]").click()
+    page.wait_for_function("[...document.querySelectorAll('.arm .method input')].some(i => i.value.startsWith('A-STAR'))")
+    assert page.locator(".arm").count() == 2
+    assert page.locator("textarea:visible").first.input_value()
+
+
+def test_knobs_keep_their_values_when_an_arm_or_a_piece_is_added(page):
+    set_steps(page, 9)
+    page.get_by_role("button", name="+ arm").click()
+    page.locator(".arm-3").wait_for()
+    assert [a.locator("input[type=number]").first.input_value() for a in page.locator(".arm").all()[:2]] == ["9", "9"]
+    page.locator(".arm-2 .add input").click()
+    page.get_by_role("option", name=re.compile("Faster Diffusion")).click()
+    page.locator(".arm-2 .piece").wait_for()
+    assert page.locator(".arm-2 input[type=number]").first.input_value() == "9"
+    page.locator(".arm-3 button.remove").first.click()
+    page.wait_for_function("document.querySelectorAll('.arm').length == 2")
