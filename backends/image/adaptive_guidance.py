@@ -9,7 +9,7 @@ from backends.lazy import F
 from backends.registry import method
 from backends.spec import BadInput, Choice, Events, Guidance, Metric, Note, Plot, Slider, Step, Steps
 
-Threshold = Annotated[float, Slider(0.9, 1, 0.001, help="cosine from which on guidance stops")]
+Threshold = Annotated[float, Slider(0.9, 1, 0.0001, help="cosine from which on guidance stops")]
 Warmup = Annotated[float, Slider(0, 1, 0.05, help="fraction of the steps that are always guided")]
 Mode = Annotated[str, Choice(("AG", "LinearAG"), help="AG stops guidance by the threshold; LinearAG also estimates every other early step")]
 
@@ -17,7 +17,7 @@ Mode = Annotated[str, Choice(("AG", "LinearAG"), help="AG stops guidance by the 
 class AdaptiveGuide(Guided):
     """Guides until cos(x0_c, x0_u) ≥ threshold, then evaluates the condition alone."""
 
-    def __init__(self, threshold: Threshold = 0.991, warmup: Warmup = 0.25, scale: float = 5.0):
+    def __init__(self, threshold: Threshold = 0.9995, warmup: Warmup = 0.25, scale: float = 5.0):
         super().__init__(scale)
         self.threshold, self.warmup = threshold, warmup
         self.cosines, self.stopped = {}, None  # step -> cosine; a walk may ask several times a step
@@ -42,14 +42,15 @@ class AdaptiveGuide(Guided):
 
 
 @method("adaptive_guidance", task=TEXT_TO_IMAGE, needs={"cfg"}, slot="wrap", piece=AdaptiveGuide, holds={"patch", "walk"})
-def adaptive_guidance(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, mode: Mode = "AG", threshold: Threshold = 0.991, warmup: Warmup = 0.25) -> Events:  # fmt: skip
+def adaptive_guidance(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, mode: Mode = "AG", threshold: Threshold = 0.9995, warmup: Warmup = 0.25) -> Events:  # fmt: skip
     """Adaptive Guidance.
 
     The predictions with and without the prompt grow alike while the picture forms; once their cosine passes a
     threshold the second evaluation is dropped and each later step costs half.
 
     Castillo et al., arXiv 2312.12487. AG takes the cosine of the x0 predictions where the paper takes that of
-    ε: on a small model noise dominates ε and its cosine is above 0.99 from the first step on. LinearAG guides
+    ε: on a small model noise dominates ε and its cosine is above 0.99 from the first step on. x0 agrees in its
+    background long before its objects, hence a threshold above the paper's 0.991. LinearAG guides
     truly at every other step of the first half and at the others with x0_u estimated as Σ a·x0_c + Σ b·x0_u
     over what was evaluated so far; the second half goes without guidance. Its scalar weights hold for one
     model, step count, scale, sampler and negative prompt: for the embedded model's defaults they were fitted

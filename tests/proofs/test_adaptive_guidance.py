@@ -15,7 +15,7 @@ from backends.image.adaptive_guidance import AdaptiveGuide
 from backends.image.sampling import Guided, SchedulerWalk
 from backends.registry import METHODS
 
-STEPS, SCALE, PROMPTS = 25, 5.0, 32
+STEPS, SCALE, PROMPTS = 20, 5.0, 32  # the paper's number of steps
 DEFAULT = {k.name: k.default for k in METHODS["adaptive_guidance"].knobs}
 
 
@@ -45,16 +45,16 @@ def test_less_cost_and_nearer_than_fewer_steps(proof):
     with torch.no_grad():
         linear = weights(model)
     texts, seeds = captions(proof.seed, PROMPTS), list(range(proof.seed, proof.seed + PROMPTS))
-    full = drawn(model, texts, seeds, lambda: Guided(SCALE))
+    full = drawn(model, texts, seeds, lambda: Guided(SCALE), steps=STEPS)
     guides = [AdaptiveGuide(DEFAULT["threshold"], DEFAULT["warmup"], SCALE) for _ in texts]  # each prompt stops when it agrees
-    near = psnr(torch.cat([draw(model, [t], [s], g) for t, s, g in zip(texts, seeds, guides, strict=True)]), full)
+    near = psnr(torch.cat([draw(model, [t], [s], g, STEPS) for t, s, g in zip(texts, seeds, guides, strict=True)]), full)
     cost = np.array([STEPS + len(g.cosines) for g in guides])
     fewer, afford = np.zeros(PROMPTS), -(-cost // 2)  # guided steps for the same evaluations, rounded up
     for steps in set(afford.tolist()):
         rows = np.flatnonzero(afford == steps).tolist()
         fewer[rows] = psnr(drawn(model, [texts[r] for r in rows], [seeds[r] for r in rows], lambda: Guided(SCALE), steps=steps), full[rows])
-    lines = psnr(drawn(model, texts, seeds, lambda: linear_ag.LinearGuide(SCALE, linear)), full)
-    skips = psnr(drawn(model, texts, seeds, lambda: Skipping(SCALE, linear)), full)
+    lines = psnr(drawn(model, texts, seeds, lambda: linear_ag.LinearGuide(SCALE, linear), steps=STEPS), full)
+    skips = psnr(drawn(model, texts, seeds, lambda: Skipping(SCALE, linear), steps=STEPS), full)
     spent = sum(1 + linear_ag.guided(i, STEPS) for i in range(STEPS))
     halves = psnr(drawn(model, texts, seeds, lambda: Guided(SCALE), steps=-(-spent // 2)), full)
     saved = 1 - cost / (2 * STEPS)
