@@ -29,10 +29,11 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser, address):
+    """One page for all tests, as loading it is what takes longest; each test sets what it needs."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.set_default_timeout(25_000)
+    page.set_default_timeout(30_000)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
@@ -41,6 +42,15 @@ def page(browser, address):
     yield page
     page.close()
     assert not errors
+
+
+@pytest.fixture(autouse=True)
+def two_arms(page):
+    """Back to the first tab with its first example."""
+    page.get_by_role("tab", name="Text to image").click()
+    page.locator("button.chip:visible").first.click()
+    page.wait_for_function("[...document.querySelectorAll('.arm .method input')].some(i => i.value == 'Adaptive Guidance')")
+    page.wait_for_function("document.querySelectorAll('.arm').length == 2 && !document.querySelector('table.metrics')")
 
 
 def set_steps(page, steps: int):
@@ -97,8 +107,8 @@ def test_a_dropped_result_fills_the_tab_again(page, tmp_path):
     source = page.locator(".arm-2 .picture img").get_attribute("src")
     result = tmp_path / "result.png"
     result.write_bytes(page.request.get(source).body())
-    page.reload()
-    page.wait_for_function("document.querySelector('textarea') && document.querySelector('textarea').value.includes('cactus')")
+    page.locator("button.chip:visible").nth(1).click()
+    page.wait_for_function("document.querySelector('textarea').value.includes('strawberry')")
     page.locator("input[data-testid$='recipe-upload-button']").set_input_files(result)
     page.wait_for_function("document.querySelector('textarea').value == 'two green frogs'")
     page.wait_for_function("document.querySelectorAll('.arm').length == 1")

@@ -53,7 +53,8 @@ def build(task: Task, past: gr.State) -> Tab:
         @gr.render(inputs=[state, results], triggers=[state.change], show_progress="hidden")
         def draw(now: dict | None, shown: Shown | None):
             if now:
-                _draw(task, now, shown or Shown(), state, results, past)
+                mine = shown and any(arm["id"] in shown.arms for arm in now["arms"])  # not after an example was loaded
+                _draw(task, now, shown if mine else Shown(), state, results, past)
 
     item.select(lambda now: now or first_state(task), state, state, **STATE)
     return Tab(task, item, state)

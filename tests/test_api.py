@@ -1,0 +1,125 @@
+"""The named endpoints through gradio_client: what they give, and a sentence for everything that can be wrong."""
+
+import base64
+import copy
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+from gradio_client import Client
+
+from backends import recipe
+
+RECIPE = {"schema": 1, "task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}, "arms": [{"method": "ddim", "knobs": {"steps": 2}}]}
+
+
+@pytest.fixture(scope="module")
+def client():
+    from serving import studio
+
+    with studio() as url:
+        yield Client(url, verbose=False)
+
+
+def changed(**parts):
+    return copy.deepcopy(RECIPE) | parts
+
+
+def refused(client, given, inputs=None) -> str:
+    with pytest.raises(Exception) as error:
+        client.predict(given, inputs or {}, api_name="/run")
+    said = str(error.value)
+    assert "Traceback" not in said and 10 < len(said) < 400, said
+    return said
+
+
+def encoded(image: PIL.Image.Image, kind="PNG", cut=None, **options) -> dict:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return {"x": base64.b64encode(out.getvalue()[:cut]).decode()}
+
+
+def test_methods_and_a_run_and_its_files(client):
+    methods = client.predict(api_name="/methods")
+    assert {"ddim", "adaptive_guidance"} <= {m["slug"] for m in methods}
+    result, files = client.predict(changed(arms=[*RECIPE["arms"], {"method": "euler", "knobs": {"steps": 2}}]), {}, api_name="/run")
+    assert result["complete"] and len(result["outcome"]["arms"]) == len(files) == 2
+    pixels = np.asarray(PIL.Image.open(files[0]))
+    assert recipe.digest(pixels) == result["outcome"]["arms"][0]["files"][0]["sha256"]
+    assert client.predict(RECIPE, {}, api_name="/run")[0]["outcome"]["arms"][0]["files"] == result["outcome"]["arms"][0]["files"], "same seed, same bits"
+
+
+def test_compare_streams_each_event(client):
+    job = client.submit(changed(arms=[{"method": "ddim", "knobs": {"steps": 4}}]), {}, api_name="/compare")
+    job.result()
+    kinds = [event["event"] for event, _ in job.outputs()]
+    assert kinds[-1] == "end" and "step" in kinds and "outcome" in kinds
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (changed(arms=[{"method": "ddim", "knobs": {"steps": 1000}}]), "from 1 to 100"),
+        (changed(arms=[{"method": "ddim", "knobs": {"steps": -1}}]), "from 1 to 100"),
+        (changed(arms=[{"method": "ddim", "knobs": {"scale": "much"}}]), "number from"),
+        (changed(arms=[{"method": "ddim", "knobs": {"spteps": 1}}]), "no knob"),
+        (changed(arms=[{"method": "nothing"}]), "no method is called nothing"),
+        (changed(arms=[]), "list of arms"),
+        (changed(arms=[{"method": "ddim"}] * 7), "At most 6"),
+        (changed(arms=[{"method": "ddim", "stack": [{"method": "euler"}]}]), "slot"),
+        (changed(job={"prompt": ""}), "empty"),
+        (changed(job={"prompt": "  \u0000 "}), "empty"),
+        (changed(job={"prompt": "a" * 100_000}), "100,000 characters"),
+        (changed(job={"prompt": "a", "seed": -1}), "whole number"),
+        (changed(job={"prompt": "a", "file": "x"}), "does not take"),
+        (changed(model="gpt-17"), "No model is called"),
+        (changed(model="../../etc/passwd"), "path"),
+        (changed(task="/etc/passwd"), "path"),
+        (changed(task="nothing"), "No task"),
+        (changed(schema=2), "newer version"),
+        (changed(schema="x"), "whole number"),
+        ([1, 2], "JSON object"),
+        (None, "JSON object"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_bad_recipes_are_refused_with_a_sentence(client, given, said):
+    assert said in refused(client, given)
+
+
+def test_bad_pictures_are_refused_with_a_sentence(client):
+    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    assert "can't be read" in refused(client, RECIPE, encoded(noise, cut=2000))
+    assert "animation" in refused(client, RECIPE, encoded(noise, "GIF", save_all=True, append_images=[PIL.Image.new("RGB", (64, 64))]))
+    assert "4096×4096" in refused(client, RECIPE, encoded(PIL.Image.new("1", (20_000, 20_000))))
+    assert "base64" in refused(client, RECIPE, {"x": "not base64!"})
+    assert "base64" in refused(client, RECIPE, {"x": 7})
+
+
+def test_an_image_task_refuses_what_is_missing(client):
+    edit = {"schema": 1, "task": "edit_image", "job": {"prompt": "a cat"}, "arms": [{"method": "steered"}]}
+    assert "missing" in refused(client, edit)
+    assert "did not come with it" in refused(client, edit | {"job": {"image": {"sha256": "0" * 64}}})
+    assert "not by a path" in refused(client, edit | {"job": {"image": "/etc/passwd"}})
+    black = np.zeros((128, 128, 3), np.uint8)
+    named = {"sha256": recipe.digest(black)}
+    said = refused_or_outcome(client, edit | {"job": {"image": named, "mask": named, "prompt": "a cat"}}, recipe.encode_pictures({"x": black}))
+    assert "mask" in said.lower() or "paint" in said.lower(), said
+
+
+def refused_or_outcome(client, given, inputs) -> str:
+    """A mistake that only the method can see is told in its arm's outcome."""
+    try:
+        result, _ = client.predict(given, inputs, api_name="/run")
+    except Exception as error:
+        return str(error)
+    return result["outcome"]["arms"][0]["error"]
+
+
+def test_no_other_file_is_served_and_the_server_lives_on(client):
+    import httpx
+
+    for path in ("/etc/passwd", "app.py", "assets/papers.json"):
+        assert httpx.get(f"{client.src.rstrip('/')}/gradio_api/file={path}").status_code in (403, 404)
+    assert client.predict(RECIPE, {}, api_name="/run")[0]["complete"]

@@ -1,0 +1,210 @@
+"""The page without a browser: forms from signatures, views, the catalogue, and how large the page is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+
+import backends
+from backends import headless
+from backends.registry import METHODS, TASKS
+from backends.spec import Arm, Image, Metric, Outcome, Plot, Step, Table, Text
+from ui import arms, catalogue, compare, form, history, page, running, views
+
+ROOT = Path(__file__).resolve().parents[1]
+TASK = TASKS["text_to_image"]
+
+
+def outcome(arm=0, pixels=None, **changes):
+    made = {"task": "text_to_image", "job": {"seed": 1}, "arms": [{"method": "ddim"}], "outcome": {"seconds": 1.0}}
+    return Outcome(**dict(arm=arm, seconds=1.0, nfe=10, peak_mb=1.0, metrics=(), value=pixels if pixels is None else Image(pixels), recipe=made) | changes)
+
+
+def test_the_page_is_small_and_needs_no_torch():
+    code = "import sys, json; from ui import page; c = page.build().get_config_file(); print(len(json.dumps(c, default=str)), 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert said[1] == "False"
+    assert int(said[0]) <= 150 * 1024
+
+
+@pytest.mark.parametrize("slug", list(METHODS))
+def test_every_knob_gets_a_component_that_holds_its_default(slug):
+    with gr.Blocks():
+        made = form.knobs(METHODS[slug].knobs + METHODS[slug].piece_knobs, {})
+    for knob in METHODS[slug].knobs:
+        component = made[knob.name]
+        assert knob.check(component.value, "here") == knob.default
+        if isinstance(component, gr.Slider):
+            assert (component.minimum, component.maximum) == (knob.control.low, knob.control.high)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.slug)
+def test_every_field_of_a_job_stands_in_the_panel(task):
+    with gr.Blocks():
+        made = form.panel(task, {}, {})
+    rules = backends.recipe.marks(task.job)
+    painted = {name for name, rule in rules.items() if getattr(rule, "mask_of", "")}
+    assert set(made) == set(rules) - painted
+    state = compare.first_state(task)
+    assert 1 <= len(state["arms"]) <= 2
+    assert all(arm["method"] in METHODS for arm in state["arms"])
+
+
+def test_a_painted_mask_becomes_white_on_black_and_an_unpainted_one_nothing():
+    task = next((t for t in TASKS.values() if any(getattr(r, "mask_of", "") for r in backends.recipe.marks(t.job).values())), None)
+    if task is None:
+        pytest.skip("no task has a mask")
+    rules = backends.recipe.marks(task.job)
+    mask = next(n for n, r in rules.items() if getattr(r, "mask_of", ""))
+    under = rules[mask].mask_of
+    layer = np.zeros((16, 16, 4), np.uint8)
+    editor = {"background": np.full((16, 16, 4), 200, np.uint8), "layers": [layer]}
+    given, _ = form.job(task, [under], [editor])
+    assert mask not in given and under in given
+    layer[2:5, 2:5, 3] = 255
+    given, pictures = form.job(task, [under], [editor])
+    painted = pictures[given[mask]["sha256"]]
+    assert painted[3, 3].tolist() == [255] * 3 and painted.sum() == 9 * 3 * 255
+    given, _ = form.job(task, [under], [{"background": np.zeros((8, 8, 4), np.uint8), "layers": []}])
+    assert under not in given, "an empty editor is no picture"
+
+
+def test_what_stands_in_the_columns_becomes_the_recipes_arms():
+    column = arms.Column("a1", "adaptive_guidance", ["faster_diffusion"], None, None, [(None, "steps"), (0, "noise")], [None, None])
+    (arm,) = running.filled([column], (7, 0.001))
+    assert arm == {"method": "adaptive_guidance", "knobs": {"steps": 7}, "stack": [{"method": "faster_diffusion", "knobs": {"noise": 0.001}}]}
+
+
+def test_a_change_of_arms_first_takes_what_was_typed():
+    state = compare.state_of({"arms": [{"method": "ddim"}], "job": {"prompt": "old"}})
+    me = state["arms"][0]["id"]
+    column = arms.Column(me, "ddim", [], None, None, [(None, "steps")], [None])
+    change = arms.Change(None, lambda old, slug: [*old, arms.new(slug)], (None,))
+    after = compare._changer(TASK, ("prompt", "seed", "model"), [column], change)(state, "euler", "new", 4, "emoji-ldm", 9)
+    assert after["job"] == {"prompt": "new", "seed": 4}
+    assert [a["method"] for a in after["arms"]] == ["ddim", "euler"]
+    assert after["arms"][0]["knobs"] == {"steps": 9}
+
+
+def test_only_pieces_that_fit_are_offered():
+    top = METHODS["adaptive_guidance"]
+    offered = [m.slug for m in form.pieces(top, [])]
+    assert "faster_diffusion" in offered and "adaptive_guidance" not in offered
+    slot = METHODS["faster_diffusion"].slot
+    assert all(METHODS[s.slug].slot != slot for s in form.pieces(top, ["faster_diffusion"]))
+
+
+def test_text_is_escaped_wherever_it_is_shown():
+    evil = "<img src=x onerror=alert(1)>"
+    live = views.Live()
+    live.error, live.notes = evil, [evil]
+    live.aside = (
+        Text(evil),
+        Table((evil,), ((evil,),)),
+        Plot({evil: ([0.0, 1.0], [0.0, 1.0])}, x=evil, y=evil, marks={evil: 0.5}),
+        Image(np.zeros((4, 4, 3), np.uint8), evil),
+    )
+    entry = history.add([], {"task": "text_to_image", "job": {"prompt": evil}, "arms": [{"method": "ddim"}]}, {}, [])
+    for html in (live.html, history.html(entry), views.metrics_table([evil], [outcome(metrics=(Metric(evil, 1.0),))])):
+        assert "<img src=x" not in html and "&lt;img" in html
+
+
+def test_a_plot_is_crisp_and_survives_any_numbers():
+    svg = views.plot(Plot({"curve": ([1, 2, 3], [0.9, 0.95, 0.99]), "threshold": ([1, 3], [0.97, 0.97])}, marks={"stops": 2.5}))
+    assert svg.count("<polyline") == 2 and 'class="level"' in svg and "stops" in svg
+    assert views.plot(Plot({"flat": ([1.0], [0.0])}))
+    assert views.plot(Plot({"broken": ([1.0, 2.0], [float("nan"), float("inf")])})) == ""
+    assert views.plot(Plot({})) == ""
+
+
+def test_the_metrics_table_marks_the_best_of_whole_results():
+    rows = [
+        outcome(0, nfe=50, metrics=(Metric("agreement", 0.4, "higher"),)),
+        outcome(1, nfe=32, metrics=(Metric("agreement", 0.3, "higher"),)),
+        outcome(2, nfe=1, stopped=True),
+    ]
+    html = views.metrics_table(["a", "b", "c"], rows)
+    assert '<td class="best">32</td>' in html and '<td class="best">0.4</td>' in html and '<td class="best">1</td>' not in html
+    assert "c (stopped)" in html
+
+
+def test_the_difference_map():
+    a, b = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)
+    heat, said = views.difference(a, b)
+    assert heat.shape == a.shape and "mean difference 0.0" in said
+    assert "100 %" in views.difference(a, a + 255)[1]
+
+
+def test_the_catalogue_reads_status_and_searches():
+    papers = headless.papers()
+    assert len(papers) == 79
+    rows = catalogue.found("", "", "", "all")
+    assert len(rows) == 79
+    assert {p["slug"] for p, s in rows if s != "not here yet"} == {p["slug"] for p in papers} & set(METHODS)
+    assert [p["slug"] for p, _ in catalogue.found("attention segregation", "", "", "all")] == ["astar"]
+    assert "No paper fits" in catalogue.html("no such words anywhere")
+    proof = {
+        "passed": True,
+        "date": "2026-01-02",
+        "statements": [{"kind": "effect", "statement": "a <b>", "value": 0.5, "op": ">=", "threshold": 0.4, "n": 9, "held": True}],
+    }
+    assert "measured: 0.5" in catalogue._proof(proof) and "2026-01-02" in catalogue._proof(proof) and "<b> " not in catalogue._proof(proof)
+    assert "not reproduced" in catalogue._proof(proof | {"passed": False})
+
+
+@pytest.mark.parametrize("slug", sorted({p["slug"] for p in headless.papers()} & set(METHODS)))
+def test_a_paper_opens_beside_its_baseline(slug):
+    task, state = catalogue.opened(slug)
+    assert slug in [a["method"] for a in state["arms"]]
+    assert task == METHODS[slug].task.slug
+    assert catalogue.opened("no_such") is None
+
+
+def test_one_visitor_cannot_stop_another():
+    import threading
+
+    mine, other = threading.Event(), threading.Event()
+    running._running.update({("me", "text_to_image"): mine, ("you", "text_to_image"): other})
+    try:
+        running.stop("me")
+        assert mine.is_set() and not other.is_set()
+    finally:
+        running._running.clear()
+
+
+def test_a_bundle_holds_pictures_recipe_and_figures(tmp_path, monkeypatch):
+    import zipfile
+
+    given = {
+        "schema": 1,
+        "task": "text_to_image",
+        "model": "emoji-ldm",
+        "job": {"prompt": "x", "seed": 1},
+        "arms": [{"method": "ddim", "knobs": {}, "stack": []}] * 2,
+    }
+    seen = [outcome(i, np.full((8, 8, 3), 90 * i, np.uint8), metrics=(Metric("m", 2.0),)) for i in range(2)]
+    shown = running.summary(given, {}, seen)
+    names = zipfile.ZipFile(shown.bundle).namelist()
+    assert {"recipe.json", "figures.csv"} < set(names) and len(names) == 4
+    assert len(running.under(shown)) == running.UNDER
+    assert json.loads(shown.recipe)["arms"] == given["arms"]
+
+
+def test_the_live_line_follows_the_events():
+    live = views.Live()
+    assert "waiting" in live.html
+    live.see(backends.ArmEvent(0, Step(3, 10, aside=(Text("hello"),)), 1.25, 6))
+    assert "step 3/10" in live.html and "1.2 s" in live.html and "6 NFE" in live.html and "hello" in live.html
+    live.see(backends.ArmEvent(0, outcome(stopped=True), 1.3, 6))
+    assert "stopped at step 3 of 10" in live.html
+    assert Arm("ddim").stack == ()
+
+
+def test_the_address_is_the_machines_own_by_default():
+    import inspect
+
+    assert inspect.signature(page.launch).parameters["host"].default == "127.0.0.1"
