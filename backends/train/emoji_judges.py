@@ -9,7 +9,9 @@ Scenes are drawn on the fly; part of them is blurred, noised, recoloured or sent
 judges look at generated pictures. Frozen features are kept in a rolling buffer and used several times.
 """
 
+import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -24,8 +26,8 @@ from backends.train.common import MODELS, RUNS, Clock, Ema, arguments, autocast,
 from backends.train.emoji_ldm import Scenes
 from backends.worlds import emoji
 
-CHUNK, KEPT, REUSE, MOST = 1024, 12, 6, 4
-CROWDS = (0.35, 0.3, 0.18, 0.17)  # more objects a picture than the denoiser sees
+CHUNK, KEPT, REUSE, MOST = 512, 24, 10, 4
+CROWDS = (0.55, 0.25, 0.1, 0.1)  # more objects a picture than the denoiser sees
 
 
 def pixels_of(scenes) -> torch.Tensor:
@@ -92,36 +94,49 @@ def load_vae():
     return vae.to(memory_format=torch.channels_last)
 
 
-class Buffer:
-    """Chunks of (inputs in bf16, truth), the newest KEPT of them."""
+class Feed:
+    """A rolling buffer of chunks, the newest KEPT of them; a thread makes the next one while the trainer draws."""
+
+    def __init__(self, seed: int):
+        self.seed, self.made, self.parts, self.drawn, self.vae = seed, 0, [], 0, load_vae()
+        self.pool, self.coming = ThreadPoolExecutor(1), None
+
+    def draw(self, n: int) -> list[torch.Tensor]:
+        """`n` random rows of one chunk; waits for a new chunk only when the old ones have been used REUSE times."""
+        self.coming = self.coming or self.pool.submit(self.make, self.made)
+        if not self.parts or self.drawn >= CHUNK * REUSE or self.coming.done():
+            self.parts, self.made, self.drawn = [*self.parts, self.coming.result()][-KEPT:], self.made + 1, 0
+            self.coming = self.pool.submit(self.make, self.made)
+        self.drawn += n
+        rows = torch.randint(CHUNK, (n,))
+        return [f[rows] for f in self.parts[int(torch.randint(len(self.parts), ()))]]
+
+
+class Pictures(Feed):
+    """Frozen inputs of a detector in bf16, then the truth's concept, cell and box."""
 
     def __init__(self, net, seed: int):
-        self.net, self.seed, self.made, self.parts, self.vae = net, seed, 0, [], load_vae()
+        super().__init__(seed)
+        self.net = net
 
-    def add(self) -> None:
-        rng = np.random.default_rng([self.seed, self.made])
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.made)
-        scenes = [emoji.sample(rng, counts=CROWDS, common_share=0.65) for _ in range(CHUNK)]
+    def make(self, number: int) -> list[torch.Tensor]:
+        rng = np.random.default_rng([self.seed, number])
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
+        scenes = [emoji.sample(rng, counts=CROWDS, common_share=0.45) for _ in range(CHUNK)]
         rows = []
         for i in range(0, CHUNK, 64):
             x = degrade(pixels_of(scenes[i : i + 64]), generator, self.vae)
             with torch.no_grad(), autocast("cpu"):
                 rows.append([f.bfloat16() for f in self.net.inputs(x)])
-        inputs = [torch.cat(f).contiguous(memory_format=torch.channels_last) for f in zip(*rows)]
-        self.parts, self.made = [*self.parts, (inputs, truth(scenes))][-KEPT:], self.made + 1
-
-    def draw(self, n: int):
-        inputs, target = self.parts[int(torch.randint(len(self.parts), ()))]
-        rows = torch.randint(CHUNK, (n,))
-        return [f[rows] for f in inputs], {k: v[rows] for k, v in target.items()}
+        return [*(torch.cat(f).contiguous(memory_format=torch.channels_last) for f in zip(*rows)), *truth(scenes).values()]
 
 
-def detection_loss(net, inputs, target) -> torch.Tensor:
+def detection_loss(net, inputs, concept, cell, box) -> torch.Tensor:
     """Penalty-reduced focal loss on the centres, L1 on the boxes, cross-entropy on the concepts (arXiv 1904.07850)."""
     found = net(inputs)
-    real = target["concept"] >= 0
+    real = concept >= 0
     row, slot = real.nonzero(as_tuple=True)
-    cell, box, concept = target["cell"][row, slot], target["box"][row, slot], target["concept"][row, slot]
+    cell, box, concept = cell[row, slot], box[row, slot], concept[row, slot]
     x, y = cell % GRID, cell // GRID
     # A Gaussian about each centre, as wide as the object is large, within which a near miss costs little.
     axis = torch.arange(GRID)
@@ -150,33 +165,30 @@ def train_detector(args, name: str) -> None:
     path, step = RUNS / f"judge-{name}.pt", 0
     optimiser = torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.02)
     ema = Ema(net, 0.998)
-    buffer = Buffer(net, args.seed)
+    buffer = Pictures(net, args.seed)
     if state := load_state(path):
         net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
         step, buffer.made, ema.updates = state["step"], state["made"], 10_000
     test = held_out_scenes(128, crowd=None, seed=5)
-    clock, drawn = Clock(args.minutes), float("inf")
+    clock = Clock(args.minutes)
 
     def save():
         save_state(path, net=net, ema=ema.net, optimiser=optimiser, step=step, made=buffer.made)
         write(ema.net, name)
 
     while not clock.over:
-        if drawn >= CHUNK * REUSE or not buffer.parts:
-            buffer.add()
-            drawn = 0
         for group in optimiser.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 50) * max(0.02, min(1.0, clock.left / (0.6 * clock.budget)))
-        inputs, target = buffer.draw(args.batch)
+        *inputs, concept, cell, box = buffer.draw(args.batch)
         with autocast("cpu"):
-            loss = detection_loss(net, inputs, target)
+            loss = detection_loss(net, inputs, concept, cell, box)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         optimiser.step()
         optimiser.zero_grad()
         ema.update(net)
-        step, drawn = step + 1, drawn + args.batch
-        if clock.every(60, "log"):
+        step += 1
+        if clock.every(120, "log"):
             save()
             print(
                 f"{clock.seconds / 60:5.1f} min  step {step}  scenes {buffer.made * CHUNK}  loss {loss.item():.3f}  {detection_figures(name, test)}", flush=True
@@ -240,29 +252,25 @@ def captions(scene, rng) -> list[str]:
     return [pairs[0][0], pairs[0][1], pairs[-1][1]]
 
 
-class Pairs:
-    """A rolling buffer of (cells as the detector words them, token states of a true and two false captions)."""
+class Pairs(Feed):
+    """Cells as the detector words them, and the token states of a true and two false captions, in bf16."""
 
     def __init__(self, net, seed: int):
-        self.net, self.seed, self.made, self.parts, self.vae = net, seed, 0, [], load_vae()
-        self.judge, self.texts = detector.judge(), Scenes(None, "cpu", 0, 0)
+        super().__init__(seed)
+        self.net, self.judge, self.texts = net, detector.judge(), Scenes(None, "cpu", 0, 0)
+        self.texts.tokenizer = copy.deepcopy(self.texts.tokenizer)  # a tokenizer keeps its padding: none to share with another thread
 
-    def cells(self, x):
-        with torch.no_grad(), autocast("cpu"):
-            return torch.cat([self.net.cells(self.judge, self.judge.inputs(p)).bfloat16() for p in x.split(64)])
-
-    def add(self) -> None:
-        rng = np.random.default_rng([self.seed, 3, self.made])
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.made + 50_000)
+    def make(self, number: int) -> list[torch.Tensor]:
+        rng = np.random.default_rng([self.seed, 3, number])
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + number + 50_000)
         scenes = [emoji.sample(rng, counts=(0.4, 0.35, 0.15, 0.1), common_share=0.65) for _ in range(CHUNK)]
-        cells = torch.cat([self.cells(degrade(pixels_of(scenes[i : i + 64]), generator, self.vae)) for i in range(0, CHUNK, 64)])
+        cells = []
+        for i in range(0, CHUNK, 64):
+            x = degrade(pixels_of(scenes[i : i + 64]), generator, self.vae)
+            with torch.no_grad(), autocast("cpu"):
+                cells.append(self.net.cells(self.judge, self.judge.inputs(x)).bfloat16())
         states = self.texts.states([t for s in scenes for t in captions(s, rng)]).unflatten(0, (CHUNK, 3))
-        self.parts, self.made = [*self.parts, (cells, states)][-KEPT:], self.made + 1
-
-    def draw(self, n: int):
-        cells, states = self.parts[int(torch.randint(len(self.parts), ()))]
-        rows = torch.randint(CHUNK, (n,))
-        return cells[rows].float(), states[rows].float()
+        return [torch.cat(cells), states]
 
 
 def train_scorer(args) -> None:
@@ -275,8 +283,8 @@ def train_scorer(args) -> None:
     if state := load_state(path):
         net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
         step, buffer.made, ema.updates = state["step"], state["made"], 10_000
-    clock, drawn, n = Clock(args.minutes), float("inf"), args.batch
-    test = held_out_scenes(128, crowd=None, seed=6)
+    clock, n = Clock(args.minutes), args.batch
+    test = held_out_scenes(64, crowd=None, seed=6)
 
     def save():
         save_state(path, net=net, ema=ema.net, optimiser=optimiser, step=step, made=buffer.made)
@@ -284,12 +292,9 @@ def train_scorer(args) -> None:
         scorer.scorer.cache_clear(), scorer._read.cache_clear()
 
     while not clock.over:
-        if drawn >= CHUNK * REUSE or not buffer.parts:
-            buffer.add()
-            drawn = 0
         for group in optimiser.param_groups:
             group["lr"] = args.lr / 2 * min(1, (step + 1) / 100) * max(0.02, min(1.0, clock.left / (0.6 * clock.budget)))
-        cells, states = buffer.draw(n)
+        cells, states = (part.float() for part in buffer.draw(n))
         with autocast("cpu"):
             seen, said = net.see(cells), net.read(states.transpose(0, 1).flatten(0, 1))
         logits = seen @ said.T * net.scale.exp().clamp(max=60)  # (n, 3n): the true captions first
@@ -302,8 +307,8 @@ def train_scorer(args) -> None:
         optimiser.step()
         optimiser.zero_grad()
         ema.update(net)
-        step, drawn = step + 1, drawn + n
-        if clock.every(90, "log"):
+        step += 1
+        if clock.every(180, "log"):
             save()
             print(f"{clock.seconds / 60:5.1f} min  step {step}  scenes {buffer.made * CHUNK}  loss {loss.item():.3f}  {scorer_figures(test)}", flush=True)
     save()
