@@ -9,7 +9,7 @@ from backends.image.tasks import EDIT_IMAGE, EditImage
 from backends.registry import method
 from backends.spec import Events, Guidance, Slider
 
-Strength = Annotated[float, Slider(0, 10, 0.1, help="length of the critic's step; 1 aims at no error left")]
+Strength = Annotated[float, Slider(0, 10, 0.1, help="length of the critic's step")]
 
 
 @method("unsteered", task=EDIT_IMAGE, needs={"image", "vae"}, paper=False)
@@ -43,7 +43,7 @@ def noisy_critic(
     steered's.
     """
     given = Given(job, model)
-    loss = judge(model, job.prompt) if agree > 0 else None
+    loss = judge(model, job.prompt) if agree else None
 
     def correct(predict, x, t, share):
         before, sigma, losses = predict(x, t), model.alpha_sigma(t)[1], {}

@@ -75,9 +75,8 @@ def walk(job: EditImage, model: Denoiser, given: Given, correct: Callable, *, st
         raise BadInput("The picture broke into values that are not numbers; lower the guidance or the judge's pull.")
     pixels = model.to_pixels(x)
     if given.linear:
-        floor = given.loss(model.to_pixels(model.to_latents(given.picture)).clamp(-1, 1))
         yield Metric("condition error (MSE)", float(given.loss(pixels.clamp(-1, 1))), "lower")
-        yield Metric("error of the autoencoder alone", float(floor))
+        yield Metric("error of the autoencoder alone", float(given.floor(model)))
     yield Result(Image(as_uint8(pixels), job.prompt), aside(model, given, found, curves))
 
 
