@@ -83,6 +83,8 @@ def _draw(task: Task, now: dict, shown: Shown, state: gr.State, results: gr.Stat
     for change in changes:
         handler = _changer(task, tuple(fields), columns, change)
         change.event(handler, [state, *change.inputs, *sources], state, **STATE)
+    run.click(None, None, message, js=running.QUEUED, api_visibility="private")
+    run.click(running.waiter(task), None, None, **LIGHT)
     run.click(
         running.runner(task, tuple(fields), columns), [past, *sources],
         [message, results, past, *under, *(c.picture for c in columns), *(c.live for c in columns)],
@@ -104,8 +106,8 @@ def _examples(task: Task, state: gr.State) -> None:
     gr.HTML('<p class="label">Examples</p>')
     with gr.Row(elem_classes=["chips"]):
         for example in examples:
-            name = example.get("title") or str(example.get("job", {}).get("prompt") or example["arms"][-1]["method"])
-            chip = gr.Button(name, size="sm", elem_classes=["chip"], min_width=40)
+            name, picture = form.example_name(task, example), form.example_picture(task, example)
+            chip = gr.Button(name, icon=picture, size="sm", elem_classes=["chip"], min_width=40)
             chip.click(lambda example=example: state_of(example), None, state, **STATE)
 
 

@@ -103,6 +103,21 @@ def _pixels(value, pictures: dict) -> np.ndarray | None:
     return value
 
 
+def example_name(task: Task, example: dict) -> str:
+    """Its prompt and the switches it sets, such as “a dog · colour · enlarge 2”."""
+    given, rules, fields = example.get("job", {}), recipe.marks(task.job), fields_of(task.job)
+    set_ = [n for n, r in rules.items() if isinstance(r, Toggle | Choice) and given.get(n) and given[n] != fields[n].default]
+    said = [str(given.get("prompt") or example["arms"][-1]["method"]), *(words(n) if given[n] is True else f"{words(n)} {given[n]}" for n in set_)]
+    return " · ".join(said)
+
+
+def example_picture(task: Task, example: dict) -> str | None:
+    """The file of its first picture, for the chip."""
+    names = [n for n, r in recipe.marks(task.job).items() if isinstance(r, Picture)]
+    files = [EXAMPLES / Path(v).name for n in names if isinstance(v := example.get("job", {}).get(n), str)]
+    return next((str(f) for f in files if f.is_file()), None)
+
+
 def _editor(name: str, help: str, image, mask) -> gr.ImageEditor:
     value = None
     if image is not None:

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import logging
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from ui import form, history, views
 
 _running: dict[tuple[str, str], threading.Event] = {}  # (session, task) -> its stop flag
 SKIP = gr.skip()
+QUEUED = """() => '<p class="running queued">waiting in the queue …</p>'"""
+log = logging.getLogger(__name__)
 UNDER = 10  # components that `under` fills
 
 
@@ -47,6 +50,17 @@ def stop(session: str, task: str = "") -> None:
             flag.set()
 
 
+def waiter(task: Task) -> Callable:
+    """The light half of a press on Run: a stop flag from the start, so that a run still in the queue can be stopped."""
+
+    def press(request: gr.Request) -> None:
+        key = request.session_hash, task.slug
+        if key not in _running or _running[key].is_set():
+            _running[key] = threading.Event()
+
+    return press
+
+
 def stopper(task: Task) -> Callable:
     def press(request: gr.Request) -> None:
         stop(request.session_hash, task.slug)
@@ -70,14 +84,18 @@ def runner(task: Task, names: tuple[str, ...], columns: list) -> Callable:
 
     def go(request: gr.Request, past: list, *values) -> Iterator[list]:
         panel = dict(zip(names, values))
-        flag = _running[request.session_hash, task.slug] = threading.Event()
+        flag = _running.setdefault((request.session_hash, task.slug), threading.Event())
+        blank = [SKIP] * (2 + UNDER + 2 * len(columns))
         try:
             job, pictures = form.job(task, panel, panel.values())
             arms = filled(columns, values[len(names) :])
             given = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": job, "arms": arms}
             yield from _run(given, pictures, past, flag, [c.id for c in columns])
         except BadInput as bad:
-            yield [f'<p class="error" role="alert">{views.escape(str(bad))}</p>', *[SKIP] * (2 + UNDER + 2 * len(columns))]
+            yield [f'<p class="error" role="alert">{views.escape(str(bad))}</p>', *blank]
+        except Exception:
+            log.exception("a run failed")
+            yield ['<p class="error" role="alert">The run failed; the log holds the details.</p>', *blank]
         finally:
             if _running.get((request.session_hash, task.slug)) is flag:
                 del _running[request.session_hash, task.slug]

@@ -84,7 +84,7 @@ def plot(value: Plot) -> str:
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 8}" y1="{y:.1f}" y2="{y:.1f}"/><text x="{LEFT - 5}" y="{y + 3:.1f}" text-anchor="end">{tick:.4g}</text>'
         )
-    for tick in _ticks(x0, x1, 6):
+    for tick in _ticks(x0, x1, 6, whole=all(x == int(x) for x in xs)):
         parts.append(f'<text x="{at(tick, y0)[0]:.1f}" y="{HEIGHT - BOTTOM + 12}" text-anchor="middle">{tick:.4g}</text>')
     parts.append(f'<text class="axis" x="{WIDTH - 8}" y="{HEIGHT - 2}" text-anchor="end">{escape(value.x)}</text>')
     if value.y:
@@ -107,9 +107,9 @@ def plot(value: Plot) -> str:
     return f'<figure class="plot"><figcaption>{"".join(legend)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
 
 
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+def _ticks(low: float, high: float, count: int = 4, whole: bool = False) -> list[float]:
     """Round numbers inside [low, high]."""
-    raw = (high - low) / count
+    raw = max((high - low) / count, 1.0 if whole else 0.0)
     size = 10 ** math.floor(math.log10(raw))
     step = next(size * m for m in (1, 2, 5, 10) if size * m >= raw)
     first = math.ceil(low / step - 1e-9)
@@ -192,15 +192,16 @@ def _metric(value, best, outcome) -> str:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, str]:
-    """(heat map of |a − b|, one line that says how much differs). 128 and more of 255 is the brightest."""
+    """(heat map of |a − b|, one line that says how much differs and what the brightest colour stands for)."""
     if a.shape != b.shape:
         b = np.asarray(PIL.Image.fromarray(b).resize((a.shape[1], a.shape[0])))
     gap = np.abs(a.astype(float) - b.astype(float)).mean(-1)
     stops = np.array([(18, 16, 30), (84, 28, 104), (196, 60, 84), (250, 150, 70), (252, 244, 190)], float)
-    level = np.clip(gap / 128, 0, 1) * (len(stops) - 1)
+    top = float(np.clip(np.percentile(gap, 99.5), 16, 255))
+    level = np.clip(gap / top, 0, 1) * (len(stops) - 1)
     low = np.minimum(level.astype(int), len(stops) - 2)
     heat = stops[low] + (level - low)[..., None] * (stops[low + 1] - stops[low])
-    return heat.astype(np.uint8), f"mean difference {gap.mean():.1f} of 255; {100 * (gap > 16).mean():.0f} % of the pixels differ visibly"
+    return heat.astype(np.uint8), f"mean difference {gap.mean():.1f} of 255; {100 * (gap > 16).mean():.0f} % of the pixels differ visibly; brightest: {top:.0f}"
 
 
 __all__ = ["Live", "Metric", "difference", "media", "metrics_table"]
