@@ -63,6 +63,41 @@ def test_recipes_run_where_the_card_can(card):
     assert np.array_equal(outcomes[0].value.pixels, outcomes[1].value.pixels)
 
 
+def test_guidance_caching_and_reflection_run_where_the_card_can(card):
+    quick = {
+        "faster_diffusion": {"keys": "uniform", "every": 2, "batch": True},
+        "deepcache": {"interval": 2},
+        "w2sd": {},
+        "adaptive_guidance": {"mode": "LinearAG"},
+    }
+    arms = [{"method": m, "knobs": {"steps": 4} | knobs} for m, knobs in quick.items()]
+    arms.append({"method": "adaptive_guidance", "knobs": {"steps": 4}, "stack": [{"method": "deepcache"}]})
+    for arm in arms:
+        (outcome,) = [
+            e.event
+            for e in backends.run({"task": "text_to_image", "model": card.name, "job": {"prompt": PROMPT}, "arms": [arm]})
+            if isinstance(e.event, Outcome)
+        ]
+        pieces = {arm["method"], *(s["method"] for s in arm.get("stack", ()))}
+        if all(backends.METHODS[p].needs <= card.capabilities for p in pieces):
+            assert not outcome.error and outcome.value.pixels.shape == (32, 32, 3), (arm, outcome.error)
+        else:
+            assert " needs " in outcome.error
+
+
+def test_a_picture_conditions_every_card(card):
+    """Steered Diffusion on noise, v and flow alike."""
+    from backends import recipe as recipes
+
+    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    job = {"image": {"sha256": recipes.digest(picture)}, "prompt": PROMPT, "fill": False, "enlarge": "4"}
+    arms = [{"method": m, "knobs": {"steps": 3}} for m in ("unsteered", "noisy_critic", "steered")]
+    recipe = {"task": "edit_image", "model": card.name, "job": job, "arms": arms}
+    outcomes = [e.event for e in backends.run(recipe, {recipes.digest(picture): picture}) if isinstance(e.event, Outcome)]
+    assert [o.error for o in outcomes] == [""] * 3
+    assert all(o.value.pixels.shape == (32, 32, 3) and o.nfe == (6 if "cfg" in card.capabilities else 3) for o in outcomes)
+
+
 def test_half_precision_as_published(folders):
     card = dataclasses.replace(HUB["flux-schnell"], source=str(folders / "flux-schnell"), side=32, factor=2)
     model = hub.load(card)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WalkSteps = Annotated[int, Slider(2, 100, 1, help="denoising steps")]
 Eta = Annotated[float, Slider(0, 1, 0.05, help="noise put back at each step: 1 as DDPM, 0 none")]
 Loops = Annotated[int, Slider(1, 5, 1, help="times each step is done, with noise put back between")]
-Agree = Annotated[float, Slider(0, 1, 0.01, help="pull of a judge of the emoji world towards the prompt; 0 is off")]
+Agree = Annotated[float, Slider(0, 2, 0.05, help="pull of a judge of the emoji world towards the prompt; 0 is off")]
 AgreeStart = Annotated[float, Slider(0, 1, 0.05, help="the judge pulls from this fraction of the steps on")]
 AgreeStop = Annotated[float, Slider(0, 1, 0.05, help="the judge pulls up to this fraction of the steps")]
 

@@ -56,7 +56,7 @@ EDIT_IMAGE = Task(
         {"job": {"image": "dog_grass.png", "fill": False, "colour": True, "enlarge": "2", "prompt": "a dog", "seed": 3},
          "arms": [{"method": "noisy_critic"}, {"method": "steered"}]},
         {"job": {"image": "apple_blue.png", "fill": False, "enlarge": "8", "prompt": "a strawberry", "seed": 0},
-         "arms": [{"method": "steered", "knobs": {"agree": 0.0}}, {"method": "steered", "knobs": {"agree": 0.2}}]},
+         "arms": [{"method": "steered", "knobs": {"agree": 0.0}}, {"method": "steered", "knobs": {"agree": 0.5}}]},
     ),
 )  # fmt: skip
 
