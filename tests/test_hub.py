@@ -154,6 +154,29 @@ def test_gradients_reach_the_state(card):
     assert torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("room", ["all", "network", "text", "nothing"])
+def test_short_of_memory_the_result_is_the_same(card, room):
+    """The CPU plays the GPU: everything stays, the text encoders visit, or the layers come one by one."""
+    model = models.load(card.name)
+    size = {part: sum(p.numel() * p.element_size() for p in part.parameters()) / hub.GB for part in (model.net, model.vae, *model.encoders)}
+    network, text = size[model.net] + size[model.vae], sum(size[e] for e in model.encoders)
+    free = {"all": network + text, "network": network, "text": size[model.vae] + text, "nothing": 0.0}[room] + 1e-9
+    if room == "text" and free >= network:
+        pytest.skip("the text encoders outweigh the network here")
+    pipe = hub.read(model.card, hub.Path(card.source), torch.float32)
+    placed = hub.place(card, pipe, "cpu", free)
+    assert placed.visit == (room in ("network", "text") and text <= free - (network if room == "network" else size[model.vae]))
+    assert ("gradients" in placed.card.capabilities) == (room in ("all", "network"))
+    x = model.noise(1)
+    with torch.no_grad():
+        (ours,), (theirs,) = (m.x0s(x, 400, *m.encode(PROMPT)) for m in (placed, model))
+    assert torch.allclose(ours, theirs, atol=1e-5) and placed.nfe == 1
+    assert (placed.picture(ours).astype(int) - model.picture(theirs)).max() <= 1
+    kept = placed.net.forward
+    with placed.patched(lambda *a, **k: kept(*a, **k)), torch.no_grad():  # a method's patch stands on top of the hooks
+        assert torch.equal(placed.x0s(x, 400, *placed.encode(PROMPT))[0], ours)
+
+
 def test_empty_negative_of_sdxl_is_zeros(folders, monkeypatch):
     monkeypatch.setitem(models.CARDS, "sdxl", dataclasses.replace(HUB["sdxl"], source=str(folders / "sdxl"), side=32, factor=2))
     models.clear()
