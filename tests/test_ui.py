@@ -47,8 +47,7 @@ def test_every_field_of_a_job_stands_in_the_panel(task):
     with gr.Blocks():
         made = form.panel(task, {}, {})
     rules = backends.recipe.marks(task.job)
-    painted = {name for name, rule in rules.items() if getattr(rule, "mask_of", "")}
-    assert set(made) == set(rules) - painted
+    assert set(made) == set(rules)
     state = compare.first_state(task)
     assert 1 <= len(state["arms"]) <= 2
     assert all(arm["method"] in METHODS for arm in state["arms"])
@@ -69,6 +68,10 @@ def test_a_painted_mask_becomes_white_on_black_and_an_unpainted_one_nothing():
     given, pictures = form.job(task, [under], [editor])
     painted = pictures[given[mask]["sha256"]]
     assert painted[3, 3].tolist() == [255] * 3 and painted.sum() == 9 * 3 * 255
+    kept = np.full((16, 16, 3), 255, np.uint8)
+    layer[:] = 0
+    given, pictures = form.job(task, [under, mask], [editor, kept])
+    assert (pictures[given[mask]["sha256"]] == kept).all(), "a mask that came along holds until another is painted"
     given, _ = form.job(task, [under], [{"background": np.zeros((8, 8, 4), np.uint8), "layers": []}])
     assert under not in given, "an empty editor is no picture"
 

@@ -11,6 +11,7 @@ import numpy as np
 from backends import inputs, models, recipe
 from backends.registry import METHODS
 from backends.spec import BadInput, Choice, Knob, Method, Picture, Prompt, Slider, Task, Toggle, fields_of
+from ui import views
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 DICE = "() => Math.floor(Math.random() * 4294967296)"
@@ -62,7 +63,7 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
             shown = _pixels(values.get(name), pictures)
             if name in masked:
                 mask = _pixels(values.get(masked[name]), pictures)
-                made[name] = _editor(words(name), rules[masked[name]].help, shown, mask)
+                made[name], made[masked[name]] = _editor(words(name), escape(rules[masked[name]].help), shown, mask), gr.State(mask)
             else:
                 made[name] = gr.Image(
                     shown,
@@ -119,18 +120,16 @@ def example_picture(task: Task, example: dict) -> str | None:
 
 
 def _editor(name: str, help: str, image, mask) -> gr.ImageEditor:
-    value = None
-    if image is not None:
-        layers = []
-        if mask is not None and mask.shape[:2] == image.shape[:2]:
-            on = mask.max(-1) > 127
-            layers = [np.dstack([on * 232, on * 93, on * 58, on * 200]).astype(np.uint8)]
-        value = {"background": image, "layers": layers, "composite": None}
-    gr.HTML(f'<p class="editor-label">{escape(name.capitalize())} <span>{escape(help)}</span></p>')
+    """Where the mask is painted. One that came along is shown beside it and holds until another is painted."""
+    value = None if image is None else {"background": image, "layers": [], "composite": None}
+    if image is not None and mask is not None and mask.shape == image.shape:
+        tinted = np.where(mask > 127, image // 4 + np.array([180, 70, 46], np.uint8), image).astype(np.uint8)
+        help += f'<img alt="the mask" src="{views.data_uri(tinted, 96)}"> this part is chosen; paint to choose another'
+    gr.HTML(f'<p class="editor-label">{escape(name.capitalize())} <span>{help}</span></p>')
     return gr.ImageEditor(
         value, label=name.capitalize(), show_label=False, type="numpy", image_mode="RGBA", format="png", height=330, interactive=True,
         sources=["upload", "clipboard"], transforms=(), layers=False, buttons=[], canvas_size=(512, 512),
-        brush=gr.Brush(default_size=24, colors=["#e85d3ac8"], color_mode="fixed"),
+        brush=gr.Brush(default_size=14, colors=["#e85d3ac8"], color_mode="fixed"),
     )  # fmt: skip
 
 
@@ -143,7 +142,9 @@ def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]
         if isinstance(rule, Picture):
             source = found.get(rule.mask_of or name)
             if isinstance(source, dict):
-                value = _mask(source) if rule.mask_of else source.get("background")
+                painted = _mask(source) if rule.mask_of else source.get("background")
+                old = value is not None and value.shape[:2] == np.shape(source.get("background"))[:2]
+                value = painted if painted is not None else value if old else None
             if value is None or (not rule.mask_of and isinstance(source, dict) and _blank(value)):
                 continue
             pixels = inputs.picture(value, words(name).capitalize())
