@@ -226,21 +226,23 @@ def _check_memory(card: Card, needed: int) -> None:
         raise BadInput(f"{card.title} takes {needed / GB:.0f} GB of memory to load and {free / GB:.0f} GB are free here; choose a smaller model.")
 
 
-def place(card: Card, pipe, where: str) -> HubDenoiser:
-    """Everything on the GPU if it fits; else the text encoders only for each prompt; else the network layer by layer."""
+def place(card: Card, pipe, where: str, free: float | None = None) -> HubDenoiser:
+    """Everything on the GPU if it fits into `free` GB; else the text encoders only for each prompt; else the network layer by layer."""
     kind = KINDS[card.options["kind"]][0]
     model = kind(card, pipe, where)
-    if where != "cuda":
+    if where == "cuda" and free is None:
+        gc.collect(), torch.cuda.empty_cache()  # what the cache of models has let go
+        free = torch.cuda.mem_get_info()[0] / GB - SLACK
+    if free is None:
         return model
     size = {part: sum(p.numel() * p.element_size() for p in part.parameters()) / GB for part in (model.net, model.vae, *model.encoders)}
-    free, text = torch.cuda.mem_get_info()[0] / GB - SLACK, sum(size[e] for e in model.encoders)
+    text = sum(size[e] for e in model.encoders)
     model.vae.to(where)
     if sum(size.values()) <= free:
         model.net.to(where)
         for encoder in model.encoders:
             encoder.to(where)
         return model
-    model.vae.enable_tiling()
     if fits := size[model.net] + size[model.vae] <= free:
         model.net.to(where)
         free -= size[model.net]
