@@ -142,9 +142,7 @@ def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]
         if isinstance(rule, Picture):
             source = found.get(rule.mask_of or name)
             if isinstance(source, dict):
-                painted = _mask(source) if rule.mask_of else source.get("background")
-                old = value is not None and value.shape[:2] == np.shape(source.get("background"))[:2]
-                value = painted if painted is not None else value if old else None
+                value = _mask(source, value) if rule.mask_of else source.get("background")
             if value is None or (not rule.mask_of and isinstance(source, dict) and _blank(value)):
                 continue
             pixels = inputs.picture(value, words(name).capitalize())
@@ -160,12 +158,12 @@ def _blank(value: np.ndarray) -> bool:
     return value.ndim == 3 and value.shape[-1] == 4 and not value[..., 3].any()
 
 
-def _mask(editor: dict) -> np.ndarray | None:
-    """White where something was painted; None where nothing was."""
+def _mask(editor: dict, came: np.ndarray | None = None) -> np.ndarray | None:
+    """White where something was painted; else the mask that came along, while it fits the picture."""
     layers = [np.asarray(layer)[..., 3] > 0 for layer in editor.get("layers") or [] if layer is not None]
-    if not layers or not np.any(layers):
-        return None
-    return np.repeat((np.any(layers, 0) * 255).astype(np.uint8)[..., None], 3, -1)
+    if layers and np.any(layers):
+        return np.repeat((np.any(layers, 0) * 255).astype(np.uint8)[..., None], 3, -1)
+    return came if came is not None and came.shape[:2] == np.shape(editor.get("background"))[:2] else None
 
 
 # --- arms ------------------------------------------------------------------------------------------------
