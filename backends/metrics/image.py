@@ -101,7 +101,7 @@ def edit_image(job: EditImage, value: Media, reference: Media | None) -> list[Me
     if not rows:
         return []
     if job.image is not None:
-        if job.mask is not None:
+        if job.fill and job.mask is not None:
             made, given = (batch([p])[0] for p in (rows[0], job.image))
             known = batch([_as_rgb(job.mask)])[0].mean(0) < 0
             if known.any():
