@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WORDS, TOKENS, CELLS = 384, 32, 8
 
 
-def tower(width: int, layers: int = 2) -> nn.TransformerEncoder:
+def tower(width: int, layers: int) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(width, width // 48, 3 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
@@ -38,7 +38,7 @@ class Scorer(nn.Module):
         self.place = nn.Parameter(torch.randn(1, CELLS**2, width) * 0.02)
         self.word = nn.Linear(WORDS, width)
         self.position = nn.Parameter(torch.randn(1, TOKENS, width) * 0.02)
-        self.image, self.text = tower(width), tower(width)
+        self.image, self.text = tower(width, 1), tower(width, 2)
         self.image_out, self.text_out = nn.Linear(2 * width, 256), nn.Linear(2 * width, 256)
         self.scale = nn.Parameter(torch.tensor(2.7))
 
@@ -57,7 +57,9 @@ class Scorer(nn.Module):
 
     def read(self, states: Tensor) -> Tensor:
         blank = states.abs().amax(2) == 0
-        h = self.text(self.word(states) + self.position, src_key_padding_mask=blank).float()
+        longest = int((~blank).sum(1).max())
+        states, blank = states[:, :longest], blank[:, :longest]
+        h = self.text(self.word(states) + self.position[:, :longest], src_key_padding_mask=blank).float()
         n = (~blank).sum(1, keepdim=True)
         mean = h.masked_fill(blank[..., None], 0).sum(1) / n
         return F.normalize(self.text_out(torch.cat([mean, h.masked_fill(blank[..., None], -1e4).amax(1)], 1)).float(), dim=1)
