@@ -110,8 +110,7 @@ def test_the_gradient_lowers_the_segregation_loss_and_its_opposite_raises_it(tin
     x = tiny.noise(5, 4)
 
     def after(sign):
-        # Without the second softmax: a random network's maps are flat, and 100 times flat is flat.
-        made = A.AStar(sign, words, rows, cond, retain=False, sharpen=0.0)
+        made = A.AStar(sign, words, rows, cond, retain=False)
         made.model, made.timesteps = tiny, [500, 400]
         moved, before = made.descend(x, 0)
         step = (moved - x).flatten(1).norm(dim=1).view(-1, 1, 1, 1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Concepts = Annotated[str, TextKnob(200, help="words of the prompt to keep apart, separated by commas; empty: found in the prompt")]
-Alpha = Annotated[float, Slider(0, 100, 0.5, help="length of the move against the losses; 0 leaves the sampler as it is")]
+Alpha = Annotated[float, Slider(0, 1000, 10, help="length of the move against the losses; 0 leaves the sampler as it is")]
 Segregate = Annotated[bool, Toggle(help="segregation loss: attention maps of two concepts may not overlap")]
 Retain = Annotated[bool, Toggle(help="retention loss: a concept keeps the place it had one step before")]
 Threshold = Annotated[float, Slider(0.1, 0.9, 0.05, help="a concept's place: where its map is above this share of its peak")]
@@ -77,6 +77,8 @@ def parse_layout(layout: str, words: list[str]) -> dict[int, str]:
 class AStar(MapGuided):
     """`segregate`, `retain` switch the losses; `places` in use are kept in `kept` for the next step."""
 
+    sharpen = 0.0
+
     def __init__(self, *args, segregate=True, retain=True, threshold=0.5, layout=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.segregate, self.retain, self.threshold, self.layout = segregate, retain, threshold, layout or {}
@@ -118,7 +120,7 @@ class AStar(MapGuided):
 
 @method("astar", task=TEXT_TO_IMAGE, needs={"cfg", "unet", "cross_attention", "gradients"}, holds={"wrap"})
 def astar(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, concepts: Concepts = "", segregate: Segregate = True,
-          retain: Retain = True, alpha: Alpha = 20.0, threshold: Threshold = 0.5, layout: Layout = "") -> Events:  # fmt: skip
+          retain: Retain = True, alpha: Alpha = 200.0, threshold: Threshold = 0.5, layout: Layout = "") -> Events:  # fmt: skip
     """A-STAR: attention segregation and retention.
 
     Objects of a prompt get lost when their attention maps lie over each other, or when a map fades while the
@@ -126,7 +128,8 @@ def astar(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidan
 
     Agarwal et al., arXiv 2306.14544, eq. 2–3: z ← z − α_t·∇(L_seg + L_ret), all steps. The paper names neither α_t nor the
     threshold that binarises the previous step's map: α_t falls as in Attend-and-Excite's official code, with a length
-    measured on this model, and the threshold is half of the peak. Maps are taken before the move.
+    measured on this model, and the threshold is half of the peak. Maps are the probabilities themselves, smoothed, before
+    the move: through Attend-and-Excite's second softmax they are almost 0 or 1 on this model and say little.
     """
     cond = model.encode(job.prompt)[0]
     words, rows = chosen(concepts, cond)

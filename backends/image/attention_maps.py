@@ -124,9 +124,10 @@ class MapGuided:
     """
 
     curves: dict[str, list[float]]
+    sharpen = 100.0  # see concept_maps
 
-    def __init__(self, alpha: float, words: list[str], rows: list[list[int]], cond: Cond, sharpen: float = 100.0):
-        self.alpha, self.words, self.rows, self.cond, self.sharpen = alpha, words, rows, cond, sharpen
+    def __init__(self, alpha: float, words: list[str], rows: list[list[int]], cond: Cond):
+        self.alpha, self.words, self.rows, self.cond = alpha, words, rows, cond
         self.model = self.timesteps = self.shown = None
 
     @contextmanager
