@@ -114,9 +114,15 @@ def test_a_dropped_result_fills_the_tab_again(page, tmp_path):
     page.wait_for_function("document.querySelectorAll('.arm').length == 1")
     assert page.locator(".arm .method input").input_value() == "Adaptive Guidance"
     assert page.locator(".arm input[type=number]").first.input_value() == "2"
-    wrong = tmp_path / "wrong.json"
-    wrong.write_text(json.dumps({"schema": 99, "task": "text_to_image"}))
-    page.locator("input[data-testid$='recipe-upload-button']").set_input_files(wrong)
+    wrong = json.dumps({"schema": 99, "task": "text_to_image"})
+    page.evaluate(
+        """text => {
+            const files = new DataTransfer();
+            files.items.add(new File([text], 'wrong.json', { type: 'application/json' }));
+            document.body.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: files }));
+        }""",
+        wrong,
+    )
     page.get_by_text("newer version").first.wait_for()
 
 

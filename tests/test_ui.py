@@ -12,7 +12,7 @@ import pytest
 import backends
 from backends import headless
 from backends.registry import METHODS, TASKS
-from backends.spec import Arm, Image, Metric, Outcome, Plot, Step, Table, Text
+from backends.spec import Image, Metric, Outcome, Plot, Step, Table, Text
 from ui import arms, catalogue, compare, form, history, page, running, views
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,7 +204,8 @@ def test_the_live_line_follows_the_events():
     assert "step 3/10" in live.html and "1.2 s" in live.html and "6 NFE" in live.html and "hello" in live.html
     live.see(backends.ArmEvent(0, outcome(stopped=True), 1.3, 6))
     assert "stopped at step 3 of 10" in live.html
-    assert Arm("ddim").stack == ()
+    live.see(backends.ArmEvent(0, outcome(value=Text("a <result>")), 1.3, 6))
+    assert '<div class="main"><p class="text">a &lt;result&gt;</p></div>' in live.html, "a result of another kind is shown as well"
 
 
 def test_the_address_is_the_machines_own_by_default():

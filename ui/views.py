@@ -125,12 +125,16 @@ class Live:
     def __init__(self, state: str = "waiting"):
         self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
         self.aside, self.notes, self.error = (), [], ""
+        self.main: Media | None = None  # a result that is no single picture stands here
 
     def see(self, event: ArmEvent) -> "Live":
         self.seconds, self.nfe, what = event.seconds, event.nfe, event.event
         self.state = "running"
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
+        main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
+        if isinstance(main, Images | Plot | Table | Text):
+            self.main = main
         if aside := getattr(what, "aside", ()):
             self.aside = aside
         if isinstance(what, Note) and what.text not in self.notes:
@@ -150,7 +154,8 @@ class Live:
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""
         notes = "".join(f'<p class="note">{escape(n)}</p>' for n in self.notes)
         asides = "".join(media(m) for m in self.aside)
-        return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{notes}{asides}</div>'
+        main = f'<div class="main">{media(self.main)}</div>' if self.main is not None else ""
+        return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
 
 
 # --- under the arms --------------------------------------------------------------------------------------
