@@ -30,7 +30,8 @@ def test_reflection_helps_and_its_reverse_hurts(proof):
     model, texts = models.load("emoji-ldm"), two_objects(proof.seed, PROMPTS)
     agree, shown = ({name: [] for name in ARMS} for _ in range(2))
     for start in range(0, PROMPTS, BATCH):
-        part, seeds = texts[start : start + BATCH], list(range(proof.seed + start, proof.seed + start + BATCH))
+        part = texts[start : start + BATCH]
+        seeds = [proof.seed + start + i for i in range(len(part))]
         for name, (steps, walk) in ARMS.items():
             pixels = draw(model, part, seeds, Guided(SCALE), steps, walk)
             with torch.no_grad():
