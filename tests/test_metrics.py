@@ -104,10 +104,10 @@ def test_the_tasks_metrics_are_quick_and_take_any_size():
     picture, other = Image(emoji.render(scene("cat"))), Image(emoji.render(scene("cat"), 256))
     job = TextToImage(prompt="a cat on a white background")
     image.text_to_image(job, picture, picture)  # loads the networks
-    start = time.perf_counter()
+    start = time.thread_time()
     first = {m.name: m.value for m in image.text_to_image(job, picture, None)}
     second = {m.name: m.value for m in image.text_to_image(job, other, picture)}
-    assert time.perf_counter() - start < 3  # 0.1 s on a free core; the machine may be busy
+    assert time.thread_time() - start < 1  # the processor's seconds: the machine may be busy
     assert first.get("objects present", 1) == 1 and "PSNR to arm 1" not in first
     assert second["PSNR to arm 1"] > 20 and second["LPIPS-like to arm 1"] < 0.1
     assert "objects present" not in {m.name for m in image.text_to_image(TextToImage(prompt="a qualm of quoins"), picture, None)}
@@ -129,3 +129,19 @@ def test_failures_are_seen_by_both_judges():
     found = {m.name: m.value for m in image.find_failures(FindFailures(prompt="a cat"), shown, None)}
     for name, label in (("main", "object seen by the judge"), ("second", "object seen by the held-out judge")):
         assert not detector.available(name) or 0.3 < found[label] < 0.7
+
+
+def test_batched_generation_equals_the_ddim_arm(tiny):
+    from backends import models, run
+    from backends.evaluate.emoji_ldm import generate, judged
+    from backends.spec import Outcome
+
+    prompts = ["a cat", "two owls next to a pizza"]
+    made = generate(models.load("emoji-ldm"), prompts, seed=4, steps=3)
+    recipe = {"task": "text_to_image", "job": {"prompt": prompts[1], "seed": 5}, "arms": [{"method": "ddim", "knobs": {"steps": 3}}]}
+    (outcome,) = (e.event for e in run(recipe) if isinstance(e.event, Outcome))
+    assert np.abs(((made[1].permute(1, 2, 0).numpy() + 1) * 127.5).round() - outcome.value.pixels.astype(float)).max() <= 1
+    if detector.available():
+        scenes = {"single": [scene("cat")], "pair": [scene("owl", "pizza")], "count": [scene("cat", "cat")]}
+        seen = judged(pixels(*(s for group in scenes.values() for s in group)), scenes)
+        assert seen["single_top1"] == seen["pair_both"] == seen["count_right"] == 1
