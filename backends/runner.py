@@ -94,13 +94,14 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
                 elif isinstance(event, Step):
                     now = time.monotonic()
                     partial = event
-                    if now - last_preview < PREVIEW_SECONDS and event.i < event.n:
-                        continue
-                    event, last_preview = _shown(event, model), now
+                    if now - last_preview >= PREVIEW_SECONDS or event.i == event.n:
+                        event, last_preview = _shown(event, model), now
+                        yield ArmEvent(number, event, seconds, model.nfe)
+                    if value is None and stop():
+                        stopped = True
+                        break
+                    continue
                 yield ArmEvent(number, event, seconds, model.nfe)
-                if isinstance(event, Step) and value is None and stop():
-                    stopped = True
-                    break
         except BadInput as bad:
             error = str(bad)
         except Exception as failure:

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from backends import recipe
+from backends import METHODS, recipe
 from backends.spec import BadInput
 
 GOOD = {
@@ -21,7 +21,7 @@ def test_round_trip_fills_in_the_defaults():
     assert (job.prompt, job.seed, arms[0].knobs["steps"]) == ("a cat", 7, 9)
     written = recipe.build(task, job, arms)
     assert recipe.parse(json.dumps(written)) == (task, job, arms)
-    assert written["arms"][1]["knobs"]["threshold"] == 0.991
+    assert written["arms"][1]["knobs"]["threshold"] == METHODS["adaptive_guidance"].knobs[-2].default
     assert written["arms"][1]["stack"] == [{"method": "dpm", "knobs": {}}]
 
 

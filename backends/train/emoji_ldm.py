@@ -136,7 +136,8 @@ def main() -> None:
     state_path = RUNS / f"emoji-{args.size}.pt"
     if (state := load_state(state_path)) and state["samples"] >= log["samples"]:
         net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
-        log["samples"], log["minutes"], ema.updates = state["samples"], state["minutes"], 10_000
+        log["samples"], log["minutes"] = state["samples"], state["minutes"]
+    ema.updates = log["samples"] // args.batch  # a young network changes fast: its average must be short
     bar = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
     bars = (bar.sqrt(), (1 - bar).sqrt())
     test = Scenes(vae, device, 256, 1)
