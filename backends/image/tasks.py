@@ -47,16 +47,18 @@ EDIT_IMAGE = Task(
     metrics="backends.metrics.image:edit_image",
     help="Fill a painted hole, colour a grey picture, enlarge a small one, or change what is shown.",
     examples=(  # pictures: files of assets/examples
-        {"job": {"image": "cat_room.png", "mask": "cat_room_mask.png", "prompt": "a cat next to a strawberry", "seed": 2},
+        {"job": {"image": "cat_room.png", "mask": "cat_room_mask.png", "prompt": "a cat next to a strawberry on a brown floor against a teal wall", "seed": 2},
          "arms": [{"method": "unsteered"}, {"method": "steered"}]},
         {"job": {"image": "dog_grass.png", "fill": False, "colour": True, "prompt": "a dog on green grass under a blue sky", "seed": 1},
          "arms": [{"method": "unsteered"}, {"method": "steered"}]},
         {"job": {"image": "owl_purple.png", "fill": False, "enlarge": "4", "prompt": "an owl on a purple background", "seed": 0},
          "arms": [{"method": "noisy_critic"}, {"method": "steered"}]},
-        {"job": {"image": "dog_grass.png", "fill": False, "colour": True, "enlarge": "2", "prompt": "a dog", "seed": 3},
+        {"job": {"image": "dog_grass.png", "fill": False, "colour": True, "enlarge": "2", "prompt": "a dog on green grass under a blue sky", "seed": 3},
          "arms": [{"method": "noisy_critic"}, {"method": "steered"}]},
-        {"job": {"image": "apple_blue.png", "fill": False, "enlarge": "8", "prompt": "a strawberry", "seed": 0},
-         "arms": [{"method": "steered", "knobs": {"agree": 0.0}}, {"method": "steered", "knobs": {"agree": 0.5}}]},
+        {"job": {"image": "cat_room.png", "mask": "cat_room_mask.png", "prompt": "a cat next to a strawberry", "seed": 2},
+         "arms": [{"method": "steered", "knobs": {"agree": 0.0}}, {"method": "steered", "knobs": {"agree": 1.0}}]},
+        {"job": {"image": "apple_blue.png", "fill": False, "enlarge": "8", "prompt": "a red apple on a light blue background", "seed": 0},
+         "arms": [{"method": "unsteered"}, {"method": "steered"}]},
     ),
 )  # fmt: skip
 
