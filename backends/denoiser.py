@@ -28,6 +28,7 @@ class Cond:
     embeds: Tensor
     tokens: tuple[str, ...] = ()
     extra: dict[str, Tensor] = field(default_factory=dict)
+    cut: str = ""  # what of the text the encoder did not read
 
     def rows(self, word: str) -> list[int]:
         """Positions of the tokens that make up `word` (one or several words), first occurrence; may be empty."""

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.resources
+from dataclasses import replace
 
 from backends.denoiser import Cond, Denoiser, linear_previewer
 from backends.lazy import torch
@@ -33,13 +34,16 @@ def token_states(texts: list[str]):
 @functools.lru_cache(256)
 def _encoded(text: str) -> Cond:
     states, tokens = token_states([text])
-    return Cond(text, states, tokens[0])
+    offsets = minilm()[0](text, return_offsets_mapping=True)["offset_mapping"]
+    # Beside the words stand a start and an end token, which a cut keeps.
+    cut = text[offsets[TOKENS - 2][1] :].strip() if len(offsets) > TOKENS else ""
+    return Cond(text, states, tokens[0], cut=cut)
 
 
 def encode_text(text: str) -> Cond:
     """Every call gives its own tensors: a method may write into them."""
     cond = _encoded(text)
-    return Cond(text, cond.embeds.clone().to(device()), cond.tokens)
+    return replace(cond, embeds=cond.embeds.clone().to(device()))
 
 
 def load_ldm(card: Card) -> Denoiser:

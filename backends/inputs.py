@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from backends.spec import BadInput
 
@@ -38,6 +39,7 @@ def picture(source: bytes | Path | np.ndarray, what: str = "The picture") -> np.
         raise BadInput(f"{what} has more than {MAX_PIXELS:,} pixels (4096×4096); give a smaller one.") from None
     except Exception:
         raise BadInput(f"{what} can't be read: give a whole PNG, JPEG or WebP file.") from None
+    image = PIL.ImageOps.exif_transpose(image)  # phones store the turn apart from the pixels
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")

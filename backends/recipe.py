@@ -27,6 +27,7 @@ from backends.spec import Arm, BadInput, Choice, Job, Knob, Method, Picture, Pro
 SCHEMA = 1
 MAX_ARMS = 6
 MAX_CHARACTERS = 200_000
+MAX_PICTURES = 4  # no task takes more
 KEY, INPUTS_KEY = "unnoise", "unnoise-inputs"  # PNG text chunks
 
 
@@ -48,14 +49,19 @@ def parse(recipe: dict | str, pictures: dict[str, np.ndarray] | None = None) -> 
     return task, _job(task, recipe, pictures or {}), _arms(task, recipe.get("arms"))
 
 
+def _json(text: str):
+    """The value; the pictures beside a recipe may be large, so its caller bounds the text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadInput("The recipe is not JSON.") from None
+
+
 def _loaded(recipe) -> dict:
     if isinstance(recipe, str):
         if len(recipe) > MAX_CHARACTERS:
             raise BadInput(f"The recipe has more than {MAX_CHARACTERS:,} characters.")
-        try:
-            recipe = json.loads(recipe)
-        except (ValueError, RecursionError):
-            raise BadInput("The recipe is not JSON.") from None
+        recipe = _json(recipe)
     if not isinstance(recipe, dict):
         raise BadInput("A recipe is a JSON object with task, job and arms.")
     schema = recipe.get("schema", SCHEMA)
@@ -204,6 +210,8 @@ def decode_pictures(encoded: Any) -> dict[str, np.ndarray]:
     """hash -> pixels; the hash is computed again from what came."""
     if not isinstance(encoded, dict):
         raise BadInput("A recipe's inputs must be an object from hash to base64 PNG.")
+    if len(encoded) > MAX_PICTURES:
+        raise BadInput(f"A recipe comes with at most {MAX_PICTURES} pictures; this one has {len(encoded)}.")
     found = []
     for value in encoded.values():
         try:
@@ -232,7 +240,7 @@ def from_file(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     data = path.read_bytes()[: inputs.MAX_BYTES + 1]
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         try:
-            recipe = _loaded(data.decode())
+            recipe = _loaded(_json(data.decode()))
         except UnicodeDecodeError:
             raise BadInput("Drop a result (PNG) or a recipe (JSON) of this studio.") from None
         return recipe, decode_pictures(recipe.pop("inputs", {}))
@@ -243,8 +251,7 @@ def from_file(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         raise BadInput("The dropped picture's text can't be read.") from None
     if KEY not in chunks:
         raise BadInput("The dropped picture carries no recipe: it was not made here, or its text was stripped.")
-    encoded = chunks.get(INPUTS_KEY, "{}")
-    return _loaded(chunks[KEY]), decode_pictures(json.loads(encoded))
+    return _loaded(chunks[KEY]), decode_pictures(_json(chunks.get(INPUTS_KEY, "{}")))
 
 
 def with_outcome(recipe: dict, **outcome) -> dict:

@@ -81,10 +81,10 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
             model.nfe = 0
             events = method.function(job, model, **arm.knobs, **({"stack": stack} if method.holds else {}))
             while True:
-                start = time.perf_counter()
+                start = _now()
                 with torch.no_grad():
                     event = next(events, None)
-                seconds += time.perf_counter() - start
+                seconds += _now() - start
                 if event is None:
                     break
                 if isinstance(event, Metric):
@@ -109,13 +109,18 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
         finally:
             if events is not None:
                 events.close()
-        nfe = model.nfe
+        nfe, peak_mb = model.nfe, peak()
     if stopped and partial is not None:
         value = _shown(partial, model).show
     if value is not None and task.metrics:
-        metrics += _measured(task, job, value, reference)
+        try:
+            with torch.no_grad():
+                metrics += models.resolve(task.metrics)(job, value, reference)
+        except Exception:
+            log.exception("a metric failed")
+            yield ArmEvent(number, Note("The task's metrics could not be taken; the log holds the details."), seconds, nfe)
     outcome = dict(
-        seconds=round(seconds, 3), nfe=nfe, peak_mb=round(peak(), 1), metrics={m.name: m.value for m in metrics},
+        seconds=round(seconds, 3), nfe=nfe, peak_mb=round(peak_mb, 1), metrics={m.name: m.value for m in metrics},
         stopped=stopped, date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **_versions(model),
     )  # fmt: skip
     made = recipe.with_outcome(recipe.build(task, job, (arm,)), **outcome)
@@ -130,13 +135,11 @@ def _shown(step: Step, model) -> Step:
         return Step(step.i, step.n, Image(model.preview(step.show)), step.aside)
 
 
-def _measured(task, job, value, reference) -> list[Metric]:
-    try:
-        with torch.no_grad():
-            return models.resolve(task.metrics)(job, value, reference)
-    except Exception:
-        log.exception("a metric failed")
-        return []
+def _now() -> float:
+    """Seconds, once the GPU has done what it was given: its work is queued, not done, when a call returns."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _restart_random(seed: int) -> None:
@@ -164,7 +167,8 @@ def _peak_memory():
     """Gives a function: the peak in MB above where it began (GPU memory where there is one, else RSS)."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        yield lambda: torch.cuda.max_memory_allocated() / 2**20
+        begin = torch.cuda.memory_allocated()
+        yield lambda: (torch.cuda.max_memory_allocated() - begin) / 2**20
         return
     import psutil
 

@@ -5,7 +5,6 @@ events; its signature is its form.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -191,7 +190,7 @@ class Knob:
             raise BadInput(f"{where}: {self.name} must be a text of at most {control.limit} characters.")
         whole = self.kind is int
         span = f"{where}: {self.name} must be a {'whole ' if whole else ''}number from {control.low:g} to {control.high:g}."
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(span)
         if not control.low <= value <= control.high or (whole and value != int(value)):
             raise BadInput(span)

@@ -44,6 +44,21 @@ def test_pictures_travel_by_hash():
         recipe.parse(given)
 
 
+def test_a_recipe_with_a_large_picture_comes_back(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(GOOD | {"inputs": recipe.encode_pictures({recipe.digest(pixels): pixels})}))
+    read, pictures = recipe.from_file(path)
+    assert read == GOOD and list(pictures) == [recipe.digest(pixels)]
+
+
+def test_pictures_beside_a_recipe_are_bounded_and_checked():
+    with pytest.raises(BadInput, match="at most"):
+        recipe.decode_pictures({str(i): "" for i in range(99)})
+    with pytest.raises(BadInput, match="base64"):
+        recipe.decode_pictures({"a": "*"})
+
+
 def change(**parts):
     return GOOD | parts
 
@@ -67,6 +82,7 @@ BAD = {
     "unknown knob": (change(arms=[{"method": "ddim", "knobs": {"zeal": 1}}]), "no knob zeal"),
     "too many steps": (change(arms=[{"method": "ddim", "knobs": {"steps": 1000}}]), "from 1 to 100"),
     "negative steps": (change(arms=[{"method": "ddim", "knobs": {"steps": -3}}]), "from 1 to 100"),
+    "a number beyond floating point": (change(arms=[{"method": "ddim", "knobs": {"scale": 10**400}}]), "from 1 to 15"),
     "steps and a half": (change(arms=[{"method": "ddim", "knobs": {"steps": 2.5}}]), "whole number"),
     "NaN": (change(arms=[{"method": "ddim", "knobs": {"scale": float("nan")}}]), "from 1 to 15"),
     "true for a number": (change(arms=[{"method": "ddim", "knobs": {"scale": True}}]), "from 1 to 15"),

@@ -5,7 +5,7 @@ import pytest
 
 from backends import METHODS, BadInput, run, runner
 from backends.registry import method
-from backends.spec import Image, Outcome, Result, Slider, Step
+from backends.spec import Image, Note, Outcome, Result, Slider, Step
 
 RECIPE = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}}
 
@@ -23,6 +23,35 @@ def test_same_seed_same_bits_whatever_ran_before(tiny):
     np.random.rand()
     after = outcomes([arm("ddim"), arm("adaptive_guidance"), arm("euler")])[2].value.pixels
     assert (alone == after).all()
+
+
+def test_the_process_wide_random_state_restarts_for_each_arm(tiny):
+    @method("draws", task=METHODS["ddim"].task, paper=False)
+    def draws(job, model):
+        """Draws.
+
+        From every source of chance that a library could use.
+        """
+        import random
+
+        import torch
+
+        row = [torch.rand(()).item(), np.random.rand(), random.random()]
+        yield Result(Image((np.array(row) * 255).astype(np.uint8).reshape(1, 1, 3)))
+
+    try:
+        alone = outcomes([{"method": "draws"}])[0].value.pixels
+        after = [o.value.pixels for o in outcomes([{"method": "draws"}, arm("euler"), {"method": "draws"}])]
+    finally:
+        del METHODS["draws"]
+    assert (alone == after[0]).all() and (alone == after[2]).all()
+
+
+def test_what_a_long_prompt_loses_is_said(tiny):
+    words = " ".join(["a cat next to a cactus"] * 8) + " under a zebra"
+    notes = [e.event.text for e in run(RECIPE | {"job": {"prompt": words}, "arms": [arm()]}) if isinstance(e.event, Note)]
+    assert len(notes) == 1 and "under a zebra" in notes[0]
+    assert not [e for e in run(RECIPE | {"arms": [arm()]}) if isinstance(e.event, Note)]
 
 
 def test_another_seed_gives_another_picture(tiny):

@@ -140,6 +140,8 @@ def sample(
     reports = [p.report for p in (guide, walk, *patches) if hasattr(p, "report")]
     cond, uncond = model.encode(job.prompt, job.negative)
     n = len(walk.timesteps)
+    if cond.cut:
+        yield Note(f"The model reads the beginning of a long prompt only; left out: “{cond.cut[:120]}{'…' if len(cond.cut) > 120 else ''}”.")
     with closing(denoise(model, cond, uncond, model.noise(job.seed), walk, guide, patches)) as states:
         for i, state in enumerate(states):
             x, x0 = state
