@@ -156,3 +156,20 @@ def test_examples_run(tiny, number):
     arm = example["arms"][-1]
     outcome = run(arm["method"], arm.get("knobs"), **example["job"] | files)[-1]
     assert not outcome.error and outcome.value.pixels.shape == (128, 128, 3)
+
+
+def test_keep_starts_from_the_picture_and_its_absence_is_said(tiny):
+    from backends.image.steer_baselines import unsteered
+    from backends.spec import Note
+
+    def made(seed, keep):
+        job = EditImage(image=np.full((128, 128, 3), seed, np.uint8), prompt="a cat", fill=False, keep=keep)
+        return list(unsteered(job, tiny, steps=4))
+
+    with torch.no_grad():
+        dark, bright = (made(s, 0.5) for s in (0, 255))
+        assert (dark[-1].value.pixels != bright[-1].value.pixels).any()
+        assert len([e for e in dark if type(e).__name__ == "Step"]) == 2  # half of the steps are left
+        dark, bright = (made(s, 0.0) for s in (0, 255))
+    assert (dark[-1].value.pixels == bright[-1].value.pixels).all()
+    assert any(isinstance(e, Note) and "raise keep" in e.text for e in dark)

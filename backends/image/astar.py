@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Concepts = Annotated[str, TextKnob(200, help="words of the prompt to keep apart, separated by commas; empty: found in the prompt")]
-Alpha = Annotated[float, Slider(0, 1000, 10, help="length of the move against the losses; 0 leaves the sampler as it is")]
+Alpha = Annotated[float, Slider(0, 1, 0.01, help="length of the move against the losses, as a share of the noise present; 0 leaves the sampler as it is")]
 Segregate = Annotated[bool, Toggle(help="segregation loss: attention maps of two concepts may not overlap")]
 Retain = Annotated[bool, Toggle(help="retention loss: a concept keeps the place it had one step before")]
 Threshold = Annotated[float, Slider(0.1, 0.9, 0.05, help="a concept's place: where its map is above this share of its peak")]
@@ -120,16 +120,16 @@ class AStar(MapGuided):
 
 @method("astar", task=TEXT_TO_IMAGE, needs={"cfg", "unet", "cross_attention", "gradients"}, holds={"wrap"})
 def astar(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, concepts: Concepts = "", segregate: Segregate = True,
-          retain: Retain = True, alpha: Alpha = 200.0, threshold: Threshold = 0.5, layout: Layout = "") -> Events:  # fmt: skip
+          retain: Retain = True, alpha: Alpha = 0.1, threshold: Threshold = 0.5, layout: Layout = "") -> Events:  # fmt: skip
     """A-STAR: attention segregation and retention.
 
     Objects of a prompt get lost when their attention maps lie over each other, or when a map fades while the
     picture forms. At each step the state is moved so that the maps part and stay where they were.
 
     Agarwal et al., arXiv 2306.14544, eq. 2–3: z ← z − α_t·∇(L_seg + L_ret), all steps. The paper names neither α_t nor the
-    threshold that binarises the previous step's map: α_t falls as in Attend-and-Excite's official code, with a length
-    measured on this model, and the threshold is half of the peak. Maps are the probabilities themselves, smoothed, before
-    the move: through Attend-and-Excite's second softmax they are almost 0 or 1 on this model and say little.
+    threshold that binarises the previous step's map: here the move is a fixed share of the noise present, and the threshold
+    half of the peak. Maps are the probabilities themselves, smoothed, before the move: through Attend-and-Excite's second
+    softmax they are almost 0 or 1 on this model and say little.
     """
     cond = model.encode(job.prompt)[0]
     words, rows = chosen(concepts, cond)

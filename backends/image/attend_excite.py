@@ -15,7 +15,9 @@ from backends.spec import Events, Guidance, Metric, Slider, Steps
 if TYPE_CHECKING:
     from torch import Tensor
 
-Alpha = Annotated[float, Slider(0, 100, 0.5, help="length of the move towards the neglected concept; 0 leaves the sampler as it is")]
+Alpha = Annotated[
+    float, Slider(0, 1, 0.01, help="length of a move towards the neglected concept, as a share of the noise present; 0 leaves the sampler as it is")
+]
 Until = Annotated[float, Slider(0, 1, 0.05, help="fraction of the steps that are moved")]
 Refinements = Annotated[int, Slider(0, 20, 1, help="most moves at a step whose threshold is not met")]
 # Fractions of the run (official code: steps 0, 10 and 20 of 50) -> attention that the weakest concept must reach.
@@ -56,7 +58,7 @@ class AttendExcite(MapGuided):
 
 
 @method("attend_excite", task=TEXT_TO_IMAGE, needs={"cfg", "unet", "cross_attention", "gradients"}, holds={"wrap"}, paper=False)
-def attend_excite(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, concepts: Concepts = "", alpha: Alpha = 20.0,
+def attend_excite(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, concepts: Concepts = "", alpha: Alpha = 0.05,
                   until: Until = 0.5, refinements: Refinements = 20) -> Events:  # fmt: skip
     """Attend-and-Excite.
 
@@ -64,8 +66,9 @@ def attend_excite(job: TextToImage, model, stack: dict, steps: Steps = 25, scale
     early steps the move is repeated until a threshold is met.
 
     Chefer et al., arXiv 2301.13826, with the constants of the official code: second softmax of 100·A without the start
-    token, 3×3 smoothing, α_t = 20·√(1 → ½), thresholds 0.05, 0.5, 0.8 at 0, 20 and 40 % of the steps, the first half of
-    the steps moved. There the start token and the last are dropped; we drop all padding, as that code does for SD 2.1.
+    token, 3×3 smoothing, thresholds 0.05, 0.5, 0.8 at 0, 20 and 40 % of the steps, the first half of the steps moved. Its
+    step, 20·√(1 → ½) times the gradient, belongs to Stable Diffusion's latents; here a move is a share of the noise present.
+    There the start token and the last are dropped; we drop all padding, as that code does for SD 2.1.
     """
     cond = model.encode(job.prompt)[0]
     words, rows = chosen(concepts, cond)

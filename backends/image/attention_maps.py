@@ -120,7 +120,9 @@ class MapGuided:
     """A patch of the sampling loop that moves the state before each step, x ← x − α_t·∇ₓ loss(concept maps).
 
     Subclasses give `loss` (one value a row of the batch). Only the conditional branch is looked at, at batch rows'
-    cost of one evaluation each; the guided step that follows runs with the network's own attention.
+    cost of one evaluation each; the guided step that follows runs with the network's own attention. α_t is such that
+    the move is a share `alpha` of the noise present, ‖α_t·∇‖ = alpha·σ_t·√d: gradients differ a hundredfold between
+    checkpoints, and a move longer than the noise leaves what the network was trained on.
     """
 
     curves: dict[str, list[float]]
@@ -143,17 +145,19 @@ class MapGuided:
 
     def descend(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """(x moved by one step of gradient descent, loss (B,) before it)."""
-        # α_t falls by √ of a line from 1 to ½, as Attend-and-Excite's official code has it.
-        alpha = self.alpha * (1 - 0.5 * i / max(len(self.timesteps) - 1, 1)) ** 0.5
+        alpha = self.alpha
         with torch.set_grad_enabled(bool(alpha)):
             z = x.detach().requires_grad_(bool(alpha))
             with attention_maps(self.model) as store:
                 (x0,) = self.model.x0s(z, self.timesteps[i], self.cond)
             maps = concept_maps(store.average(), self.cond, self.rows, self.sharpen)
             loss = self.loss(maps, i)
-            gradient = torch.autograd.grad(loss.sum(), z)[0] if loss.requires_grad else 0.0
+            gradient = torch.autograd.grad(loss.sum(), z)[0] if loss.requires_grad else None
         self.shown = (x0.detach()[:1], maps.detach()[:1])
-        return (x - alpha * gradient if alpha else x), loss.detach()
+        if gradient is None:
+            return x, loss.detach()
+        unit = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+        return x - alpha * self.model.alpha_sigma(self.timesteps[i])[1] * x[0].numel() ** 0.5 * unit, loss.detach()
 
     def aside(self):
         if self.shown is None:

@@ -43,7 +43,7 @@ class Given:
         # With no condition on pixels only the prompt steers.
         self.linear = job.fill or job.colour or self.scale > 1
         self.target = self.observe(self.picture)
-        self._floor = None
+        self._aim = None
         self.count = self.known.sum() * self.target.shape[1]
 
     def observe(self, pixels: Tensor) -> Tensor:
@@ -67,11 +67,15 @@ class Given:
         """Mean squared error of what is observed, (B,), for values in [0, 1]."""
         return (self.observe(pixels) - self.target).square().sum((1, 2, 3)) / self.count / 4
 
+    def aim(self, model) -> Tensor:
+        """The loss of what is given once encoded and decoded: what can be hoped for, known without the hidden part."""
+        if self._aim is None:
+            self._aim = self.loss(model.to_pixels(model.to_latents(self.back(self.target))).clamp(-1, 1))
+        return self._aim
+
     def floor(self, model) -> Tensor:
-        """The loss of the true picture once encoded and decoded: what replacing alone can reach."""
-        if self._floor is None:
-            self._floor = self.loss(model.to_pixels(model.to_latents(self.picture)).clamp(-1, 1))
-        return self._floor
+        """The loss of the whole true picture once encoded and decoded; for reports only, it knows what is hidden."""
+        return self.loss(model.to_pixels(model.to_latents(self.picture)).clamp(-1, 1))
 
     def shown(self) -> Image:
         """What the method is given, mid-grey where nothing is known."""

@@ -75,5 +75,5 @@ def descend(model, given: Given, x0, step: float):
         x0 = x0.detach().requires_grad_()
         error = given.loss(model.to_pixels(x0))
         (gradient,) = torch.autograd.grad(error.sum(), x0)
-    length = (error.detach() - given.floor(model) / 2).clamp(min=0) / gradient.square().sum((1, 2, 3)).clamp_min(1e-12)
+    length = (error.detach() - given.aim(model) / 2).clamp(min=0) / gradient.square().sum((1, 2, 3)).clamp_min(1e-12)
     return x0.detach() - step * length.view(-1, 1, 1, 1) * gradient

@@ -17,7 +17,7 @@ from backends.image.conditions import Given
 from backends.image.sampling import Guided, make_scheduler
 from backends.image.tasks import EditImage
 from backends.lazy import torch
-from backends.spec import BadInput, Events, Image, Images, Metric, Plot, Result, Slider, Step
+from backends.spec import BadInput, Events, Image, Images, Metric, Note, Plot, Result, Slider, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,9 @@ def walk(job: EditImage, model: Denoiser, given: Given, correct: Callable, *, st
     scheduler.set_timesteps(steps, device=model.device, **model.spacing(steps))
     generator = torch.Generator().manual_seed(job.seed + 1)
     x, curves = model.noise(job.seed), {}
+    first = min(int(job.keep * steps), steps - 1)
+    if not given.linear and not first:
+        yield Note("Nothing of the picture is asked for, so only the words are drawn; raise keep to start from the picture.")
 
     def fresh(like):
         return torch.randn(like.shape, generator=generator).to(like)
@@ -55,7 +58,10 @@ def walk(job: EditImage, model: Denoiser, given: Given, correct: Callable, *, st
         return guide(lambda *conds: model.x0s(x, t, *conds), cond, uncond, 0, 1)
 
     levels = [*scheduler.timesteps.tolist(), -1]
-    for i, (t, after) in enumerate(pairwise(levels)):
+    if first:  # from the picture at the noise level of this step (Meng et al., SDEdit, arXiv 2108.01073)
+        alpha, sigma = model.alpha_sigma(levels[first])
+        x = alpha * model.to_latents(given.back(given.target)) + sigma * x
+    for i, (t, after) in list(enumerate(pairwise(levels)))[first:]:
         (alpha, sigma), (alpha_next, sigma_next) = model.alpha_sigma(t), model.alpha_sigma(after)
         # The part of the next level's noise that is drawn anew (Song et al., arXiv 2010.02502, eq. 16, for any α, σ).
         new = eta * sigma_next * (1 - (alpha * sigma_next / (alpha_next * sigma)) ** 2).clamp(min=0).sqrt()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from backends.spec import Choice, Job, Picture, Prompt, Task, Toggle
+from backends.spec import Choice, Job, Picture, Prompt, Slider, Task, Toggle
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class EditImage(Job):
     fill: Annotated[bool, Toggle(help="keep what is not painted, make the painted part anew")] = True
     colour: Annotated[bool, Toggle(help="take only the picture's brightness, make its colours anew")] = False
     enlarge: Annotated[str, Choice(("off", "2", "4", "8"), help="take the picture this many times smaller, make its detail anew")] = "off"
+    keep: Annotated[float, Slider(0, 0.9, 0.05, help="start from the picture with less noise; 0 starts from noise alone")] = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ EDIT_IMAGE = Task(
          "arms": [{"method": "noisy_critic"}, {"method": "steered"}]},
         {"job": {"image": "cat_room.png", "mask": "cat_room_mask.png", "prompt": "a cat next to a strawberry", "seed": 2},
          "arms": [{"method": "steered", "knobs": {"agree": 0.0}}, {"method": "steered", "knobs": {"agree": 1.0}}]},
+        {"job": {"image": "apple_blue.png", "fill": False, "keep": 0.3, "prompt": "a green apple on a light blue background", "seed": 0},
+         "arms": [{"method": "unsteered"}, {"method": "steered", "knobs": {"agree": 1.0}}]},
         {"job": {"image": "apple_blue.png", "fill": False, "enlarge": "8", "prompt": "a red apple on a light blue background", "seed": 0},
          "arms": [{"method": "unsteered"}, {"method": "steered"}]},
     ),

@@ -2,9 +2,8 @@
 
 Its identities (replacing is exact, the gradient goes through the network, η = 0 uncorrected is DDIM) stand in
 tests/test_steered.py. Errors are mean squares for values in [0, 1] of the decoded result, nothing pasted over.
-Replacing and encoding cannot do better than the autoencoder's own error on the true picture: that is the floor, and the
-threshold. (The card's bar of 1e-3 was written for pixels; on these scenes the autoencoder alone, at 27.5 dB, has 1.8e-3, and
-twelve steps of Adam on the true picture's latent reach 1.4e-3. We measured 1.5e-3 with it.)
+The bar is the card's 1e-3. The autoencoder at 27.5 dB has 1.8e-3 on these scenes by itself; that is told beside it and is
+no excuse: a better autoencoder or a longer descent must bring it below.
 """
 
 import numpy as np
@@ -50,7 +49,7 @@ def last(events):
 @torch.no_grad()
 def test_conditions_are_kept_and_the_judge_pulls(proof):
     model = models.load("emoji-ldm")
-    against_none, against_critic, against_floor = [], [], []
+    against_none, against_critic = [], []
     for kind, fields in KINDS.items():
         rows = []
         for job in jobs(proof.seed, fields):
@@ -59,17 +58,14 @@ def test_conditions_are_kept_and_the_judge_pulls(proof):
         ours, none, critic, floor = 1000 * np.array(rows).T
         against_none += list(np.log10(none / ours))
         against_critic += list(np.log10(critic / ours))
-        against_floor += list(np.log10(ours / floor))
-        proof.state(f"{kind}: 1000 × condition error, against the autoencoder's own (no steering {none.mean():.3g}, critic on the noisy state {critic.mean():.3g})",
-                    ours.mean(), "<=", round(float(floor.mean()), 4), baseline=float(none.mean()), n=SCENES, interval=interval(ours))  # fmt: skip
+        proof.state(f"{kind}: 1000 × condition error, (the autoencoder's own {floor.mean():.3g}, no steering {none.mean():.3g}, critic on the noisy state {critic.mean():.3g})",
+                    ours.mean(), "<=", 1.0, baseline=float(none.mean()), n=SCENES, interval=interval(ours))  # fmt: skip
     for what, gain, least in (
         ("no steering", against_none, 10), ("the critic on the noisy state, at equal steps", against_critic, 1),
     ):  # fmt: skip
         low, high = (10**v for v in interval(np.array(gain)))
         proof.state(f"condition error of {what} over ours (low end of the 95 % interval; mean ×{10 ** np.mean(gain):.1f})", low, ">=", least,
                     n=len(gain), interval=(low, high))  # fmt: skip
-    low, high = (10**v for v in interval(np.array(against_floor)))
-    proof.state("condition error over the autoencoder's own (high end of the 95 % interval)", high, "<=", 1, n=len(against_floor), interval=(low, high))
     pulled(proof, model)
     proof.close()
 
