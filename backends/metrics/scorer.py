@@ -48,7 +48,8 @@ class Scorer(nn.Module):
         odds = judge.head.concept(found.inner.flatten(2).transpose(1, 2)).float().softmax(-1)
         here = found.objectness.sigmoid()[:, None]
         words = (odds @ self.names).transpose(1, 2).unflatten(2, (detector.GRID, detector.GRID)) * here
-        parts = [words, here, F.adaptive_avg_pool2d(features[0].float(), CELLS) / 4, F.adaptive_avg_pool2d(features[1].float(), CELLS) / 4]
+        peak = here * (F.max_pool2d(here, 3, 1, 1) == here)  # one cell an object, so that they can be counted
+        parts = [words, peak, F.adaptive_avg_pool2d(features[0].float(), CELLS) / 4, F.adaptive_avg_pool2d(features[1].float(), CELLS) / 4]
         return torch.cat([F.adaptive_avg_pool2d(p, CELLS) * (4 if i < 2 else 1) for i, p in enumerate(parts)], 1).flatten(2).transpose(1, 2)
 
     def see(self, cells: Tensor) -> Tensor:

@@ -307,7 +307,7 @@ def train_scorer(args) -> None:
         optimiser.zero_grad()
         ema.update(net)
         step += 1
-        if clock.every(180, "log"):
+        if clock.every(100, "log"):
             save()
             print(f"{clock.seconds / 60:5.1f} min  step {step}  scenes {buffer.made * CHUNK}  loss {loss.item():.3f}  {scorer_figures(test)}", flush=True)
     save()
@@ -391,30 +391,30 @@ def perceptual_figures(scenes) -> dict:
     return {"strength": round(float(torch.stack(right).float().mean()), 4), "shift_or_blur": round(float(shift.float().mean()), 4)}
 
 
-def figures(part: int = 1) -> dict:
-    """Everything measured on held-out scenes; `part` divides their number."""
-    n, out = 400 // part, {}
+def figures(share: int = 1) -> dict:
+    """Everything measured on held-out scenes; `share` divides their number."""
+    n, out = 400 // share, {}
     crowds = {name: held_out_scenes(n, crowd, seed=10) for name, crowd in (("single", 1), ("two", 2), ("mixed", None))}
     for name in detector.KINDS:
         if detector.available(name):
             out[name] = {k: detection_figures(name, s) for k, s in crowds.items()} | {"mixed, degraded": detection_figures(name, crowds["mixed"], spoilt=True)}
     if scorer.available():
-        out["scorer"] = scorer_figures(held_out_scenes(768 // part, crowd=None, seed=11), seed=11)
-    out["perceptual"] = perceptual_figures(held_out_scenes(128 // part, crowd=None, seed=12))
+        out["scorer"] = scorer_figures(held_out_scenes(768 // share, crowd=None, seed=11), seed=11)
+    out["perceptual"] = perceptual_figures(held_out_scenes(128 // share, crowd=None, seed=12))
     sets = [frechet.features(pixels_of(held_out_scenes(n, None, seed))) for seed in (13, 14)]
     out["fd_effnet_floor"] = {str(k): round(frechet.distance(sets[0][:k], sets[1][:k]), 3) for k in (n // 4, n // 2, n)}
     return out | {"scenes": n}
 
 
 def main() -> None:
-    args = arguments("emoji-judges", part="main", batch=64, lr=2e-3, threads=1)
+    args = arguments("emoji-judges", part="main", batch=64, lr=2e-3, threads=1, share=1)
     torch.set_num_threads(args.threads)
     if args.part in detector.KINDS:
         train_detector(args, args.part)
     elif args.part == "scorer":
         train_scorer(args)
     elif args.part == "figures":
-        found = figures()
+        found = figures(args.share)
         (detector.FOLDER / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found, indent=1))
 
