@@ -74,7 +74,7 @@ def test_an_edit_changes_what_the_network_sees(tiny):
 
 @pytest.mark.parametrize(("method", "knobs"), [("astar", {}), ("attend_excite", {"refinements": 2})])
 def test_without_a_move_it_is_ddim_to_the_bit(tiny, method, knobs):
-    events = arms(("ddim", {"steps": 4}), (method, {"steps": 4, "alpha": 0.0} | knobs), (method, {"steps": 4, "alpha": 50.0} | knobs))
+    events = arms(("ddim", {"steps": 4}), (method, {"steps": 4, "alpha": 0.0} | knobs), (method, {"steps": 4, "alpha": 0.5} | knobs))
     plain, still, moved = (e.event for e in events if isinstance(e.event, Outcome))
     assert not still.error and (plain.value.pixels == still.value.pixels).all()
     assert (plain.value.pixels != moved.value.pixels).any()
@@ -111,12 +111,13 @@ def test_the_gradient_lowers_the_segregation_loss_and_its_opposite_raises_it(tin
 
     def after(sign):
         made = A.AStar(sign, words, rows, cond, retain=False)
-        made.model, made.timesteps = tiny, [500, 400]
+        made.model, made.timesteps = tiny, [500, 500]
         moved, before = made.descend(x, 0)
-        step = (moved - x).flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        return before, made.descend(x + (moved - x) / step, 1)[1]
+        length = 0.02 * float(tiny.alpha_sigma(500)[1]) * x[0].numel() ** 0.5
+        assert torch.allclose((moved - x).flatten(1).norm(dim=1), torch.full((4,), length), rtol=1e-3)
+        return before, made.descend(moved, 1)[1]
 
-    (before, lower), (_, higher) = after(1.0), after(-1.0)
+    (before, lower), (_, higher) = after(0.02), after(-0.02)
     assert (lower < before).all() and (higher > before).all()
 
 
@@ -128,13 +129,13 @@ def test_each_loss_can_be_used_alone_and_without_both_nothing_moves(tiny):
     assert not any(e.error for e in ends)
     pixels = [e.value.pixels for e in ends]
     assert (pixels[0] == pixels[1]).all()
-    made = [patch(tiny, A.AStar, 50.0, segregate=s, retain=r) for s, r in ((True, False), (False, True), (True, True))]
+    made = [patch(tiny, A.AStar, 0.3, segregate=s, retain=r) for s, r in ((True, False), (False, True), (True, True))]
     assert all(len(m.curves["L_seg"]) == 4 and len(m.curves["L_ret"]) == 3 for m in made)
 
 
 def test_layout_puts_regions_in_the_place_of_the_last_map(tiny):
     assert A.region("left", 8).sum() == 32 and A.region("bottom right", 8).sum() == 16 and A.region("middle", 8).sum() == 16
-    made = patch(tiny, A.AStar, 1.0, layout={0: "left"})
+    made = patch(tiny, A.AStar, 0.1, layout={0: "left"})
     assert len(made.curves["L_ret"]) == 4  # from the first step on
     assert (made._places(torch.rand(1, 2, 8, 8))[:, 0, :, :4] == 1).all()
     for wrong in ("cat: up", "cat", "dog: left"):

@@ -120,7 +120,7 @@ class AStar(MapGuided):
 
 @method("astar", task=TEXT_TO_IMAGE, needs={"cfg", "unet", "cross_attention", "gradients"}, holds={"wrap"})
 def astar(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.0, concepts: Concepts = "", segregate: Segregate = True,
-          retain: Retain = True, alpha: Alpha = 0.1, threshold: Threshold = 0.5, layout: Layout = "") -> Events:  # fmt: skip
+          retain: Retain = True, alpha: Alpha = 0.05, threshold: Threshold = 0.5, layout: Layout = "") -> Events:  # fmt: skip
     """A-STAR: attention segregation and retention.
 
     Objects of a prompt get lost when their attention maps lie over each other, or when a map fades while the

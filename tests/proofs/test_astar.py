@@ -68,7 +68,7 @@ def test_more_prompts_show_both_objects(proof):
         "retention": (ALPHA, {"segregate": False}),
         "flipped": (-ALPHA, {"retain": False}),
     }
-    shown, weaker, seg, ret = ({name: [] for name in arms} for _ in range(4))
+    shown, weaker, seg, ret, spread = ({name: [] for name in arms} for _ in range(5))
     for row, text in enumerate(texts):
         noise = torch.cat([model.noise(emoji.HELD_OUT_SEED + proof.seed + row * SEEDS + i) for i in range(SEEDS)])
         for name, (alpha, losses) in arms.items():
@@ -77,6 +77,7 @@ def test_more_prompts_show_both_objects(proof):
             x, patch = draw(model, text, noise, alpha, **losses)
             pixels, asked = model.to_pixels(x), wanted(text)
             shown[name].append([present(f, asked) == 1 for f in detector.detect(pixels)])
+            spread[name].append(float(x.std()))
             weaker[name].append(detector.log_probs(pixels, list(asked)).amin(1).tolist())
             seg[name].append(torch.stack(patch.per_row)[STEPS // 2 :].mean(0).tolist())
             ret[name].append(float(np.mean(patch.curves["L_ret"][STEPS // 2 :])))
@@ -95,6 +96,10 @@ def test_more_prompts_show_both_objects(proof):
     closer = weaker["both"] - weaker["plain"]
     proof.state("rise in the log-probability of the object seen less, in nats", closer.mean(), ">", 0,
                 baseline=float(weaker["plain"].mean()), n=n, interval=interval(closer, proof.seed))  # fmt: skip
+    opposite = weaker["segregation"] - weaker["flipped"]
+    proof.state("the same, segregation against its opposite sign", opposite.mean(), ">", 0, n=opposite.size, interval=interval(opposite, proof.seed))
+    wider = np.mean(spread["both"]) / np.mean(spread["plain"]) - 1
+    proof.state("the latents' standard deviation grows by no more than", wider, "<=", 0.05, baseline=float(np.mean(spread["plain"])), n=n)
     for name in ("segregation", "retention"):
         alone = shown[name] - shown["plain"][:half]
         proof.state(
