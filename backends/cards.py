@@ -15,6 +15,13 @@ add(
         previews="backends.embedded:small_previewer",
         about="Latent diffusion at 128 px: UNet2DConditionModel, v-prediction with zero terminal SNR, MiniLM text states.",
     ),
+    Card(
+        name="emoji-ldm-weak", title="Emoji LDM, weak twin (embedded)", loader="backends.embedded:load_ldm", capabilities=UNET | {"emoji"},
+        licence="Apache-2.0 (weights); drawings: Fluent emoji, MIT", source="emoji-ldm-weak", parameters="3 M",
+        trained_on="the same scenes, a few minutes only: weak on purpose", command='make train MODEL=emoji_ldm MINUTES=5 ARGS="--size weak"',
+        previews="backends.embedded:small_previewer",
+        about="A third of the width and a fraction of the training, on the same latents: the weak side for methods that want one.",
+    ),
 )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------
