@@ -1,7 +1,7 @@
 """Steered Diffusion: what is given is kept, better than by a critic on the noisy state; a judge's pull brings the object.
 
 Its identities (replacing is exact, the gradient goes through the network, η = 0 uncorrected is DDIM) stand in
-tests/test_steered.py. Errors are mean squares for values in [0, 1] of the decoded result, nothing pasted over.
+tests/test_conditions.py. Errors are mean squares for values in [0, 1] of the decoded result, nothing pasted over.
 The bar is the card's 1e-3. The autoencoder at 27.5 dB has 1.8e-3 on these scenes by itself; that is told beside it and is
 no excuse: a better autoencoder or a longer descent must bring it below.
 """
