@@ -84,16 +84,17 @@ def words_of(cond: Cond) -> slice:
 
 
 def concept_maps(average: Tensor, cond: Cond, rows: list[list[int]], sharpen: float = 100.0) -> Tensor:
-    """(B, len(rows), side, side): each concept's share of the attention, mean of its tokens, smoothed.
+    """(B, len(rows), side, side): each concept's share of the attention, smoothed.
 
     As in Attend-and-Excite's official code: start, end and padding dropped, probabilities times 100 through a
     second softmax over the words, then a 3×3 filter with weights exp(−(x/2σ)²), σ = 0.5, reflected at the border.
-    `sharpen` 0 leaves out the second softmax and takes the probabilities as they are.
+    A concept of several tokens takes the sum of their shares, for in that softmax they compete with one another. `sharpen` 0
+    leaves out the second softmax and takes the probabilities as they are, the mean of a concept's tokens.
     """
     span = words_of(cond)
     if sharpen:
         average = F.pad((average[:, span] * sharpen).softmax(1), (0, 0, 0, 0, span.start, average.shape[1] - span.stop))
-    maps = torch.stack([average[:, r].mean(1) for r in rows], 1)
+    maps = torch.stack([average[:, r].sum(1) if sharpen else average[:, r].mean(1) for r in rows], 1)
     line = torch.exp(-(torch.arange(-1.0, 2.0, device=maps.device) ** 2))  # (x/2σ)² at σ = 0.5 is x²
     kernel = (line / line.sum()).outer(line / line.sum())
     flat = F.pad(maps.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="reflect")
