@@ -57,7 +57,11 @@ def load_ldm(card: Card) -> Denoiser:
     vae = PatchAutoencoderKL.from_pretrained(ASSETS / "emoji-ldm" / "vae", torch_dtype=torch.float32)
     for part in (net, vae):
         part.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
-    return Denoiser(card, net, vae, DDIMScheduler.from_pretrained(unet_folder), encode_text, where)
+    model = Denoiser(card, net, vae, DDIMScheduler.from_pretrained(unet_folder), encode_text, where)
+    # The first calls load the text encoder and choose kernels; that time is not the first arm's.
+    model.picture(model.x0s(model.noise(0), 500, *model.encode("", "a"))[0])
+    model.nfe = 0
+    return model
 
 
 def small_previewer(model: Denoiser):

@@ -48,8 +48,11 @@ def page(browser, address):
 def two_arms(page):
     """Back to the first tab with its first example."""
     page.get_by_role("tab", name="Text to image").click()
+    for box in page.locator(".arm").all():  # a value that the example does not have, so that its drawing can be waited for
+        box.locator("input[type=number]").first.fill("99")
     page.locator("button.chip:visible").first.click()
     page.wait_for_function("[...document.querySelectorAll('.arm .method input')].some(i => i.value == 'Adaptive Guidance')")
+    page.wait_for_function("[...document.querySelectorAll('.arm')].every(a => a.querySelector('input[type=number]')?.value == '25')")
     page.wait_for_function("document.querySelectorAll('.arm').length == 2 && !document.querySelector('table.metrics')")
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import json
 import time
 from pathlib import Path
 
@@ -91,3 +92,6 @@ def save_pretrained(net: torch.nn.Module, out: Path) -> None:
     """fp16 safetensors in shards under 9.5 MB, as a Space without LFS accepts."""
     half = copy.deepcopy(net).half()
     half.save_pretrained(out, max_shard_size="9MB", safe_serialization=True)
+    config = json.loads((out / "config.json").read_text())
+    config.pop("_name_or_path", None)  # a path of this machine
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
