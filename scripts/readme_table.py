@@ -16,7 +16,9 @@ def row(method, proof) -> str:
     if not proof or "statements" not in proof:
         return f"| {method.title} | {method.task.title} | not measured yet | |"
     effects = [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
-    said = "; ".join(f"{s['statement']}: **{s['value']:.3g}** ({s['op']} {s['threshold']:g} {'✓' if s['held'] else '✗ not reproduced'})" for s in effects)
+    lead, held = effects[0], sum(s["held"] for s in proof["statements"])
+    said = f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(proof['statements'])} statements hold. "
+    said += f"{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
     others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items())
     return f"| {method.title} | {method.task.title} | {said} | {proof['date']}{'; ' + others if others else ''} |"
 
