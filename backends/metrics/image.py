@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 
+from backends import inputs
 from backends.denoiser import from_uint8
 from backends.image.concept_words import emoji_concepts
 from backends.image.tasks import EditImage, FindFailures, TextToImage
@@ -101,12 +102,13 @@ def edit_image(job: EditImage, value: Media, reference: Media | None) -> list[Me
     if not rows:
         return []
     if job.image is not None:
+        seen = inputs.square(job.image, rows[0].shape[0])  # the part of the upload that the methods work on
         if job.fill and job.mask is not None:
-            made, given = (batch([p])[0] for p in (rows[0], job.image))
-            known = batch([_as_rgb(job.mask)])[0].mean(0) < 0
-            if known.any():
-                out.append(Metric("known-region MSE", float((made - given).square()[:, known].mean()), "lower"))
-        out.append(Metric("LPIPS-like to the input", float(perceptual.distance(batch(rows), batch([job.image]))), "lower"))
+            made, given = (batch([p])[0] for p in (rows[0], seen))
+            known = batch([inputs.square(_as_rgb(job.mask), rows[0].shape[0])])[0].mean(0) < 0
+            if known.any():  # for values in [0, 1], as the methods' own “condition error”
+                out.append(Metric("known-region MSE", float((made - given).square()[:, known].mean()) / 4, "lower"))
+        out.append(Metric("LPIPS-like to the input", float(perceptual.distance(batch(rows), batch([seen]))), "lower"))
     return out + agreement(rows, job.prompt) + objects_present(rows, job.prompt)
 
 
