@@ -22,7 +22,7 @@ import PIL.PngImagePlugin
 
 from backends import inputs
 from backends.registry import METHODS, TASKS
-from backends.spec import Arm, BadInput, Choice, Job, Knob, Method, Picture, Prompt, Slider, Stacked, Task, Toggle
+from backends.spec import Arm, BadInput, Job, Knob, Method, Picture, Prompt, Slider, Stacked, Task
 
 SCHEMA = 1
 MAX_ARMS = 6
@@ -256,6 +256,3 @@ def from_file(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 def with_outcome(recipe: dict, **outcome) -> dict:
     return recipe | {"outcome": outcome}
-
-
-__all__ = ["Choice", "Toggle", "build", "from_file", "parse", "png"]

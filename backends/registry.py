@@ -68,8 +68,6 @@ def discover() -> None:
     """Import every method file once. A method's file imports nothing heavy (see lazy.py)."""
     if METHODS:
         return
-    import backends
-
     for name in PACKAGES:
         try:
             package = importlib.import_module(f"backends.{name}")
@@ -79,4 +77,3 @@ def discover() -> None:
             continue
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             importlib.import_module(info.name)
-    assert backends

@@ -35,3 +35,14 @@ def tiny(monkeypatch):
     models._cache["emoji-ldm"] = model
     yield model
     models.clear()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks this small only wait for each other's threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

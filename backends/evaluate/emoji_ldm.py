@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from backends import models
-from backends.denoiser import Cond
-from backends.image.sampling import Guided, SchedulerWalk
+from backends.denoiser import together
+from backends.image.sampling import Guided, SchedulerWalk, denoise
 from backends.metrics import detector, frechet, scorer
 from backends.train.emoji_judges import pixels_of
 from backends.train.emoji_vae import psnr
@@ -51,17 +51,9 @@ def generate(model, prompts: list[str], seed: int, steps: int = STEPS, scale: fl
 
 
 def _generated(model, texts, seed, steps, scale):
-    cond = Cond("", torch.cat([model.encode(t)[0].embeds for t in texts]))
-    uncond = Cond("", model.encode("")[0].embeds.expand(len(texts), -1, -1))
-    walk, guide = SchedulerWalk(model, steps, "ddim"), Guided(scale)
-    i = 0
-
-    def predict(x, t):
-        return guide(lambda *conds: model.x0s(x, t, *conds), cond, uncond, i, steps)
-
-    x = walk.start(torch.cat([model.noise(seed + k) for k in range(len(texts))]))
-    for i in range(steps):
-        x, _ = walk.step(x, i, predict)
+    cond, uncond = together(model.encode(*texts)), together(model.encode(*[""] * len(texts)))
+    noise = torch.cat([model.noise(seed + k) for k in range(len(texts))])
+    *_, (x, _) = denoise(model, cond, uncond, noise, SchedulerWalk(model, steps, "ddim"), Guided(scale))
     return model.to_pixels(x).clamp(-1, 1)
 
 

@@ -50,10 +50,9 @@ def main() -> None:
     else:
         vae = PatchAutoencoderKL(**CONFIG)
     vae.to(args.device, memory_format=torch.channels_last).train()
-    trained = vae
     if args.decoder_only:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
-    parameters = [p for p in trained.parameters() if p.requires_grad]
+    parameters = [p for p in vae.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
     ema, step, path = Ema(vae, 0.998), 0, RUNS / "emoji-vae.pt"
     if not args.fresh and (state := load_state(path)) and state["decoder_only"] == args.decoder_only:
