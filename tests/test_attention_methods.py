@@ -138,7 +138,7 @@ def test_layout_puts_regions_in_the_place_of_the_last_map(tiny):
     made = patch(tiny, A.AStar, 0.1, layout={0: "left"})
     assert len(made.curves["L_ret"]) == 4  # from the first step on
     assert (made._places(torch.rand(1, 2, 8, 8))[:, 0, :, :4] == 1).all()
-    for wrong in ("cat: up", "cat", "dog: left"):
+    for wrong in ("cat: up", "cat", "dog: left", "cat: left right"):
         with pytest.raises(BadInput):
             A.parse_layout(wrong, ["cat", "cactus"])
 
@@ -159,6 +159,7 @@ def test_refinement_stops_at_its_bound(tiny):
 def test_concepts_are_found_in_captions():
     assert concept_words("an ant and a cup of coffee on an orange background") == ["ant", "cup of coffee"]
     assert concept_words("a zeppelin of brass") == ["zeppelin", "brass"]
+    assert concept_words("a cat beside a zeppelin") == ["cat", "zeppelin"]
     rng = np.random.default_rng(7)
     for scene in (emoji.sample(rng) for _ in range(60)):
         assert set(emoji_concepts(emoji.caption(scene)).values()) == {o.concept for o in scene.objects}

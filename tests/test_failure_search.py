@@ -21,6 +21,7 @@ def judged(tiny, monkeypatch):
         return torch.nn.functional.logsigmoid(40 * red + 2)
 
     monkeypatch.setattr(S, "log_probs", log_probs)
+    monkeypatch.setattr(S, "detect", lambda pixels, name: [[]] * len(pixels))
     monkeypatch.setattr(S, "judges_stand", lambda: True)
     monkeypatch.setattr("backends.metrics.scorer.available", lambda: False)
     return tiny
@@ -93,6 +94,42 @@ def test_the_descent_lowers_what_the_judges_see_and_stays_on_the_shell(judged):
     assert min(sure[-4:]) < sure[0]
     shell = last.aside[2].series
     assert np.allclose(shell["‖z‖ / √d"][1], 1, atol=1e-4) and len(shell["Kolmogorov–Smirnov p"][1]) == len(sure)
+
+
+def test_one_fooled_judge_is_not_a_failure(judged):
+    search = S.Search(_job(), judged, 8, 3, 5.0, low=0.1)
+    fooled, lowered = torch.tensor([[-30.0], [-0.1]]), torch.tensor([[-3.0], [-2.0]])
+    assert search.loss(fooled) > search.loss(lowered)
+    assert not search.reached(fooled.exp().mean(1)) and search.reached(torch.tensor([0.05, 0.02]))
+
+
+def _job():
+    from backends.image.tasks import FindFailures
+
+    return FindFailures(prompt="a cat")
+
+
+@pytest.mark.parametrize("mode, rows", [("noise", 1), ("noise for any prompt", 3), ("words", 2), ("token", 2)])
+def test_no_search_spends_more_than_its_budget(judged, mode, rows):
+    events, _ = outcome("sage", mode=mode, low=0.01, budget=5, target="")
+    drawn = next(e.value for e in events if isinstance(e, Metric) and e.name == "pictures drawn")
+    assert drawn <= 5 and drawn > 5 - rows
+
+
+def test_a_token_is_moved_towards_its_target_and_refused_when_unknown(judged):
+    events, closing = outcome("sage", mode="token", target="a rocket", budget=12)
+    curve = [e for e in events if isinstance(e, Step)][-1].aside[1]
+    assert not closing.error and curve.y == "probability of rocket" and curve.series["goal"][1] == [0.5, 0.5]
+    search = S.Search(_job(), judged, 8, 3, 5.0, low=0.1, target=3)
+    assert search.loss(torch.tensor([[-0.5]])) < search.loss(torch.tensor([[-3.0]])) and search.reached(torch.tensor([0.6, 0.9]))
+    assert "no object called" in outcome("sage", mode="token", target="melancholy")[1].error
+    assert not outcome("sage", mode="token", target="")[1].error
+
+
+def test_a_prompt_that_leaves_no_room_for_words_is_refused(judged):
+    full = "a cat and a dog and a bee and a rocket on the left on a red background"
+    for method in ("sage", "random_search"):
+        assert "shorten it" in outcome(method, full, mode="words")[1].error
 
 
 def test_both_searches_cost_the_same_and_stop_when_found(judged):

@@ -199,6 +199,18 @@ def test_guidance_that_stops_costs_one_evaluation_a_step(tiny):
     assert figures["guided steps"] == 3 and figures["nfe"] == 13
 
 
+def test_steps_without_guidance_cost_one_evaluation(tiny):
+    assert arm("adaptive_guidance", scale=1.0)[1]["nfe"] == 10
+    assert (arm("adaptive_guidance", scale=1.0)[0] == arm("ddim", scale=1.0)[0]).all()
+
+
+def test_a_stacked_guide_keeps_the_methods_interval_and_rescale(tiny):
+    piece = [{"method": "adaptive_guidance", "knobs": {"threshold": 1.0}}]
+    knobs = {"rescale": 0.7, "start": 0.2, "stop": 0.6}
+    own, with_piece = arm("ddim", **knobs), arm("ddim", piece, **knobs)
+    assert (own[0] == with_piece[0]).all() and own[1]["nfe"] == with_piece[1]["nfe"] == 14
+
+
 def test_linear_ag_fits_once_and_then_costs_less(tiny):
     linear_ag._fitted.clear()
     first, figures, _ = arm("adaptive_guidance", mode="LinearAG")

@@ -23,7 +23,7 @@ class AdaptiveGuide(Guided):
         self.cosines, self.stopped = {}, None  # step -> cosine; a walk may ask several times a step
 
     def __call__(self, evaluate, cond, uncond, i, n):
-        if self.stopped is not None:
+        if self.stopped is not None or self.idle(i, n):
             return evaluate(cond)[0]
         u, c = evaluate(uncond, cond)
         self.cosines[i] = float(F.cosine_similarity(u.flatten(1), c.flatten(1)).min())

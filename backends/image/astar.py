@@ -58,6 +58,8 @@ def region(words: str, side: int) -> Tensor:
         else:
             part[:, column * middle : side if column else middle] = 1
         mask = mask * part
+    if not mask.any():
+        raise BadInput(f"No place is “{words}”; give one side, or two that meet, such as “bottom right”.")
     return mask
 
 

@@ -46,10 +46,11 @@ def emoji_concepts(prompt: str) -> dict[str, int]:
 
 
 def concept_words(prompt: str) -> list[str]:
-    """The concepts a prompt names: the emoji world's where it names some, else its content words."""
+    """The concepts a prompt names: the emoji world's where it names two or more, else content words beside the one."""
     found = list(emoji_concepts(prompt))
-    if not found:
-        found = list(dict.fromkeys(w for w in re.findall(r"\w+", prompt.lower()) if w not in FUNCTION_WORDS))
+    if len(found) < 2:
+        inside = {w for name in found for w in name.split()}
+        found += [w for w in dict.fromkeys(re.findall(r"\w+", prompt.lower())) if w not in FUNCTION_WORDS and w not in inside]
     return found[:MOST]
 
 

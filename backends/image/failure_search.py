@@ -8,6 +8,7 @@ differentiated truly. (SAGE holds ε constant; with zero terminal SNR that path 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RIVALS = 63
+SURELY = 0.8  # a target that a judge gives this much is not pushed further
+SLACK = 1.0  # a judge this far below its goal (in log-probability) is not pushed further: fooling one alone is no gain
 SURE = "judges’ mean probability"
 HELD_OUT = "second"  # a judge that no search looks at; it shares no weights with the others
 
@@ -79,6 +82,12 @@ def _named(concept: int) -> str:
     return emoji.article(emoji.concepts()[concept].name)
 
 
+def detect(pixels: Tensor, name: str) -> list:
+    from backends.metrics import detector
+
+    return detector.detect(pixels, name)
+
+
 def judges_stand() -> bool:
     from backends.metrics import detector
 
@@ -120,11 +129,14 @@ class Search:
     steps: int
     scale: float
     low: float  # a judge that gives the object less than this does not see it
+    rows: int = 1  # pictures drawn at a time
+    target: int | None = None  # a concept that is to appear; without it the prompted one is to vanish
     spent: int = 0
     found: bool = False
     best: float = float("inf")
     start: Image | None = None
     worst: Image | None = None
+    sure: float = 1.0  # what the judges gave the worst, on average
     pixels: Tensor | None = None  # the worst, (B, 3, H, W)
     history: dict[str, list[float]] = field(default_factory=dict)
 
@@ -135,12 +147,24 @@ class Search:
         if not judges_stand():
             raise BadInput("The judges of the emoji world are missing; build them with `make train MODEL=emoji_judges`.")
         self.word, self.concept = next(iter(named.items()))
+        if self.target is not None:
+            self.word, self.concept = emoji.concepts()[self.target].name, self.target
         self.cond, self.uncond = self.model.encode(self.job.prompt, "")
         self.generator = torch.Generator().manual_seed(self.job.seed + 1)
 
     @property
     def open(self) -> bool:
-        return not self.found and self.spent < self.budget
+        return not self.found and (not self.spent or self.spent + self.rows <= self.budget)
+
+    def loss(self, judged: Tensor) -> Tensor:
+        """What the search lowers, from (judges, B) log-probabilities: their mean, each held at SLACK past its goal."""
+        if self.target is not None:
+            return -judged.clamp_max(math.log(SURELY)).mean()
+        return judged.clamp_min(math.log(self.low) - SLACK).mean()
+
+    def reached(self, sure: Tensor) -> bool:
+        """Whether every judge, giving the probabilities `sure`, agrees that the goal is reached."""
+        return bool((sure > 0.5).all() if self.target is not None else (sure < self.low).all())
 
     def draw(self, z: Tensor, cond: Cond | None = None, concepts: list[int] | None = None, deep: int = 0) -> tuple[Tensor, Tensor]:
         """(pixels (B, 3, H, W), (judges, B) log-probabilities) for latents z; spends B pictures."""
@@ -151,13 +175,13 @@ class Search:
 
     def keep(self, pixels: Tensor, judged: Tensor, caption: str) -> Image:
         """Note what the judges said of pictures drawn (their mean counts, the first is shown); keep them if the worst so far."""
-        sure, score = judged.detach().exp().mean(1), float(judged.detach().mean())
+        sure, score = judged.detach().exp().mean(1), float(self.loss(judged.detach()))
         self.log(SURE, float(sure.mean()))
         picture = Image(as_uint8(pixels), caption)
         self.start = self.start or picture
         if score < self.best:
-            self.best, self.worst, self.pixels = score, picture, pixels.detach()
-            self.found = bool((sure < self.low).all())
+            self.best, self.worst, self.pixels, self.sure = score, picture, pixels.detach(), float(sure.mean())
+            self.found = self.reached(sure)
         return picture
 
     def log(self, name: str, value: float) -> None:
@@ -169,7 +193,9 @@ class Search:
     def aside(self) -> tuple:
         lines = {k: ([i + 1.0 for i in range(len(v))], list(v)) for k, v in self.history.items()}
         sure = lines.pop(SURE)
-        score = Plot({SURE: sure, "goal": ([1.0, max(2.0, sure[0][-1])], [self.low] * 2)}, x="iteration", y=f"probability of {self.word}")
+        score = Plot(
+            {SURE: sure, "goal": ([1.0, max(2.0, sure[0][-1])], [self.low if self.target is None else 0.5] * 2)}, x="iteration", y=f"probability of {self.word}"
+        )
         pair = Images((dataclasses.replace(self.start, caption="start"), dataclasses.replace(self.worst, caption=f"worst: {self.worst.caption}")))
         return (pair, score, *((Plot(lines, x="iteration"),) if lines else ()))
 
@@ -177,15 +203,26 @@ class Search:
         """The closing events. `fresh`: pictures by independent seeds under the found words, judged in the worst's place."""
         seen = self.pixels[:1] if fresh is None else fresh
         held_out = log_probs(seen, [self.concept] * len(seen), HELD_OUT).exp()
+        failed = (held_out > 0.5) if self.target is not None else (held_out < 0.5)
+        better = "lower" if self.target is None else "higher"
         yield Metric("pictures drawn", self.spent, "lower")
-        yield Metric("search judges’ probability", float(torch.tensor(self.best).exp()), "lower")
-        yield Metric("held-out judge’s probability", float(held_out.mean()), "lower")
+        yield Metric("search judges’ probability", self.sure, better)
+        yield Metric("held-out judge’s probability", float(held_out.mean()), better)
         if fresh is not None:
-            yield Metric("failures of fresh seeds", float((held_out < 0.5).float().mean()), "higher")
+            yield Metric("failures of fresh seeds", float(failed.float().mean()), "higher")
         head = "Found" if self.found else "No failure was found; the worst is shown"
-        told = "agrees" if float(held_out.mean()) < 0.5 else f"still sees “{self.word}”"
         if self.found and len(self.history[SURE]) == 1:
-            yield Note("The start itself fails, so nothing was searched; another seed may start from a picture that shows the object.")
+            found = "fails" if self.target is None else "already shows the target"
+            yield Note(f"The start itself {found}, so nothing was searched; take another seed or another object.")
         else:
-            yield Note(f"{head} after {self.spent} pictures; the held-out judge {told}.")
+            yield Note(f"{head} after {self.spent} pictures; the held-out judge {self._told(seen, bool(failed.float().mean() > 0.5))}.")
         yield Result(self.worst, self.aside())
+
+    def _told(self, seen: Tensor, agrees: bool) -> str:
+        """What the held-out judge sees: the object after all, something else (a natural failure), or nothing (a distorted one)."""
+        if self.target is not None:
+            return f"{'sees' if agrees else 'sees no'} “{self.word}” in most fresh pictures"
+        if not agrees:
+            return f"still sees “{self.word}”"
+        others = [found.name for found in detect(seen, HELD_OUT)[0] if found.concept != self.concept]
+        return f"agrees and sees “{others[0]}” instead: a natural picture" if others else "agrees and recognises nothing: a distorted picture"

@@ -14,18 +14,20 @@ from backends.image.failure_search import Search, normality, onto_shell, short_c
 from backends.image.tasks import FIND_FAILURES, FindFailures
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Choice, Events, Guidance, Slider
+from backends.spec import BadInput, Choice, Events, Guidance, Slider, TextKnob
 from backends.worlds import emoji
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Mode = Annotated[str, Choice(("noise", "noise for any prompt", "words", "token"), help="what is searched: the start noise, the words that follow, or one learnt token")]  # fmt: skip
-Budget = Annotated[int, Slider(2, 300, 1, unit="pictures", help="pictures that may be drawn in the search")]
+Mode = Annotated[str, Choice(("noise", "noise for any prompt", "words", "token"), help="what is searched: the start noise, the words that follow, or one token learnt for any prompt")]  # fmt: skip
+Budget = Annotated[int, Slider(4, 300, 1, unit="pictures", help="pictures that may be drawn in the search")]
 Inner = Annotated[int, Slider(2, 25, 1, help="denoising steps of each picture in the search")]
 Rate = Annotated[float, Slider(0.01, 0.5, 0.01, help="length of a move as a share of the norm of what is moved")]
 Deep = Annotated[int, Slider(1, 25, 1, help="last steps that are differentiated truly; before them the residual path")]
 Low = Annotated[float, Slider(0.01, 0.5, 0.01, help="an object that every judge gives less than this is not seen")]
+
+Target = Annotated[str, TextKnob(60, help="for “token”: the object that the token shall bring into any prompt; empty makes the prompted one vanish")]
 
 OTHERS = ("a burger", "a rocket")  # “any prompt” is the job's and these two
 SEEDS = 2  # words and tokens must fail for several seeds
@@ -36,7 +38,7 @@ PLACE = re.compile(r" (?:on|in front of) (?:an? [\w ]*(?:background|gradient|wal
 
 @method("sage", task=FIND_FAILURES, needs={"cfg", "unet", "gradients", "emoji"})
 def sage(job: FindFailures, model, mode: Mode = "noise", budget: Budget = 40, inner_steps: Inner = 8, scale: Guidance = 5.0, rate: Rate = 0.1,
-         deep: Deep = 3, low: Low = 0.1) -> Events:  # fmt: skip
+         deep: Deep = 3, low: Low = 0.1, target: Target = "a burger") -> Events:  # fmt: skip
     """SAGE: adversarial search for failures.
 
     Judges that recognise the object lead a search by gradient through the sampler, over noise that stays Gaussian or over
@@ -46,9 +48,11 @@ def sage(job: FindFailures, model, mode: Mode = "noise", budget: Budget = 40, in
     norm √d, with ∇ by the residual path of failure_search.py. Words: each fluent continuation is ranked by its first-order
     change −⟨∇_E L, E_w − E⟩ of all token states (the text encoder is contextual), the best are drawn, a beam goes on; the
     world's caption grammar proposes where the paper has a language model. Token: one state behind the prompt is moved
-    for several seeds, its norm kept within those of the prompt's words.
+    until a target object appears in this prompt and in another, its norm kept within those of the prompt's words; fresh
+    seeds and a third prompt confirm it.
     """
-    search = Search(job, model, budget, inner_steps, scale, low)
+    rows = {"noise": 1, "noise for any prompt": 1 + len(OTHERS)}.get(mode, SEEDS)
+    search = Search(job, model, budget, inner_steps, scale, low, rows, _target(target) if mode == "token" else None)
     if mode == "words":
         yield from _words(search)
     elif mode == "token":
@@ -65,13 +69,15 @@ def random_search(job: FindFailures, model, mode: Annotated[str, Choice(("noise"
     Draws fresh noise, or fresh words, as often as the budget allows and keeps the picture in which the judges see least
     of the object. Its cost is the same as that of a guided search: pictures drawn.
     """
-    search = Search(job, model, budget, inner_steps, scale, low)
-    rng, prompt = np.random.default_rng(job.seed), job.prompt
     rows = SEEDS if mode == "words" else 1
-    while search.open or not search.spent:
+    search = Search(job, model, budget, inner_steps, scale, low, rows)
+    rng, prompt = np.random.default_rng(job.seed), job.prompt
+    longer = _longer(job.prompt, rng) if mode == "words" else []
+    while search.open:
         z = onto_shell(model.noise(job.seed if mode == "words" or not search.spent else job.seed + search.spent, rows))
         if mode == "words" and search.spent:
-            prompt = str(rng.choice(continuations(job.prompt, rng)))
+            prompt = str(rng.choice(longer))
+            longer = _longer(job.prompt, rng)
         pixels, judged = search.draw(z, model.encode(prompt)[0])
         yield search.step(search.keep(pixels, judged, prompt if mode == "words" else f"draw {search.spent}"))
     yield from search.close(_fresh(search, model.encode(search.worst.caption)[0]) if mode == "words" else None)
@@ -83,13 +89,13 @@ def _noise(search: Search, rate: float, deep: int, others: tuple[str, ...]) -> E
     prompts = [search.job.prompt, *others]
     cond = together(model.encode(*prompts))
     concepts = [search.concept, *(next(iter(emoji_concepts(p).values())) for p in others)]
-    while search.open or not search.spent:
+    while search.open:
         search.log("‖z‖ / √d", float(z.norm()) / z.numel() ** 0.5)
         search.log("Kolmogorov–Smirnov p", normality(z))
         with torch.enable_grad():
             leaf = z.clone().requires_grad_()
             pixels, judged = search.draw(leaf.expand(len(prompts), -1, -1, -1), cond, concepts, min(deep, search.steps))
-            gradient = torch.autograd.grad(judged.mean(), leaf)[0]
+            gradient = torch.autograd.grad(search.loss(judged), leaf)[0]
         yield search.step(search.keep(pixels, judged, f"iteration {len(search.history['‖z‖ / √d'])}"))
         z = onto_shell(z - rate * z.norm() * gradient / gradient.norm().clamp_min(1e-12))
     yield from search.close()
@@ -99,7 +105,8 @@ def _words(search: Search) -> Events:
     """Beam search over fluent continuations, proposed by the gradient of the judges' score in the token states."""
     model, rng = search.model, np.random.default_rng(search.job.seed)
     z = onto_shell(model.noise(search.job.seed, SEEDS))
-    beam, seen = [], {search.job.prompt}
+    seen = {search.job.prompt}
+    _longer(search.job.prompt, rng)
 
     def drawn(prompt):
         """(score, prompt, cond, gradient in its token states) of one prompt over the seeds."""
@@ -107,8 +114,8 @@ def _words(search: Search) -> Events:
         with torch.enable_grad():
             embeds = cond.embeds.clone().requires_grad_()
             pixels, judged = search.draw(z, Cond(prompt, embeds, cond.tokens, cond.extra))
-            gradient = torch.autograd.grad(judged.mean(), embeds)[0]
-        return search.keep(pixels, judged, prompt), (float(judged.detach().mean()), prompt, cond, gradient)
+            gradient = torch.autograd.grad(search.loss(judged), embeds)[0]
+        return search.keep(pixels, judged, prompt), (float(search.loss(judged.detach())), prompt, cond, gradient)
 
     picture, entry = drawn(search.job.prompt)
     beam = [entry]
@@ -130,37 +137,58 @@ def _words(search: Search) -> Events:
 
 
 def _token(search: Search, rate: float) -> Events:
-    """Move one state behind the prompt's end until the object is gone for all seeds."""
-    model, cond = search.model, search.cond
+    """Move one state behind the prompts' ends until the target appears, or the prompted object is gone, for all seeds."""
+    model = search.model
+    others = [p for p in OTHERS if search.concept not in emoji_concepts(p).values()] if search.target is not None else [search.job.prompt] * 2
+    conds, (last,) = model.encode(search.job.prompt, others[0]), model.encode(others[-1])
     z = onto_shell(model.noise(search.job.seed, SEEDS))
-    span = words_of(cond)
-    place = min(span.stop + 1, len(cond.tokens) - 1)
-    norms = cond.embeds[0, span].norm(dim=1)
-    state = cond.embeds[0, span].mean(0)
+    words = conds[0].embeds[0, words_of(conds[0])]
+    norms, state = words.norm(dim=1), words.mean(0)
     state = worst = state * (norms.median() / state.norm())
-    while search.open or not search.spent:
+    while search.open:
         search.log("token’s norm / words’ mean norm", float(state.norm() / norms.mean()))
         with torch.enable_grad():
             leaf = state.clone().requires_grad_()
-            pixels, judged = search.draw(z, _with_state(cond, place, leaf))
-            gradient = torch.autograd.grad(judged.mean(), leaf)[0]
+            pixels, judged = search.draw(z, together([_with_state(c, leaf) for c in conds]))
+            gradient = torch.autograd.grad(search.loss(judged), leaf)[0]
         before = search.best
         yield search.step(search.keep(pixels, judged, f"iteration {search.spent // SEEDS}"))
         worst = state if search.best < before else worst
         state = state - rate * state.norm() * gradient / gradient.norm().clamp_min(1e-12)
         state = state * (state.norm().clamp(norms.min(), norms.max()) / state.norm())
-    yield from search.close(_fresh(search, _with_state(cond, place, worst)))
+    confirmed = [_with_state(c, worst) for c in (conds[0], last)]
+    yield from search.close(torch.cat([_fresh(search, c, FRESH // 2, at * FRESH) for at, c in enumerate(confirmed)]))
 
 
-def _with_state(cond: Cond, place: int, state: Tensor) -> Cond:
+def _target(named: str) -> int | None:
+    """The concept's number; None for an empty text."""
+    if not named.strip():
+        return None
+    found = emoji_concepts(named)
+    if not found:
+        raise BadInput(f"The judges know no object called “{named.strip()}”; as the target name one of the emoji world, such as “a burger”.")
+    return next(iter(found.values()))
+
+
+def _with_state(cond: Cond, state: Tensor) -> Cond:
+    """`cond` with `state` (E,) as the token after its last."""
+    place = min(words_of(cond).stop + 1, len(cond.tokens) - 1)
     embeds = torch.cat([cond.embeds[:, :place], state[None, None], cond.embeds[:, place + 1 :]], 1)
     return Cond(cond.text, embeds, cond.tokens, cond.extra)
 
 
-def _fresh(search: Search, cond: Cond) -> Tensor:
-    """Pictures of independent seeds under `cond`."""
+def _fresh(search: Search, cond: Cond, n: int = FRESH, skip: int = 0) -> Tensor:
+    """Pictures of n independent seeds under `cond`."""
     model: Denoiser = search.model
-    return model.to_pixels(short_chain(model, model.noise(search.job.seed + 1000, FRESH), cond, search.uncond, search.steps, search.scale))
+    return model.to_pixels(short_chain(model, model.noise(search.job.seed + 1000 + skip, n), cond, search.uncond, search.steps, search.scale))
+
+
+def _longer(prompt: str, rng: np.random.Generator) -> list[str]:
+    """The prompt's continuations; raises BadInput when it leaves room for none."""
+    found = continuations(prompt, rng)
+    if not found:
+        raise BadInput("The prompt already names four objects, a side and a background; shorten it, so that words can follow.")
+    return found
 
 
 def continuations(prompt: str, rng: np.random.Generator, objects: int = 40) -> list[str]:

@@ -56,9 +56,13 @@ class Guided:
         self.scale, self.rescale, self.start, self.stop = scale, rescale, start, stop
 
     def __call__(self, evaluate, cond, uncond, i, n):
-        if self.scale == 1 or not self.start * n <= i < self.stop * n:
+        if self.idle(i, n):
             return evaluate(cond)[0]
         return self.mix(*evaluate(uncond, cond))
+
+    def idle(self, i: int, n: int) -> bool:
+        """Whether step i of n goes without guidance."""
+        return self.scale == 1 or not self.start * n <= i < self.stop * n
 
     def mix(self, u: Tensor, c: Tensor) -> Tensor:
         guided = u + self.scale * (c - u)
@@ -127,7 +131,8 @@ def sample(
     """
     stack = stack or {}
     if "wrap" in stack:
-        stack["wrap"].scale = guide.scale  # how strong is the method's own knob, how is the piece's
+        for name in ("scale", "rescale", "start", "stop"):  # how strong and when is the method's own knob, how is the piece's
+            setattr(stack["wrap"], name, getattr(guide, name))
         guide = stack["wrap"]
     if "walk" in stack:
         walk = stack["walk"]

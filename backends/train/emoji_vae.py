@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from backends.nets.patch_vae import PatchAutoencoderKL
-from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained, save_state
+from backends.train.common import RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state
 from backends.worlds import emoji
 
 CONFIG = dict(
@@ -44,7 +44,7 @@ def gradient_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
-    args = arguments("emoji-ldm/vae", batch=32, lr=1.5e-3, decoder_only=False, fresh=False)
+    args = arguments("emoji-ldm/vae", batch=32, lr=8e-4, decoder_only=False, fresh=False)
     if (args.out / "config.json").exists() and not args.fresh:
         vae = PatchAutoencoderKL.from_pretrained(args.out)
     else:
@@ -53,33 +53,39 @@ def main() -> None:
     if args.decoder_only:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
     parameters = [p for p in vae.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-    ema, step, path = Ema(vae, 0.998), 0, RUNS / "emoji-vae.pt"
+    optimiser = MuonAdamW(vae, args.lr)
+    ema, step, taken, path = Ema(vae, 0.998), 0, 0, RUNS / f"{args.out.parent.name}-vae.pt"
     if not args.fresh and (state := load_state(path)) and state["decoder_only"] == args.decoder_only:
         optimiser.load_state_dict(state["optimiser"]), ema.net.load_state_dict(state["ema"])
         vae.load_state_dict(state["net"])
         step = state["step"]
     rng = np.random.default_rng([args.seed, step])
     test = scenes(np.random.default_rng(emoji.HELD_OUT_SEED), 128, held_out=True)
+    print(f"held-out {psnr(ema.net.cpu(), test):.2f} dB to begin with", flush=True)
     clock = Clock(args.minutes)
     while not clock.over:
         # A warm-up, then down to nothing over this sitting's minutes.
         done = clock.seconds / clock.budget
-        for group in optimiser.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 100) * (1 - done) ** 0.7
+        optimiser.rate(args.lr * min(1, (taken + 1) / 100) * max(0.0, 1 - done) ** 0.7)
         x = scenes(rng, args.batch).to(args.device, memory_format=torch.channels_last)
         with autocast(args.device):
             posterior = vae.encode(x).latent_dist
-            recon = vae.decode(posterior.sample()).sample.float()
+            z = posterior.sample()
+            recon = vae.decode(z).sample.float()
         # The KL term only keeps the latents bounded and a little noisy, so that they can be diffused.
         loss = F.l1_loss(recon, x) + 2 * F.mse_loss(recon, x) + 0.5 * gradient_loss(recon, x)
         loss = loss + 2e-5 * posterior.kl().float().mean() / 256
+        if taken % 2 == 0:
+            # Halving the latents must halve the picture (EQ-VAE, arXiv 2502.09509): it keeps high frequencies
+            # out of the latents, which a small denoiser could not learn.
+            with autocast(args.device):
+                half = vae.decode(F.avg_pool2d(z, 2)).sample.float()
+            loss = loss + 0.25 * F.l1_loss(half, F.avg_pool2d(x, 2))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        optimiser.zero_grad()
         ema.update(vae)
-        step += 1
+        step, taken = step + 1, taken + 1
         if clock.every(120, "log"):
             print(f"{clock.seconds / 60:6.1f} min  step {step}  loss {loss.item():.4f}  held-out {psnr(ema.net.cpu(), test):.2f} dB", flush=True)
         if clock.every(300, "save"):

@@ -115,8 +115,9 @@ def held_out_pair(a: int, b: int) -> bool:
 # --- drawing a scene -------------------------------------------------------------------------------------
 
 
-def sample(rng: np.random.Generator, held_out: bool = False, counts=(0.58, 0.27, 0.1, 0.05), common_share=0.8) -> Scene:
-    """Draw a scene. `counts`: odds of one to four objects; `common_share`: odds that a concept is a common one.
+def sample(rng: np.random.Generator, held_out: bool = False, counts=(0.58, 0.27, 0.1, 0.05), common_share=0.8, spread=1.0) -> Scene:
+    """Draw a scene. `counts`: odds of one to four objects; `common_share`: odds that a concept is a common one;
+    `spread`: 1 for every size and place, towards 0 for upright objects of one size, in the middle when alone.
 
     With `held_out`, scenes of several objects show held-out pairs only; without it, never.
     """
@@ -127,28 +128,30 @@ def sample(rng: np.random.Generator, held_out: bool = False, counts=(0.58, 0.27,
             chosen = [chosen[0]] * n
         pairs = {held_out_pair(a, b) for a in chosen for b in chosen if a != b}
         if not pairs or pairs == {held_out}:
-            return Scene(tuple(_place(rng, chosen)), _background(rng))
+            return Scene(tuple(_place(rng, chosen, spread)), _background(rng))
 
 
 def _draw_concept(rng, common_share):
     return int(rng.choice(common())) if rng.random() < common_share else int(rng.integers(len(concepts())))
 
 
-def _place(rng, chosen):
+def _place(rng, chosen, spread):
     n = len(chosen)
     low, high = {1: (0.42, 0.94), 2: (0.32, 0.56), 3: (0.26, 0.44), 4: (0.24, 0.4)}[n]
+    # A narrow spread keeps the larger sizes, which show the most of an object.
+    low, high = low + 0.55 * (1 - spread) * (high - low), high - 0.2 * (1 - spread) * (high - low)
     overlap = rng.random() < 0.2  # some objects stand behind others
     for _ in range(50):
         placed = []
         for concept in chosen:
             size = float(rng.uniform(low, high))
             half = size / 2
-            if n == 1 and rng.random() < 0.6:
+            if n == 1 and rng.random() < 1 - 0.4 * spread:
                 x, y = rng.normal(0.5, 0.03, 2)
             else:
                 x, y = rng.uniform(half + 0.01, 0.99 - half, 2)
             x, y = (float(np.clip(v, half, 1 - half)) for v in (x, y))
-            placed.append(Placed(concept, x, y, size, bool(rng.random() < 0.5)))
+            placed.append(Placed(concept, x, y, size, bool(rng.random() < 0.5 * spread)))
         near = 0.55 if overlap else 0.92
         if all(max(abs(a.x - b.x), abs(a.y - b.y)) > near * (a.size + b.size) / 2
                for i, a in enumerate(placed) for b in placed[:i]):  # fmt: skip
