@@ -3,6 +3,8 @@
 Every event becomes one JSON object; pictures become PNG files that carry their recipe.
 """
 
+import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +18,24 @@ from backends.spec import ArmEvent, Image, Images, Knob, Metric, Note, Outcome, 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
+@functools.cache
+def weights(folder: str) -> str:
+    """A short digest of a model's committed weights, previews aside; it changes when the model is trained on."""
+    digest = hashlib.sha256()
+    for path in sorted((ASSETS / "models" / folder).rglob("*.safetensors")):
+        if "preview" not in path.parts:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def proofs() -> dict:
-    """slug -> what the method's proof measured (see tests/proofs)."""
+    """slug -> what the method's proof measured (see tests/proofs); `stale` when the weights are others now."""
     path = ASSETS / "proofs.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    book = json.loads(path.read_text()) if path.exists() else {}
+    for proof in book.values():
+        measured = proof.get("weights", {})
+        proof["stale"] = not measured or any(weights(folder) != digest for folder, digest in measured.items())
+    return book
 
 
 def papers() -> list[dict]:

@@ -1,13 +1,12 @@
 """Rewrite the README's table of methods from the registry and assets/proofs.json: python scripts/readme_table.py"""
 
-import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from backends import METHODS  # noqa: E402
+from backends import METHODS, headless  # noqa: E402
 
 
 def row(method, proof) -> str:
@@ -19,12 +18,13 @@ def row(method, proof) -> str:
     lead, held = effects[0], sum(s["held"] for s in proof["statements"])
     said = f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(proof['statements'])} statements hold. "
     said += f"{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
-    others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items())
-    return f"| {method.title} | {method.task.title} | {said} | {proof['date']}{'; ' + others if others else ''} |"
+    others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))
+    when = proof["date"] + (", on earlier weights" if proof["stale"] else "")
+    return f"| {method.title} | {method.task.title} | {said} | {when}{'; ' + others if others else ''} |"
 
 
 def main() -> None:
-    proofs = json.loads((ROOT / "assets/proofs.json").read_text()) if (ROOT / "assets/proofs.json").exists() else {}
+    proofs = headless.proofs()
     methods = sorted(METHODS.values(), key=lambda m: (not m.paper, m.task.slug, m.title))
     table = "\n".join(["| method | tab | measured | date, other seeds |", "|---|---|---|---|", *(row(m, proofs.get(m.slug)) for m in methods)])
     path = ROOT / "README.md"

@@ -9,6 +9,7 @@ import torch
 
 import backends
 from backends import recipe as recipes
+from backends.denoiser import from_uint8
 from backends.image.conditions import Given
 from backends.image.tasks import EDIT_IMAGE, EditImage
 from backends.spec import BadInput, Image, Images, Metric, Outcome, Plot, Result, Step
@@ -105,13 +106,17 @@ def test_gradient_goes_through_the_network(tiny):
     def loss(x0):
         return (x0 * weights).sum((1, 2, 3))
 
-    _, gradient, _ = through(lambda x, t: tiny.x0s(x, t, cond)[0], x, 500, loss)
+    def pull(**towards):
+        return through(lambda x, t: tiny.x0s(x, t, cond)[0], x, 500, towards, lambda x0: x0)[1]
+
+    gradient = pull(one=(1.0, loss))
     ahead, behind = (loss(tiny.x0s(x + s * 1e-2 * direction, 500, cond)[0]) for s in (1, -1))
     with torch.enable_grad():
         y = x.clone().requires_grad_()
         (raw,) = torch.autograd.grad(loss(tiny.x0s(y, 500, cond)[0]).sum(), y)
     assert float((ahead - behind) / 2e-2) == pytest.approx(float((raw * direction).sum()), rel=0.02)
     assert torch.allclose(gradient, raw / raw.square().mean().sqrt(), rtol=1e-4)
+    assert torch.allclose(pull(one=(1.0, loss), other=(0.5, lambda x0: -loss(x0))), gradient / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,28 @@ def test_mistakes_are_sentences(tiny, fields, sentence):
 def test_judge_needs_words_it_knows_and_its_own_world(tiny):
     assert "name one" in run("steered", {"agree": 0.2}, mask=MASK, prompt="xyzzy")[-1].error
     tiny.card = dataclasses.replace(tiny.card, capabilities=tiny.card.capabilities - {"emoji"})
-    assert "emoji world only" in run("steered", {"agree": 0.2}, mask=MASK, prompt="a cat")[-1].error
+    for pull in ("agree", "words"):
+        assert "emoji world only" in run("steered", {pull: 0.2}, mask=MASK, prompt="a cat")[-1].error
+
+
+def test_towers_pull_towards_any_prompt_and_features_towards_the_look(tiny):
+    plain = run("steered", {"eta": 0.0, "scale": 1.0}, prompt="a cat", fill=False)[-1].value.pixels
+    for pull, curve in (("words", "words"), ("look", "look")):
+        events = run("steered", {pull: 1.0, "eta": 0.0, "scale": 1.0, "steps": 4}, prompt="a cat", fill=False)
+        curves = [e for e in events if isinstance(e, Step)][-1].aside[1].series
+        assert curve in curves and not events[-1].error and (events[-1].value.pixels != plain).any()
+    assert "Write a prompt" in run("steered", {"words": 0.5}, mask=MASK)[-1].error
+
+
+def test_the_look_is_of_what_is_given_alone(tiny):
+    """What is painted over must not leak into the loss."""
+    from backends.image.steering import appearance
+
+    hidden = PICTURE.copy()
+    hidden[MASK.max(-1) > 0] = 255 - hidden[MASK.max(-1) > 0]
+    one, two = (appearance(Given(EditImage(image=p, mask=MASK), tiny)) for p in (PICTURE, hidden))
+    pixels = from_uint8(PICTURE)
+    assert float(one(pixels)) == pytest.approx(float(two(pixels)), abs=1e-6) and float(one(-pixels)) > float(one(pixels)) + 1e-3
 
 
 def test_unsteered_needs_a_picture():

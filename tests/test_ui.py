@@ -153,10 +153,21 @@ def test_the_catalogue_reads_status_and_searches():
     proof = {
         "passed": True,
         "date": "2026-01-02",
+        "stale": False,
         "statements": [{"kind": "effect", "statement": "a <b>", "value": 0.5, "op": ">=", "threshold": 0.4, "n": 9, "held": True}],
     }
     assert "measured: 0.5" in catalogue._proof(proof) and "2026-01-02" in catalogue._proof(proof) and "<b> " not in catalogue._proof(proof)
     assert "not reproduced" in catalogue._proof(proof | {"passed": False})
+    assert "on earlier weights" in catalogue._proof(proof | {"stale": True})
+
+
+def test_a_proof_on_other_weights_is_no_proof_of_these(tmp_path, monkeypatch):
+    held = {"passed": True, "statements": [], "weights": {"emoji-ldm": headless.weights("emoji-ldm")}}
+    (tmp_path / "proofs.json").write_text(json.dumps({"astar": held, "sage": held | {"weights": {"emoji-ldm": "0" * 12}}, "w2sd": {"passed": True}}))
+    (tmp_path / "models").symlink_to(headless.ASSETS / "models")
+    monkeypatch.setattr(headless, "ASSETS", tmp_path)
+    proofs = headless.proofs()
+    assert [catalogue.status({"slug": s}, proofs) for s in ("astar", "sage", "w2sd")] == ["proved here", "runs here", "runs here"]
 
 
 @pytest.mark.parametrize("slug", sorted({p["slug"] for p in headless.papers()} & set(METHODS)))

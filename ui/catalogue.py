@@ -12,7 +12,8 @@ STATUSES = ("all", "runs here", "proved here", "not here yet")
 def status(paper: dict, proofs: dict) -> str:
     if paper["slug"] not in METHODS:
         return "not here yet"
-    return "proved here" if proofs.get(paper["slug"], {}).get("passed") else "runs here"
+    proof = proofs.get(paper["slug"], {})
+    return "proved here" if proof.get("passed") and not proof["stale"] else "runs here"
 
 
 def families() -> list[str]:
@@ -67,8 +68,9 @@ def _proof(proof: dict | None) -> str:
     effects = [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
     main = next((s for s in effects if not s["held"]), effects[0])
     mark = "measured" if proof["passed"] else "not reproduced"
+    when = f"{proof['date']}, on earlier weights" if proof["stale"] else proof["date"]
     return (f'<p class="proof {"held" if proof["passed"] else "failed"}"><b>{mark}: {main["value"]:.4g}</b> ({escape(main["op"])} {main["threshold"]:.4g}, n = {main["n"]}) '
-            f'{escape(main["statement"])} <time>{escape(proof["date"])}</time></p>')  # fmt: skip
+            f'{escape(main["statement"])} <time>{escape(when)}</time></p>')  # fmt: skip
 
 
 def opened(slug: str) -> tuple[str, dict] | None:

@@ -27,7 +27,7 @@ RIVALS = 63
 SURELY = 0.8  # a target that a judge gives this much is not pushed further
 SLACK = 1.0  # a judge this far below its goal (in log-probability) is not pushed further: fooling one alone is no gain
 SURE = "judges’ mean probability"
-HELD_OUT = "second"  # a judge that no search looks at; it shares no weights with the others
+HELD_OUT = "second"  # a judge that no search looks at: another head, at other depths and another resolution of the same frozen features
 
 
 def short_chain(model: Denoiser, z: Tensor, cond: Cond, uncond: Cond, steps: int, scale: float, deep: int = 0) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from backends.image.conditions import Given
 from backends.image.steered import descend, through
-from backends.image.steering import Agree, AgreeStart, AgreeStop, Corrected, Eta, WalkSteps, judge, log, walk
+from backends.image.steering import Agree, AgreeStart, AgreeStop, Corrected, Eta, Look, WalkSteps, Words, log, pulls, walk
 from backends.image.tasks import EDIT_IMAGE, EditImage
 from backends.registry import method
 from backends.spec import Events, Guidance, Slider
@@ -31,8 +31,8 @@ def unsteered(job: EditImage, model, steps: WalkSteps = 40, scale: Guidance = 3.
 
 @method("noisy_critic", task=EDIT_IMAGE, needs={"image", "vae", "gradients"}, paper=False)
 def noisy_critic(
-    job: EditImage, model, steps: WalkSteps = 40, scale: Guidance = 3.0, strength: Strength = 1.0, agree: Agree = 0.0,
-    agree_start: AgreeStart = 0.15, agree_stop: AgreeStop = 0.85, eta: Eta = 1.0,
+    job: EditImage, model, steps: WalkSteps = 40, scale: Guidance = 3.0, strength: Strength = 1.0, agree: Agree = 0.0, words: Words = 0.0,
+    look: Look = 0.0, agree_start: AgreeStart = 0.15, agree_stop: AgreeStop = 0.85, eta: Eta = 1.0,
 ) -> Events:  # fmt: skip
     """Critic on the noisy state.
 
@@ -43,14 +43,14 @@ def noisy_critic(
     steered's.
     """
     given = Given(job, model)
-    loss = judge(model, job.prompt) if agree else None
+    towards = pulls(model, given, agree, words, look)
 
     def correct(predict, x, t, share):
         before, sigma, losses = predict(x, t), model.alpha_sigma(t)[1], {}
         after = before
-        if loss is not None and agree_start <= share < agree_stop:
-            _, pull, value = through(lambda x, t: x, x, t, lambda x: loss(model.to_pixels(x)))
-            after, losses["judge"] = after - agree * sigma * pull, log(value)
+        if towards and agree_start <= share < agree_stop:
+            _, pull, values = through(lambda x, t: x, x, t, towards, model.to_pixels)
+            after, losses = after - sigma * pull, losses | values
         if given.linear:
             after = after + strength * sigma * (descend(model, given, x, 1.0) - x)
             losses["condition"] = log(given.loss(model.to_pixels(after)))

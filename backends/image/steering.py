@@ -26,8 +26,10 @@ WalkSteps = Annotated[int, Slider(2, 100, 1, help="denoising steps")]
 Eta = Annotated[float, Slider(0, 1, 0.05, help="noise put back at each step: 1 as DDPM, 0 none")]
 Loops = Annotated[int, Slider(1, 5, 1, help="times each step is done, with noise put back between")]
 Agree = Annotated[float, Slider(0, 2, 0.05, help="pull of a judge of the emoji world towards the prompt; 0 is off")]
-AgreeStart = Annotated[float, Slider(0, 1, 0.05, help="the judge pulls from this fraction of the steps on")]
-AgreeStop = Annotated[float, Slider(0, 1, 0.05, help="the judge pulls up to this fraction of the steps")]
+Words = Annotated[float, Slider(0, 2, 0.05, help="pull of the text and image towers towards the whole prompt; 0 is off")]
+Look = Annotated[float, Slider(0, 2, 0.05, help="pull towards the look of what is given, by an image network's features at several depths; 0 is off")]
+AgreeStart = Annotated[float, Slider(0, 1, 0.05, help="the networks pull from this fraction of the steps on")]
+AgreeStop = Annotated[float, Slider(0, 1, 0.05, help="the networks pull up to this fraction of the steps")]
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,20 @@ def log(value) -> float:
     return log10(max(float(value), 1e-8))
 
 
+def pulls(model: Denoiser, given: Given, agree: float, words: float, look: float) -> dict[str, tuple[float, Callable[[Tensor], Tensor]]]:
+    """name -> (λ, loss) of the networks that pull, the strong ones first; a loss maps pixels (B, 3, H, W) to (B,)."""
+    found = {}
+    if agree:
+        found["judge"] = agree, judge(model, given.prompt)
+    if words:
+        found["words"] = words, likeness(model, given.prompt)
+    if look:
+        found["look"] = look, appearance(given)
+    return found
+
+
 def judge(model: Denoiser, prompt: str) -> Callable[[Tensor], Tensor]:
-    """pixels (B, 3, H, W) -> (B,) −log probability that the prompt's objects are seen; differentiable.
+    """−log probability that the prompt's objects are seen.
 
     By the emoji world's first detector; its second one, which never steers, is there to confirm.
     """
@@ -112,3 +126,24 @@ def judge(model: Denoiser, prompt: str) -> Callable[[Tensor], Tensor]:
     if not detector.available():
         raise BadInput("The judge is not among this copy's models; set agree to 0.")
     return lambda pixels: -detector.log_probs(pixels, concepts).mean(1)
+
+
+def likeness(model: Denoiser, prompt: str) -> Callable[[Tensor], Tensor]:
+    """1 − cosine of the picture's and the prompt's embeddings, by the scorer's towers."""
+    from backends.metrics import scorer
+
+    if "emoji" not in model.card.capabilities:
+        raise BadInput(f"The text and image towers know the emoji world only; set words to 0 for {model.card.title}.")
+    if not prompt.strip():
+        raise BadInput("Write a prompt for the words to pull towards, or set words to 0.")
+    if not scorer.available():
+        raise BadInput("The text and image towers are not among this copy's models; set words to 0.")
+    return lambda pixels: 1 - scorer.cosines(pixels, [prompt] * len(pixels))
+
+
+def appearance(given: Given) -> Callable[[Tensor], Tensor]:
+    """Distance in ImageNet features at several depths to what is given; what is hidden is blank on both sides."""
+    from backends.metrics import perceptual
+
+    wanted = given.back(given.target)
+    return lambda pixels: perceptual.distance(given.back(given.observe(pixels)), wanted.expand(len(pixels), -1, -1, -1))

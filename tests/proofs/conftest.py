@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from backends import headless
+
 FILE = Path(__file__).resolve().parents[2] / "assets" / "proofs.json"
 SEED = int(os.environ.get("PROOF_SEED", "0"))
 OPS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq}
@@ -24,6 +26,7 @@ class Proof:
 
     def __init__(self, slug: str):
         self.slug, self.seed, self.start, self.statements = slug, SEED, time.monotonic(), []
+        self.models = ["emoji-ldm", "emoji-judges"]  # folders of the weights that the proof stands on; a proof adds its own
 
     def state(self, what: str, value: float, op: str, threshold: float, *, baseline=None, n: int = 1, interval=None, kind="effect"):
         """`kind`: identity (exact, quick) or effect (the paper's claim on our model). Returns whether it holds."""
@@ -33,16 +36,25 @@ class Proof:
         )
         return held
 
+    @staticmethod
+    def commit() -> str:
+        """The commit measured, with a + where the code differs from it."""
+
+        def git(*words):
+            return subprocess.run(["git", *words], capture_output=True, text=True, cwd=FILE.parents[1]).stdout.strip()
+
+        changed = git("status", "--porcelain", "--", "backends", "tests/proofs", "assets/models", "assets/worlds")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+
     def close(self):
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=FILE.parent).stdout.strip()
-        entry = dict(passed=all(s["held"] for s in self.statements), date=datetime.date.today().isoformat(), commit=commit,
-                     seed=self.seed, seconds=round(time.monotonic() - self.start, 1), statements=self.statements)  # fmt: skip
+        entry = dict(passed=all(s["held"] for s in self.statements), date=datetime.date.today().isoformat(), commit=self.commit(),
+                     weights={name: headless.weights(name) for name in self.models}, seed=self.seed, seconds=round(time.monotonic() - self.start, 1), statements=self.statements)  # fmt: skip
         book = json.loads(FILE.read_text()) if FILE.exists() else {}
         others = book.get(self.slug, {}).get("other_seeds", {})
         if self.seed == 0:
             book[self.slug] = entry | {"other_seeds": others}
         else:
-            brief = {"passed": entry["passed"], "date": entry["date"], "values": [s["value"] for s in self.statements]}
+            brief = {"passed": entry["passed"], "date": entry["date"], "weights": entry["weights"], "values": [s["value"] for s in self.statements]}
             book.setdefault(self.slug, {})["other_seeds"] = others | {str(self.seed): brief}
         FILE.write_text(json.dumps(dict(sorted(book.items())), indent=1) + "\n")
         failed = [f"{s['statement']}: {s['value']} is not {s['op']} {s['threshold']}" for s in self.statements if not s["held"]]

@@ -46,7 +46,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
 
 
 def interval(values, seed: int = 0) -> list[float]:
-    """95 % bootstrap interval of the mean."""
-    values, rng = np.asarray(values, float), np.random.default_rng(seed)
+    """95 % bootstrap interval of the mean, drawn by row where a row holds the seeds of one prompt."""
+    values, rng = np.asarray(values, float).reshape(len(values), -1).mean(1), np.random.default_rng(seed)
     means = values[rng.integers(len(values), size=(4000, len(values)))].mean(1)
     return [round(float(v), 4) for v in np.percentile(means, [2.5, 97.5])]

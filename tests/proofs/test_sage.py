@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from measure import interval
 
 from backends import models, run
 from backends.denoiser import from_uint8, together
@@ -59,9 +60,8 @@ def test_it_finds_failures_that_random_search_does_not(proof):
                 norms.append(abs(shell["‖z‖ / √d"][1][-1] ** 2 - 1))
                 ps.append(shell["Kolmogorov–Smirnov p"][1][-1])
     rates = {name: float(np.mean(f)) if f else 0.0 for name, f in failed.items()}
-    rng = np.random.default_rng(proof.seed)
     gain = np.array(failed["sage"], float) - np.array(failed["random_search"], float)
-    spread = np.percentile([gain[rng.integers(len(gain), size=len(gain))].mean() for _ in range(2000)], [2.5, 97.5]).tolist() if len(gain) else [0.0, 0.0]
+    spread = interval(gain) if len(gain) else [0.0, 0.0]
     n = len(found)
     proof.state("failures found and confirmed by the held-out judge", rates["sage"], ">=", 0.6, baseline=rates["random_search"], n=n)
     proof.state("the same by random search with the same budget", rates["random_search"], "<=", 0.1, n=n)

@@ -1,4 +1,4 @@
-"""W2SD: pictures of two objects agree better with their prompt; reversed, worse.
+"""W2SD: pictures of two objects agree better with their prompt; reversed, worse; by a weaker model as by less guidance.
 
 Its identities (no strength is DDIM, the inverse undoes a step, a mixture moves towards the ideal one) stand in
 tests/test_image_methods.py.
@@ -14,11 +14,13 @@ from backends.image.sampling import Guided
 from backends.image.w2sd import Reflection
 
 STEPS, SCALE, PROMPTS, BATCH = 15, 5.5, 32, 8
-ARMS = {
-    "strong": (STEPS, None),
-    "W2SD": (STEPS, Reflection()),
-    "S2WD": (STEPS, Reflection(reverse=True)),
-    "strong, as many evaluations": (36, None),  # (14·5 + 2) / 2
+ARMS = {  # name -> (steps, guidance, walk)
+    "strong": (STEPS, SCALE, None),
+    "W2SD": (STEPS, SCALE, Reflection()),
+    "S2WD": (STEPS, SCALE, Reflection(reverse=True)),
+    "strong, as many evaluations": (36, SCALE, None),  # (14·5 + 2) / 2
+    "more guidance": (STEPS, 9.0, None),  # a reflection by less guidance must be more than more guidance
+    "W2SD by a weaker model": (STEPS, SCALE, Reflection(pair="model")),
 }
 
 
@@ -27,24 +29,26 @@ def test_reflection_helps_and_its_reverse_hurts(proof):
     from backends.metrics import detector, scorer
     from backends.metrics.image import present, wanted
 
+    proof.models.append("emoji-ldm-weak")
     model, texts = models.load("emoji-ldm"), two_objects(proof.seed, PROMPTS)
     agree, shown = ({name: [] for name in ARMS} for _ in range(2))
     for start in range(0, PROMPTS, BATCH):
         part = texts[start : start + BATCH]
         seeds = [proof.seed + start + i for i in range(len(part))]
-        for name, (steps, walk) in ARMS.items():
-            pixels = draw(model, part, seeds, Guided(SCALE), steps, walk)
+        for name, (steps, scale, walk) in ARMS.items():
+            pixels = draw(model, part, seeds, Guided(scale), steps, walk)
             with torch.no_grad():
                 agree[name] += (100 * scorer.cosines(pixels, part)).tolist()
                 shown[name] += [present(found, wanted(text)) for found, text in zip(detector.detect(pixels), part, strict=True)]
     agree, shown = ({k: np.array(v, float) for k, v in d.items()} for d in (agree, shown))
-    for other in ("strong", "S2WD", "strong, as many evaluations"):
-        gain = agree["W2SD"] - agree[other]
-        band = interval(gain)
-        proof.state(f"agreement gained over {other}, 100 × cosine (low end of the 95 % interval; mean {gain.mean():.2f})", band[0], ">", 0,
-                    baseline=float(agree[other].mean()), n=PROMPTS, interval=band)  # fmt: skip
+    for one, other in (
+        ("W2SD", "strong"), ("W2SD", "S2WD"), ("strong", "S2WD"), ("W2SD", "strong, as many evaluations"), ("W2SD", "more guidance"),
+        ("W2SD by a weaker model", "strong"),
+    ):  # fmt: skip
+        band = interval(agree[one] - agree[other])
+        proof.state(f"agreement of {one} over {other}, 100 × cosine (low end of the 95 % interval; mean {(agree[one] - agree[other]).mean():.2f})",
+                    band[0], ">", 0, baseline=float(agree[other].mean()), n=PROMPTS, interval=band)  # fmt: skip
     gain = shown["W2SD"] - shown["strong"]
-    proof.state(
-        "share of the two objects present, gained over strong", gain.mean(), ">", 0, baseline=float(shown["strong"].mean()), n=PROMPTS, interval=interval(gain)
-    )
+    proof.state("share of the two objects present, gained over strong", gain.mean(), ">", 0, baseline=float(shown["strong"].mean()), n=PROMPTS,
+                interval=interval(gain))  # fmt: skip
     proof.close()
