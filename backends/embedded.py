@@ -5,6 +5,7 @@ import importlib.resources
 from dataclasses import replace
 
 from backends.denoiser import Cond, Denoiser, linear_previewer
+from backends.hub import PixArt
 from backends.lazy import torch
 from backends.models import ASSETS, Card, device
 
@@ -46,18 +47,25 @@ def encode_text(text: str) -> Cond:
     return replace(cond, embeds=cond.embeds.clone().to(device()))
 
 
+class EmojiTransformer(Denoiser):
+    """The sister on PixArt's transformer; called as PixArt-Σ is, without a mask, since states beyond the text are zero."""
+
+    evaluate = PixArt.evaluate
+
+
 def load_ldm(card: Card) -> Denoiser:
-    from diffusers import DDIMScheduler, UNet2DConditionModel
+    import diffusers
 
     from backends.nets.patch_vae import PatchAutoencoderKL
 
-    folder, where = ASSETS / card.source, device()
-    unet_folder = folder / card.options.get("unet", "unet")
-    net = UNet2DConditionModel.from_pretrained(unet_folder, torch_dtype=torch.float32)
+    transformer, where = "dit" in card.capabilities, device()
+    folder = ASSETS / card.source / ("transformer" if transformer else "unet")
+    kind = diffusers.PixArtTransformer2DModel if transformer else diffusers.UNet2DConditionModel
+    net = kind.from_pretrained(folder, torch_dtype=torch.float32)
     vae = PatchAutoencoderKL.from_pretrained(ASSETS / "emoji-ldm" / "vae", torch_dtype=torch.float32)
     for part in (net, vae):
         part.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
-    model = Denoiser(card, net, vae, DDIMScheduler.from_pretrained(unet_folder), encode_text, where)
+    model = (EmojiTransformer if transformer else Denoiser)(card, net, vae, diffusers.DDIMScheduler.from_pretrained(folder), encode_text, where)
     # The first calls load the text encoder and choose kernels; that time is not the first arm's.
     model.picture(model.x0s(model.noise(0), 500, *model.encode("", "a"))[0])
     model.nfe = 0

@@ -50,7 +50,10 @@ def data_uri(pixels: np.ndarray, side: int = 192, kind: str = "PNG") -> str:
 
 def _figure(image: Image) -> str:
     caption = f"<figcaption>{escape(image.caption)}</figcaption>" if image.caption else ""
-    return f'<figure><img alt="{escape(image.caption)}" src="{data_uri(image.pixels)}">{caption}</figure>'
+    height, width = image.pixels.shape[:2]
+    strip = width > 4 * height  # a row of cells takes the whole line
+    kind, side = (' class="strip"', 640) if strip else ("", 192)
+    return f'<figure{kind}><img alt="{escape(image.caption)}" src="{data_uri(image.pixels, side)}">{caption}</figure>'
 
 
 def table(columns, rows) -> str:
