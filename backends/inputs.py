@@ -58,7 +58,10 @@ def _array(array: np.ndarray, what: str) -> np.ndarray:
         if not np.isfinite(array).all():
             raise BadInput(f"{what} holds values that are not numbers.")
         array = np.clip(array * (255 if array.max() <= 1 else 1), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(array[..., :3])
+    if array.shape[-1] == 4:  # on white, as files are
+        share = array[..., 3:].astype(np.float32) / 255
+        array = (array[..., :3] * share + 255 * (1 - share)).round().astype(np.uint8)
+    return np.ascontiguousarray(array)
 
 
 def text(value, what: str, limit: int, required: bool) -> str:
@@ -71,6 +74,15 @@ def text(value, what: str, limit: int, required: bool) -> str:
     if required and not clean:
         raise BadInput(f"{what} is empty; write what you want to see.")
     return clean
+
+
+def shrunk(pixels: np.ndarray, longest: int) -> np.ndarray:
+    """The picture with its longer side at most `longest` px; pictures of one size keep one size."""
+    h, w = pixels.shape[:2]
+    if max(h, w) <= longest:
+        return pixels
+    size = tuple(max(1, round(v * longest / max(h, w))) for v in (w, h))
+    return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.LANCZOS))
 
 
 def square(pixels: np.ndarray, side: int) -> np.ndarray:

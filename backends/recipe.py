@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
 
-from backends import inputs
+from backends import inputs, models
 from backends.registry import METHODS, TASKS
 from backends.spec import Arm, BadInput, Job, Knob, Method, Picture, Prompt, Slider, Stacked, Task
 
@@ -87,7 +87,7 @@ def _job(task: Task, recipe: dict, pictures: dict[str, np.ndarray]) -> Job:
     rules = marks(task.job)
     if unknown := set(given) - set(rules):
         raise BadInput(f"{task.title} does not take {', '.join(sorted(map(str, unknown)))}; it takes {', '.join(rules)}.")
-    values = {"model": _name(recipe.get("model") or task.model, "model")}
+    values = {"model": models.get(_name(recipe.get("model") or task.model, "model")).name}
     for field in dataclasses.fields(task.job):
         if field.name not in rules:
             continue

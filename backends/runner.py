@@ -111,7 +111,7 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
                 events.close()
         nfe, peak_mb = model.nfe, peak()
     if stopped and partial is not None:
-        value = _shown(partial, model).show
+        value = partial.keep or _shown(partial, model).show
     if value is not None and task.metrics:
         try:
             with torch.no_grad():

@@ -65,13 +65,15 @@ Media = Image | Images | Plot | Table | Text
 class Step:
     """Step `i` of `n` is done. `show`: a Media, or latents that the model's previewer turns into an Image.
 
-    `aside`: what is particular to the method (curves, heat maps), shown beside the picture.
+    `aside`: what is particular to the method (curves, heat maps), shown beside the picture. `keep`: what a stopped
+    arm leaves as its result when that is not what was shown last, such as the best find of a search.
     """
 
     i: int
     n: int
     show: Any = None
     aside: tuple[Media, ...] = ()
+    keep: Media | None = None
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Picture:
-    """Marks an image field of a Job, (H, W, 3) uint8 or None. `mask`: painted on the picture named so."""
+    """Marks an image field of a Job, (H, W, 3) uint8 or None. `mask_of`: painted on the picture named so.
+
+    `longest`: the page shrinks a larger upload to this side in px, so that results, which carry their inputs, stay small.
+    """
 
     required: bool = True
     mask_of: str = ""
     help: str = ""
+    longest: int = 1024
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,11 @@ class TextKnob:
     help: str = ""
 
 
+def _plain(value: float) -> str:
+    """A whole number with all its digits, another as it is."""
+    return f"{int(value)}" if value == int(value) else f"{value:g}"
+
+
 Control = Slider | Choice | Toggle | TextKnob
 
 
@@ -189,7 +200,7 @@ class Knob:
                 return value
             raise BadInput(f"{where}: {self.name} must be a text of at most {control.limit} characters.")
         whole = self.kind is int
-        span = f"{where}: {self.name} must be a {'whole ' if whole else ''}number from {control.low:g} to {control.high:g}."
+        span = f"{where}: {self.name} must be a {'whole ' if whole else ''}number from {_plain(control.low)} to {_plain(control.high)}."
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(span)
         if not control.low <= value <= control.high or (whole and value != int(value)):

@@ -85,7 +85,20 @@ def test_two_arms_run_with_previews_before_the_end_and_are_compared(page):
     assert "pixels differ" in page.locator(".said").last.inner_text()
     assert page.locator(".arm-2 .plot polyline").count() >= 1, "Adaptive Guidance shows its curve"
     page.get_by_role("tab", name="My runs").click()
-    page.locator(".past [data-open='0']").wait_for()
+    page.locator(".past [data-open]").first.wait_for()
+
+
+def test_a_seed_out_of_range_is_refused_and_run_is_free_again(page):
+    seed = page.get_by_label("Seed")
+    seed.fill("-1")
+    page.keyboard.press("Control+Enter")
+    page.locator(".message .error").wait_for()
+    assert "from 0 to 4294967295" in page.locator(".message .error").inner_text()
+    assert "loading" not in page.locator(".arm-1").inner_text()
+    seed.fill("3")
+    set_steps(page, 2)
+    page.keyboard.press("Control+Enter")
+    done(page)
 
 
 def test_stop_ends_the_arm_within_a_step_and_keeps_the_partial_result(page):

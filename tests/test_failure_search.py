@@ -1,11 +1,14 @@
 """SAGE's searches on the tiny model, with small random judges in the place of the trained ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from backends import run
 from backends.image import failure_search as S
+from backends.image import sage
 from backends.image.sage import continuations
 from backends.spec import Image, Images, Metric, Note, Plot, Result, Step
 
@@ -100,7 +103,31 @@ def test_one_fooled_judge_is_not_a_failure(judged):
     search = S.Search(_job(), judged, 8, 3, 5.0, low=0.1)
     fooled, lowered = torch.tensor([[-30.0], [-0.1]]), torch.tensor([[-3.0], [-2.0]])
     assert search.loss(fooled) > search.loss(lowered)
-    assert not search.reached(fooled.exp().mean(1)) and search.reached(torch.tensor([0.05, 0.02]))
+    assert not search.reached(fooled.exp()) and search.reached(torch.tensor([[0.05], [0.02]]))
+    assert not search.reached(torch.tensor([[0.05, 0.3], [0.02, 0.02]])), "every picture must fail"
+
+
+def test_what_reaches_the_goal_is_kept_even_at_a_worse_score(judged):
+    search, picture = S.Search(_job(), judged, 8, 3, 5.0, low=0.1), torch.zeros(1, 3, 128, 128)
+    search.keep(picture, torch.tensor([[-4.0], [-2.2]]), "one judge fooled far, the other not quite")
+    assert not search.found
+    search.keep(picture, torch.tensor([[-2.4], [-2.4]]), "both just below")
+    assert search.found and search.worst.caption == "both just below"
+
+
+def test_a_stopped_search_leaves_its_worst(judged):
+    events = list(run({"task": "find_failures", "job": {"prompt": "a cat"}, "arms": [{"method": "random_search", "knobs": {"low": 0.01}}]},
+                               stop=iter([False, False, False, *[True] * 99]).__next__))  # fmt: skip
+    *_, last = events
+    steps = [e.event for e in events if isinstance(e.event, Step)]
+    assert last.event.stopped and (last.event.value.pixels == steps[-1].keep.pixels).all()
+
+
+def test_the_confirming_prompt_of_a_token_took_no_part(judged):
+    for target, prompt in (("a burger", "a cat"), ("a rocket", "a dog"), ("a cactus", "a burger")):
+        search = S.Search(dataclasses.replace(_job(), prompt=prompt), judged, 8, 3, 5.0, 0.1, 2, sage._target(target))
+        others = sage._others(search)
+        assert len(set(others)) == 2 and not {prompt, target} & set(others)
 
 
 def _job():
@@ -121,7 +148,7 @@ def test_a_token_is_moved_towards_its_target_and_refused_when_unknown(judged):
     curve = [e for e in events if isinstance(e, Step)][-1].aside[1]
     assert not closing.error and curve.y == "probability of rocket" and curve.series["goal"][1] == [0.5, 0.5]
     search = S.Search(_job(), judged, 8, 3, 5.0, low=0.1, target=3)
-    assert search.loss(torch.tensor([[-0.5]])) < search.loss(torch.tensor([[-3.0]])) and search.reached(torch.tensor([0.6, 0.9]))
+    assert search.loss(torch.tensor([[-0.5]])) < search.loss(torch.tensor([[-3.0]])) and search.reached(torch.tensor([[0.6], [0.9]]))
     assert "no object called" in outcome("sage", mode="token", target="melancholy")[1].error
     assert not outcome("sage", mode="token", target="")[1].error
 

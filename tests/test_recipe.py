@@ -132,6 +132,7 @@ def test_transparency_lies_on_white_and_grey_becomes_rgb():
     out = io.BytesIO()
     PIL.Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(out, "PNG")
     assert (inputs.picture(out.getvalue()) == 255).all()
+    assert (inputs.picture(np.zeros((4, 4, 4), np.uint8)) == 255).all(), "the page's editor gives arrays"
     assert inputs.picture(np.zeros((4, 4))).shape == (4, 4, 3)
     with pytest.raises(BadInput, match="not numbers"):
         inputs.picture(np.full((4, 4, 3), np.nan))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -91,6 +92,27 @@ def test_a_change_of_arms_first_takes_what_was_typed():
     assert after["job"] == {"prompt": "new", "seed": 4}
     assert [a["method"] for a in after["arms"]] == ["ddim", "euler"]
     assert after["arms"][0]["knobs"] == {"steps": 9}
+
+
+def test_a_model_that_can_not_be_had_says_why_and_leaves_no_arm_loading(monkeypatch):
+    def unreachable(name):
+        raise backends.BadInput("The hub can't be reached.")
+
+    monkeypatch.setattr("backends.models.load", unreachable)
+    given = {"schema": 1, "task": TASK.slug, "model": "sd-1.5", "job": {"prompt": "a cat"}, "arms": [{"method": "ddim", "stack": []}] * 2}
+    *_, last = running._run(given, {}, [], threading.Event(), ["a", "b"])
+    assert "can&#x27;t be reached" in last[0]
+    assert all("not started" in html and "loading" not in html for html in last[-2:])
+    assert len(last) == 3 + running.UNDER + 4
+
+
+def test_a_large_upload_is_shrunk_with_its_mask():
+    task = backends.TASKS["edit_image"]
+    layer = np.zeros((3000, 2000, 4), np.uint8)
+    layer[:1500, :, 3] = 255
+    given, pictures = form.job(task, ["image"], [{"background": np.full((3000, 2000, 4), 200, np.uint8), "layers": [layer]}])
+    image, mask = (pictures[given[name]["sha256"]] for name in ("image", "mask"))
+    assert image.shape == mask.shape == (1024, 683, 3) and mask[:500].all() and not mask[530:].any()
 
 
 def test_only_pieces_that_fit_are_offered():

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from backends import recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
-from backends.spec import BadInput, Task
+from backends.spec import BadInput, Picture, Task
 from ui import arms, form, running, views
 from ui.running import Shown
 
@@ -85,11 +86,13 @@ def _draw(task: Task, now: dict, shown: Shown, state: gr.State, results: gr.Stat
         change.event(handler, [state, *change.inputs, *sources], state, **STATE)
     run.click(None, None, message, js=running.QUEUED, api_visibility="private")
     run.click(running.waiter(task), None, None, **LIGHT)
-    run.click(
+    ran = run.click(
         running.runner(task, tuple(fields), columns), [past, *sources],
         [message, results, past, *under, *(c.picture for c in columns), *(c.live for c in columns)],
         show_progress="minimal", show_progress_on=[message], trigger_mode="once", api_visibility="private", **ACCELERATOR,
     )  # fmt: skip
+    # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
+    ran.failure(lambda: "", None, message, **LIGHT)
     stop.click(running.stopper(task), None, None, **LIGHT)
 
 
@@ -118,8 +121,11 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change):
         extra, values = values[: len(change.inputs)], values[len(change.inputs) :]
         try:
             job, pictures = form.job(task, names, values[: len(names)])
-        except BadInput:
-            job, pictures = state["job"], state["pictures"]
+        except BadInput as bad:  # a picture that can't be taken: the words and switches stay
+            gr.Warning(str(bad), title="Picture not kept")
+            rules = recipe.marks(task.job)
+            job = {n: v for n, v in zip(names, values) if n in rules and not isinstance(rules[n], Picture) and v is not None}
+            pictures = {}
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
         model = dict(zip(names, values))["model"]

@@ -82,7 +82,7 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
             )
         elif rule == "seed":
             with gr.Row(elem_classes="seed"):
-                made[name] = gr.Number(values.get(name, 0), label="Seed", precision=0, minimum=0, maximum=2**32 - 1, interactive=True, min_width=80)
+                made[name] = gr.Number(values.get(name, 0), label="Seed", precision=0, interactive=True, min_width=80)
                 gr.Button("", elem_classes="dice", min_width=40, scale=0).click(None, None, made[name], js=DICE, api_visibility="private")
         else:
             default = fields_of(task.job)[name].default
@@ -145,7 +145,7 @@ def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]
                 value = _mask(source, value) if rule.mask_of else source.get("background")
             if value is None or (not rule.mask_of and isinstance(source, dict) and _blank(value)):
                 continue
-            pixels = inputs.picture(value, words(name).capitalize())
+            pixels = inputs.shrunk(inputs.picture(value, words(name).capitalize()), rule.longest)
             digest = recipe.digest(pixels)
             given[name], pictures[digest] = {"sha256": digest}, pixels
         elif value is not None:

@@ -1,6 +1,7 @@
 """My runs: what this session ran, each one press away from being filled in again."""
 
 import datetime
+import uuid
 from html import escape
 
 from backends.registry import TASKS
@@ -13,7 +14,7 @@ KEPT = 24
 def add(past: list, given: dict, pictures: dict, outcomes: list[Outcome]) -> list:
     """`past` with a run in front. Kept in the session's own state, so that nobody else sees it."""
     thumbs = [views.data_uri(o.value.pixels, 96, "JPEG") for o in outcomes if isinstance(o.value, Image)]
-    entry = {"at": datetime.datetime.now().strftime("%H:%M"), "given": given, "pictures": pictures, "thumbs": thumbs,
+    entry = {"id": uuid.uuid4().hex[:12], "at": datetime.datetime.now().strftime("%H:%M"), "given": given, "pictures": pictures, "thumbs": thumbs,
              "stopped": any(o.stopped for o in outcomes)}  # fmt: skip
     return [entry, *(past or [])][:KEPT]
 
@@ -21,14 +22,14 @@ def add(past: list, given: dict, pictures: dict, outcomes: list[Outcome]) -> lis
 def html(past: list) -> str:
     if not past:
         return '<p class="empty">Nothing has run in this session yet. What you run is listed here, for you alone.</p>'
-    return '<div class="runs">' + "".join(_row(i, entry) for i, entry in enumerate(past)) + "</div>"
+    return '<div class="runs">' + "".join(map(_row, past)) + "</div>"
 
 
-def _row(i: int, entry: dict) -> str:
+def _row(entry: dict) -> str:
     given = entry["given"]
     thumbs = "".join(f'<img alt="" src="{t}">' for t in entry["thumbs"])
     said = given["job"].get("prompt") or TASKS[given["task"]].title
     methods = " · ".join(a["method"] for a in given["arms"]) + (" · stopped" if entry["stopped"] else "")
     return (f'<article class="past"><div class="thumbs">{thumbs}</div><div><h4>{escape(str(said))}</h4>'
             f'<p>{entry["at"]} · {escape(TASKS[given["task"]].title)} · seed {escape(str(given["job"].get("seed", 0)))} · {escape(methods)}</p></div>'
-            f'<button data-open="{i}">Load again</button></article>')  # fmt: skip
+            f'<button data-open="{entry["id"]}">Load again</button></article>')  # fmt: skip

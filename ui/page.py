@@ -71,7 +71,10 @@ def build() -> gr.Blocks:
             return fill(*found, request) if found else [gr.skip()] * (1 + len(states))
 
         def from_past(past: list, event: gr.EventData, request: gr.Request):
-            entry = past[int(event.open)]
+            entry = next((e for e in past or [] if e["id"] == str(event.open)), None)
+            if entry is None:  # pushed out by newer runs since the list was drawn
+                gr.Warning("That run is no longer kept.", title="Not opened")
+                return [gr.skip()] * (1 + len(states))
             return fill(entry["given"]["task"], compare.state_of(entry["given"], entry["pictures"]), request)
 
         file.upload(from_file, file, [tabs, *states], **STATE)

@@ -91,16 +91,21 @@ def runner(task: Task, names: tuple[str, ...], columns: list) -> Callable:
             arms = filled(columns, values[len(names) :])
             given = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": job, "arms": arms}
             yield from _run(given, pictures, past, flag, [c.id for c in columns])
-        except BadInput as bad:
-            yield [f'<p class="error" role="alert">{views.escape(str(bad))}</p>', *blank]
-        except Exception:
-            log.exception("a run failed")
-            yield ['<p class="error" role="alert">The run failed; the log holds the details.</p>', *blank]
+        except Exception as failure:
+            yield [_said(failure), *blank]
         finally:
             if _running.get((request.session_hash, task.slug)) is flag:
                 del _running[request.session_hash, task.slug]
 
     return go
+
+
+def _said(failure: Exception) -> str:
+    """What the panel says of a run that could not begin; what we did not foresee goes to the log."""
+    if not isinstance(failure, BadInput):
+        log.error("a run failed", exc_info=failure)
+    said = str(failure) if isinstance(failure, BadInput) else "The run failed; the log holds the details."
+    return f'<p class="error" role="alert">{views.escape(said)}</p>'
 
 
 def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: list[str]) -> Iterator[list]:
@@ -121,6 +126,11 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
                 outcomes.append(event.event)
                 shown[event.arm] = finals[event.arm] = final(event.event, pictures)
             yield [*[SKIP] * (3 + UNDER), *shown, *(live.html if i == event.arm else SKIP for i, live in enumerate(lives))]
+    except Exception as failure:  # before an arm could begin: the model can't be had, or the recipe is refused
+        for live in lives:
+            live.state = "skipped"
+        yield [_said(failure), *[SKIP] * (2 + UNDER + n), *(live.html for live in lives)]
+        return
     finally:
         events.close()
     for live in lives[len(outcomes) :]:

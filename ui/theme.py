@@ -50,7 +50,7 @@ HEAD = """
   };
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-      if (document.activeElement && document.activeElement.blur) document.activeElement.dispatchEvent(new Event('change', { bubbles: true }));
+      if (document.activeElement && document.activeElement.blur) { document.activeElement.dispatchEvent(new Event('change', { bubbles: true })); document.activeElement.blur(); }
       setTimeout(() => press('run'), 30);
       event.preventDefault();
     } else if (event.key === 'Escape') press('stop');

@@ -77,11 +77,11 @@ def _linear(job, model, stack, steps, scale):
         before, fitting = model.nfe, linear_ag.fit(model, make_walk, steps, scale, job.negative, linear_ag.LIVE_PROMPTS)
         while True:
             try:
-                i, n, x0 = next(fitting)
+                i, n, _ = next(fitting)
             except StopIteration as end:
                 linear = end.value
                 break
-            yield Step(i, n + steps, x0)
+            yield Step(i, n + steps)  # no picture: these are other prompts
         linear_ag.remember(key, linear)
         yield Metric("evaluations for fitting", model.nfe - before, "lower")
     return linear_ag.LinearGuide(scale, linear)

@@ -163,7 +163,7 @@ class Search:
         return judged.clamp_min(math.log(self.low) - SLACK).mean()
 
     def reached(self, sure: Tensor) -> bool:
-        """Whether every judge, giving the probabilities `sure`, agrees that the goal is reached."""
+        """Whether every judge agrees that the goal is reached in every picture; `sure`: (judges, B) probabilities."""
         return bool((sure > 0.5).all() if self.target is not None else (sure < self.low).all())
 
     def draw(self, z: Tensor, cond: Cond | None = None, concepts: list[int] | None = None, deep: int = 0) -> tuple[Tensor, Tensor]:
@@ -179,16 +179,17 @@ class Search:
         self.log(SURE, float(sure.mean()))
         picture = Image(as_uint8(pixels), caption)
         self.start = self.start or picture
-        if score < self.best:
+        reached = self.reached(judged.detach().exp())  # the score is floored per judge, so the goal may be reached at no better score
+        if reached or score < self.best:
             self.best, self.worst, self.pixels, self.sure = score, picture, pixels.detach(), float(sure.mean())
-            self.found = self.reached(sure)
+            self.found = reached
         return picture
 
     def log(self, name: str, value: float) -> None:
         self.history.setdefault(name, []).append(value)
 
     def step(self, show: Image) -> Step:
-        return Step(min(self.spent, self.budget), self.budget, show, self.aside())
+        return Step(min(self.spent, self.budget), self.budget, show, self.aside(), keep=self.worst)
 
     def aside(self) -> tuple:
         lines = {k: ([i + 1.0 for i in range(len(v))], list(v)) for k, v in self.history.items()}

@@ -11,6 +11,7 @@ from backends.denoiser import Cond, Denoiser, together
 from backends.image.attention_maps import words_of
 from backends.image.concept_words import emoji_concepts
 from backends.image.failure_search import Search, normality, onto_shell, short_chain
+from backends.image.sampling import cut_notes
 from backends.image.tasks import FIND_FAILURES, FindFailures
 from backends.lazy import torch
 from backends.registry import method
@@ -29,7 +30,7 @@ Low = Annotated[float, Slider(0.01, 0.5, 0.01, help="an object that every judge 
 
 Target = Annotated[str, TextKnob(60, help="for “token”: the object that the token shall bring into any prompt; empty makes the prompted one vanish")]
 
-OTHERS = ("a burger", "a rocket")  # “any prompt” is the job's and these two
+OTHERS = ("a burger", "a rocket", "a cactus", "a dog")  # “any prompt” is the job's and the first two of these that name something else
 SEEDS = 2  # words and tokens must fail for several seeds
 BEAM, TRIED = 2, 3  # prompts kept, and continuations drawn of each
 FRESH = 4  # seeds that confirm words and tokens
@@ -51,14 +52,15 @@ def sage(job: FindFailures, model, mode: Mode = "noise", budget: Budget = 40, in
     until a target object appears in this prompt and in another, its norm kept within those of the prompt's words; fresh
     seeds and a third prompt confirm it.
     """
-    rows = {"noise": 1, "noise for any prompt": 1 + len(OTHERS)}.get(mode, SEEDS)
+    rows = {"noise": 1, "noise for any prompt": 3}.get(mode, SEEDS)
     search = Search(job, model, budget, inner_steps, scale, low, rows, _target(target) if mode == "token" else None)
+    yield from cut_notes(search.cond)
     if mode == "words":
         yield from _words(search)
     elif mode == "token":
         yield from _token(search, rate)
     else:
-        yield from _noise(search, rate, deep, OTHERS if mode == "noise for any prompt" else ())
+        yield from _noise(search, rate, deep, _others(search) if mode == "noise for any prompt" else ())
 
 
 @method("random_search", task=FIND_FAILURES, needs={"cfg", "unet", "emoji"}, paper=False)
@@ -139,8 +141,8 @@ def _words(search: Search) -> Events:
 def _token(search: Search, rate: float) -> Events:
     """Move one state behind the prompts' ends until the target appears, or the prompted object is gone, for all seeds."""
     model = search.model
-    others = [p for p in OTHERS if search.concept not in emoji_concepts(p).values()] if search.target is not None else [search.job.prompt] * 2
-    conds, (last,) = model.encode(search.job.prompt, others[0]), model.encode(others[-1])
+    others = _others(search) if search.target is not None else [search.job.prompt] * 2
+    conds, (last,) = model.encode(search.job.prompt, others[0]), model.encode(others[1])
     z = onto_shell(model.noise(search.job.seed, SEEDS))
     words = conds[0].embeds[0, words_of(conds[0])]
     norms, state = words.norm(dim=1), words.mean(0)
@@ -158,6 +160,12 @@ def _token(search: Search, rate: float) -> Events:
         state = state * (state.norm().clamp(norms.min(), norms.max()) / state.norm())
     confirmed = [_with_state(c, worst) for c in (conds[0], last)]
     yield from search.close(torch.cat([_fresh(search, c, FRESH // 2, at * FRESH) for at, c in enumerate(confirmed)]))
+
+
+def _others(search: Search) -> list[str]:
+    """Two prompts of OTHERS that name neither an object of the job's prompt nor what is searched for."""
+    named = {search.concept, *emoji_concepts(search.job.prompt).values()}
+    return [p for p in OTHERS if not named & set(emoji_concepts(p).values())][:2]
 
 
 def _target(named: str) -> int | None:

@@ -145,8 +145,7 @@ def sample(
     reports = [p.report for p in (guide, walk, *patches) if hasattr(p, "report")]
     cond, uncond = model.encode(job.prompt, job.negative)
     n = len(walk.timesteps)
-    if cond.cut:
-        yield Note(f"The model reads the beginning of a long prompt only; left out: “{cond.cut[:120]}{'…' if len(cond.cut) > 120 else ''}”.")
+    yield from cut_notes(cond, uncond)
     with closing(denoise(model, cond, uncond, model.noise(job.seed), walk, guide, patches)) as states:
         for i, state in enumerate(states):
             x, x0 = state
@@ -159,9 +158,12 @@ def sample(
 
 def denoise(model: Denoiser, cond: Cond, uncond: Cond, noise: Tensor, walk: Walk, guide: Guide, patches: tuple = ()) -> Iterator[tuple[Tensor, Tensor]]:
     """Walk from `noise` (B, C, h, w), yielding (state, x0) after each step; a Cond may hold B prompts' states."""
-    n, i = len(walk.timesteps), 0
+    n, i, own = len(walk.timesteps), 0, (guide, model, cond)
 
     def predict(x, t, guide=guide, model=model, cond=cond):
+        if guide is own[0] and (model is not own[1] or cond is not own[2]):
+            # Another model's or prompt's opinion is guided alike, but a guide that learns from what it sees must not see it.
+            guide = Guided(guide.scale, guide.rescale, guide.start, guide.stop)
         return guide(lambda *conds: model.x0s(x, t, *conds), cond, uncond, i, n)
 
     with ExitStack() as applied:
@@ -182,12 +184,21 @@ def ddim_next(model: Denoiser, x0: Tensor, eps: Tensor, t) -> Tensor:
     return alpha * x0 + sigma * eps
 
 
+def cut_notes(*conds: Cond) -> Iterator[Note]:
+    """What of each text the model did not read."""
+    for cond in conds:
+        if cond.cut:
+            yield Note(f"The model reads the beginning of a long prompt only; left out: “{cond.cut[:120]}{'…' if len(cond.cut) > 120 else ''}”.")
+
+
 def needs_words(cond: Cond, words: list[str]) -> list[list[int]]:
     """Token positions of each word; raises BadInput naming the word that the prompt lacks."""
     rows = []
     for word in words:
         found = cond.rows(word)
         if not found:
+            if word.lower() in cond.cut.lower():
+                raise BadInput(f"“{word}” stands beyond what the model reads of the prompt; shorten the prompt or name it earlier.")
             raise BadInput(f"“{word}” does not stand in the prompt; name words of the prompt, separated by commas.")
         rows.append(found)
     return rows

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from backends.denoiser import Denoiser, as_uint8
 from backends.image.conditions import Given
-from backends.image.sampling import Guided, make_scheduler
+from backends.image.sampling import Guided, cut_notes, make_scheduler
 from backends.image.tasks import EditImage
 from backends.lazy import torch
 from backends.spec import BadInput, Events, Image, Images, Metric, Note, Plot, Result, Slider, Step
@@ -44,6 +44,7 @@ class Corrected:
 def walk(job: EditImage, model: Denoiser, given: Given, correct: Callable, *, steps: int, scale: float, eta: float, loops: int = 1) -> Events:
     """Denoise the job's seed, yielding x0 before and after correction and the losses, then the condition error."""
     cond, uncond = model.encode(job.prompt, "")
+    yield from cut_notes(cond)
     guide = Guided(scale if job.prompt and "cfg" in model.card.capabilities else 1)
     scheduler = make_scheduler(model, "ddim")
     scheduler.set_timesteps(steps, device=model.device, **model.spacing(steps))

@@ -57,8 +57,8 @@ class Scenes:
         self.text.to(device)
 
     def add(self, rng: np.random.Generator, samples: int, held_out=False) -> None:
-        hard = min(1.0, samples / 1_200_000)
-        counts = np.array([0.84, 0.14, 0.015, 0.005]) * (1 - hard) + np.array([0.55, 0.29, 0.1, 0.06]) * hard
+        hard, several = min(1.0, samples / 1_200_000), min(1.0, samples / 400_000)
+        counts = np.array([0.84, 0.14, 0.015, 0.005]) * (1 - several) + np.array([0.48, 0.36, 0.1, 0.06]) * several
         kw = dict(counts=counts, common_share=0.96 - 0.16 * hard, spread=0.15 + 0.85 * hard)
         scenes = [emoji.sample(rng, held_out, **kw) for _ in range(self.chunk)]
         latents = [encode(self.vae, [emoji.render(s) for s in scenes[i : i + 64]], self.device) for i in range(0, self.chunk, 64)]
