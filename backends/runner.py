@@ -3,6 +3,7 @@
 The clock runs only while the method computes: not while a preview is decoded, a metric taken or a reader slow.
 """
 
+import dataclasses
 import datetime
 import logging
 import platform
@@ -111,7 +112,7 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
                 events.close()
         nfe, peak_mb = model.nfe, peak()
     if stopped and partial is not None:
-        value = partial.keep or _shown(partial, model).show
+        value = partial.keep or _picture(partial.show, model)
     if value is not None and task.metrics:
         try:
             with torch.no_grad():
@@ -128,11 +129,18 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
 
 
 def _shown(step: Step, model) -> Step:
-    """The step with its latents turned into a picture."""
-    if step.show is None or not torch.is_tensor(step.show):
-        return step
+    """The step with its latents turned into a picture and its aside drawn."""
     with torch.no_grad():
-        return Step(step.i, step.n, Image(model.preview(step.show)), step.aside)
+        aside = step.aside() if callable(step.aside) else step.aside
+    return dataclasses.replace(step, show=_picture(step.show, model), aside=aside)
+
+
+def _picture(show, model):
+    """Latents as a picture; a Media as it is."""
+    if not torch.is_tensor(show):
+        return show
+    with torch.no_grad():
+        return Image(model.preview(show))
 
 
 def _now() -> float:

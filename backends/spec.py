@@ -65,14 +65,15 @@ Media = Image | Images | Plot | Table | Text
 class Step:
     """Step `i` of `n` is done. `show`: a Media, or latents that the model's previewer turns into an Image.
 
-    `aside`: what is particular to the method (curves, heat maps), shown beside the picture. `keep`: what a stopped
+    `aside`: what is particular to the method (curves, heat maps), shown beside the picture; or a function that gives it,
+    which the runner calls only when the step is shown, while the clock stands. `keep`: what a stopped
     arm leaves as its result when that is not what was shown last, such as the best find of a search.
     """
 
     i: int
     n: int
     show: Any = None
-    aside: tuple[Media, ...] = ()
+    aside: tuple[Media, ...] | Callable[[], tuple[Media, ...]] = ()
     keep: Media | None = None
 
 

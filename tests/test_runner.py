@@ -47,6 +47,35 @@ def test_the_process_wide_random_state_restarts_for_each_arm(tiny):
     assert (alone == after[0]).all() and (alone == after[2]).all()
 
 
+def test_what_is_drawn_beside_the_picture_is_off_the_clock_and_only_when_shown(tiny, monkeypatch):
+    import time
+
+    asked = []
+
+    def slow(i):
+        time.sleep(0.2)
+        asked.append(i)
+        return (Image(np.zeros((1, 1, 3), np.uint8)),)
+
+    @method("shows", task=METHODS["ddim"].task, paper=False)
+    def shows(job, model):
+        """Shows.
+
+        Three quick steps with something slow beside them.
+        """
+        for i in (1, 2, 3):
+            yield Step(i, 3, None, lambda i=i: slow(i))
+        yield Result(Image(np.zeros((1, 1, 3), np.uint8)))
+
+    monkeypatch.setattr(runner, "PREVIEW_SECONDS", 1e9)
+    try:
+        events = [e.event for e in run(RECIPE | {"arms": [{"method": "shows"}]})]
+    finally:
+        del METHODS["shows"]
+    assert asked == [1, 3] or asked == [3], "the first may be shown, the last always is"
+    assert events[-1].seconds < 0.1 and all(len(e.aside) == 1 for e in events if isinstance(e, Step))
+
+
 def test_what_a_long_prompt_loses_is_said(tiny):
     words = " ".join(["a cat next to a cactus"] * 8) + " under a zebra"
     notes = [e.event.text for e in run(RECIPE | {"job": {"prompt": words}, "arms": [arm()]}) if isinstance(e.event, Note)]

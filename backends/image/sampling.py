@@ -145,15 +145,19 @@ def sample(
     reports = [p.report for p in (guide, walk, *patches) if hasattr(p, "report")]
     cond, uncond = model.encode(job.prompt, job.negative)
     n = len(walk.timesteps)
+
+    def shown():
+        return (*aside(), *(m for p in pieces for m in p.aside()))
+
     yield from cut_notes(cond, uncond)
     with closing(denoise(model, cond, uncond, model.noise(job.seed), walk, guide, patches)) as states:
         for i, state in enumerate(states):
             x, x0 = state
-            yield Step(i + 1, n, x0, (*aside(), *(m for p in pieces for m in p.aside())))
+            yield Step(i + 1, n, x0, shown)
     yield from report()
     for piece in reports:
         yield from piece()
-    yield Result(Image(model.picture(x), job.prompt), (*aside(), *(m for p in pieces for m in p.aside())))
+    yield Result(Image(model.picture(x), job.prompt), shown())
 
 
 def denoise(model: Denoiser, cond: Cond, uncond: Cond, noise: Tensor, walk: Walk, guide: Guide, patches: tuple = ()) -> Iterator[tuple[Tensor, Tensor]]:

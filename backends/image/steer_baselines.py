@@ -39,8 +39,8 @@ def noisy_critic(
     The same conditions by the gradient of an error that is measured on the noisy state, as plug-and-play guidance
     by a clean-image critic does; the critic has never seen noise, and the network's knowledge is not used.
 
-    The baseline of Nair et al., arXiv 2310.00224, in our own reading: x0 ← x0 − κ_t·∇L(x_t) with the same step lengths as
-    steered's.
+    The baseline of Nair et al., arXiv 2310.00224, in our own reading: x0 ← x0 − κ_t·∇L(x_t): for networks with steered's
+    step lengths, for linear conditions one step a level that aims at half the autoencoder's own error, times σ_t.
     """
     given = Given(job, model)
     towards = pulls(model, given, agree, words, look)

@@ -79,7 +79,7 @@ def walk(job: EditImage, model: Denoiser, given: Given, correct: Callable, *, st
         for name, value in found.losses.items():
             xs, ys = curves.setdefault(name, ([], []))
             xs.append(i + 1.0), ys.append(value)
-        yield Step(i + 1, steps, found.after, aside(model, given, found, curves))
+        yield Step(i + 1, steps, found.after, lambda found=found: aside(model, given, found, curves))
     if not torch.isfinite(x).all():
         raise BadInput("The picture broke into values that are not numbers; lower the guidance or the judge's pull.")
     pixels = model.to_pixels(x)

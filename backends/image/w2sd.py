@@ -50,15 +50,19 @@ class Twin:
         card = models.get(name)
         if "cfg" not in card.capabilities:
             raise BadInput(f"{card.title} works without guidance and can't be the weak side; choose another model.")
-        self.model, self.weak = model, models.load(name)
+        unlike = BadInput(f"{card.title} draws in other latents or on another noise schedule than {model.card.title}; choose a weaker model of its kind.")
+        if (card.embedded, card.options.get("kind")) != (model.card.embedded, model.card.options.get("kind")):
+            raise unlike  # before gigabytes are fetched for nothing
+        self.model, self.weak, self.encoded = model, models.load(name), {}
         if not _same_latents(model, self.weak):
-            raise BadInput(
-                f"{self.weak.card.title} draws in other latents or on another noise schedule than {model.card.title}; choose a weaker model of its kind."
-            )
+            raise unlike
 
     def x0s(self, x, t, *conds):
-        if self.weak.encode_text is not self.model.encode_text:
-            conds = [self.weak.encode(c.text)[0] for c in conds]
+        if self.weak is not self.model and not self.model.card.embedded:  # the embedded models share one text encoder
+            for cond in conds:
+                if cond.text not in self.encoded:
+                    self.encoded[cond.text] = self.weak.encode(cond.text)[0]
+            conds = [self.encoded[c.text] for c in conds]
         before = self.weak.nfe
         found = self.weak.x0s(x, t, *conds)
         if self.weak is not self.model:

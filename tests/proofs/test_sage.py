@@ -30,7 +30,7 @@ def starts(model, seed: int, n: int, most: int = 120, rows: int = 12) -> tuple[l
     rng, found, tried = np.random.default_rng(emoji.HELD_OUT_SEED + seed), [], 0
     while tried < most and len(found) < n:
         drawn = [(int(rng.choice(emoji.common())), str(rng.choice(list(emoji.COLOURS))), int(rng.integers(2**31))) for _ in range(rows)]
-        texts = [f"{emoji.article(emoji.concepts()[c].name)} on a {colour} background" for c, colour, _ in drawn]
+        texts = [f"{emoji.article(emoji.concepts()[c].name)} on {emoji.article(colour)} background" for c, colour, _ in drawn]
         concepts, z = [c for c, *_ in drawn], onto_shell(torch.cat([model.noise(s) for *_, s in drawn]))
         with torch.no_grad():
             x0 = short_chain(model, z, together(model.encode(*texts)), together(model.encode(*[""] * rows)), INNER, 5.0)

@@ -76,10 +76,11 @@ def pulled(proof, model) -> None:
 
     rng = np.random.default_rng([emoji.HELD_OUT_SEED + 42, proof.seed])
     blank, names = np.full((emoji.SIDE, emoji.SIDE, 3), 128, np.uint8), [emoji.concepts()[c] for c in rng.choice(emoji.common(), SEEDS, replace=False)]
-    seen = {"steers": [], "confirms": []}
+    seen = {"steers": [], "confirms": []}  # rows: no pull, ours, the sign turned, the critic on the noisy state
     for i, concept in enumerate(names):
         job = EditImage(image=blank, prompt=emoji.article(concept.name), fill=False, seed=proof.seed + i)
         made = [from_uint8(last(steered(job, model, steps=STEPS, scale=1.0, agree=a))[2], model.device) for a in (0.0, PULL, -PULL)]
+        made.append(from_uint8(last(noisy_critic(job, model, steps=STEPS, scale=1.0, agree=PULL))[2], model.device))
         for name, key in (("main", "steers"), ("second", "confirms")):
             seen[key].append(detector.log_probs(torch.cat(made), [concept.index], name)[:, 0].exp().tolist())
     steers, confirms = np.array(seen["steers"]), np.array(seen["confirms"])
@@ -88,5 +89,8 @@ def pulled(proof, model) -> None:
     band = interval(confirms[:, 1] - confirms[:, 0])
     proof.state("the same gained over no pull, by the judge that does not steer (low end of the 95 % interval)", band[0], ">", 0,
                 baseline=float(confirms[:, 0].mean()), n=SEEDS, interval=band)  # fmt: skip
+    band = interval(confirms[:, 1] - confirms[:, 3])
+    proof.state("the same gained over that judge on the noisy state (low end of the 95 % interval)", band[0], ">", 0,
+                baseline=float(confirms[:, 3].mean()), n=SEEDS, interval=band)  # fmt: skip
     proof.state("probability of the asked object with the gradient's sign turned, less that without pull", (steers[:, 2] - steers[:, 0]).mean(), "<=", 0,
                 baseline=float(steers[:, 0].mean()), n=SEEDS, interval=interval(steers[:, 2] - steers[:, 0]))  # fmt: skip
