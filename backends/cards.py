@@ -10,10 +10,10 @@ UNET = frozenset({"image", "cfg", "unet", "cross_attention", "vae", "gradients",
 add(
     Card(
         name="emoji-ldm", title="Emoji LDM (embedded)", loader="backends.embedded:load_ldm", capabilities=UNET | {"emoji"},
-        licence="Apache-2.0 (weights); drawings: Fluent emoji, MIT", source="emoji-ldm", parameters="28 M",
+        licence="Apache-2.0 (weights); drawings: Fluent emoji, MIT", source="emoji-ldm", parameters="18 M",
         trained_on="scenes of one to four Fluent 3D emoji with captions", command="make train MODEL=emoji_ldm MINUTES=60",
         previews="backends.embedded:small_previewer",
-        about="Latent diffusion at 128 px: UNet2DConditionModel, v-prediction with zero terminal SNR, MiniLM text states.",
+        about="Latent diffusion at 128 px: UNet2DConditionModel, v-prediction with zero terminal SNR, MiniLM text states, also pooled into the time embedding.",
     ),
     Card(
         name="emoji-ldm-weak", title="Emoji LDM, weak twin (embedded)", loader="backends.embedded:load_ldm", capabilities=UNET | {"emoji"},
