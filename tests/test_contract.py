@@ -31,7 +31,7 @@ def job_of(task):
 
 def events_of(slug, knobs=None, stack=()):
     found = METHODS[slug]
-    quick = {k.name: min(QUICK[k.name], k.control.high) for k in found.knobs if k.name in QUICK}
+    quick = {k.name: min(max(QUICK[k.name], k.control.low), k.control.high) for k in found.knobs if k.name in QUICK}
     job, pictures = job_of(found.task)
     arm = {"method": slug, "knobs": quick | (knobs or {}), "stack": list(stack)}
     return list(run({"task": found.task.slug, "job": job, "arms": [arm]}, pictures))
@@ -76,7 +76,7 @@ def test_same_seed_same_bits(tiny, slug):
 def test_closed_early_it_leaves_nothing_behind(tiny, slug):
     found = METHODS[slug]
     job, pictures = job_of(found.task)
-    quick = {k.name: min(QUICK[k.name], k.control.high) for k in found.knobs if k.name in QUICK}
+    quick = {k.name: min(max(QUICK[k.name], k.control.low), k.control.high) for k in found.knobs if k.name in QUICK}
     processors = {n: type(p) for n, p in tiny.net.attn_processors.items()}
     events = run({"task": found.task.slug, "job": job, "arms": [{"method": slug, "knobs": quick}]}, pictures)
     next(events)
@@ -89,7 +89,7 @@ def test_closed_early_it_leaves_nothing_behind(tiny, slug):
 def test_the_ends_of_a_knob_give_a_picture_or_a_sentence(tiny, slug, knob):
     control = next(k.control for k in METHODS[slug].knobs if k.name == knob)
     for value in (control.low, control.high):
-        value = min(value, QUICK[knob]) if knob in QUICK else value
+        value = max(control.low, min(value, QUICK[knob])) if knob in QUICK else value
         whole = next(k.kind for k in METHODS[slug].knobs if k.name == knob) is int
         end = outcome(events_of(slug, {knob: int(value) if whole else float(value)}))
         assert end.value is not None or (end.error and "log holds" not in end.error), end.error
