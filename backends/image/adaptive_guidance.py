@@ -54,7 +54,7 @@ def adaptive_guidance(job: TextToImage, model, stack: dict, steps: Steps = 25, s
     truly at every other step of the first half and at the others with x0_u estimated as Σ a·x0_c + Σ b·x0_u
     over what was evaluated so far; the second half goes without guidance. Its scalar weights hold for one
     model, step count, scale, sampler and negative prompt: for the embedded model's defaults they were fitted
-    on 200 prompts (`python -m backends.train.linear_ag`), for other settings they are fitted at the first run,
+    on 100 prompts, the paper took 200 (`python -m backends.train.linear_ag`), for other settings they are fitted at the first run,
     on 8, and kept while the studio runs. The paper regresses ε, and on all past terms, estimates included.
     """
     guide = AdaptiveGuide(threshold, warmup, scale) if mode == "AG" else (yield from _linear(job, model, stack, steps, scale))
