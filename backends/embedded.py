@@ -58,14 +58,13 @@ def load_ldm(card: Card) -> Denoiser:
 
     from backends.nets.patch_vae import PatchAutoencoderKL
 
-    transformer, where = "dit" in card.capabilities, device()
-    folder = ASSETS / card.source / ("transformer" if transformer else "unet")
-    kind = diffusers.PixArtTransformer2DModel if transformer else diffusers.UNet2DConditionModel
+    folder, where = ASSETS / card.source / card.network, device()
+    kind, wrapper = {"unet": (diffusers.UNet2DConditionModel, Denoiser), "transformer": (diffusers.PixArtTransformer2DModel, EmojiTransformer)}[card.network]
     net = kind.from_pretrained(folder, torch_dtype=torch.float32)
     vae = PatchAutoencoderKL.from_pretrained(ASSETS / "emoji-ldm" / "vae", torch_dtype=torch.float32)
     for part in (net, vae):
         part.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
-    model = (EmojiTransformer if transformer else Denoiser)(card, net, vae, diffusers.DDIMScheduler.from_pretrained(folder), encode_text, where)
+    model = wrapper(card, net, vae, diffusers.DDIMScheduler.from_pretrained(folder), encode_text, where)
     # The first calls load the text encoder and choose kernels; that time is not the first arm's.
     model.picture(model.x0s(model.noise(0), 500, *model.encode("", "a"))[0])
     model.nfe = 0

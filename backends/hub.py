@@ -26,6 +26,7 @@ from backends.spec import BadInput
 if TYPE_CHECKING:
     from torch import Tensor
 
+NO_SIZE = {"resolution": None, "aspect_ratio": None}  # PixArt's call asks for it, though only its 1024 px checkpoints look
 SLACK = 2.5  # GB of GPU memory that activations and decoding take
 log = logging.getLogger(__name__)
 
@@ -96,9 +97,7 @@ class PixArt(HubDenoiser):
         return self.cond(text, embeds, self.words("tokenizer", text.lower().strip(), self.LENGTH), encoder_attention_mask=mask)
 
     def evaluate(self, rows, t, embeds, extra):
-        out = self.net(
-            rows, timestep=t.expand(len(rows)), encoder_hidden_states=embeds, added_cond_kwargs={"resolution": None, "aspect_ratio": None}, **extra
-        ).sample
+        out = self.net(rows, timestep=t.expand(len(rows)), encoder_hidden_states=embeds, added_cond_kwargs=NO_SIZE, **extra).sample
         return out[:, : self.channels]
 
 

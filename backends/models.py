@@ -41,6 +41,11 @@ class Card:
         return resolve(self.previews)(model)
 
     @property
+    def network(self) -> str:
+        """diffusers' name of the denoiser, which is its folder's too."""
+        return "transformer" if "dit" in self.capabilities else "unet"
+
+    @property
     def figures(self) -> dict:
         """Measured quality, written by the evaluation script beside the weights."""
         path = ASSETS / self.source / "figures.json"

@@ -165,11 +165,6 @@ class TextKnob:
     help: str = ""
 
 
-def _plain(value: float) -> str:
-    """A whole number with all its digits, another as it is."""
-    return f"{int(value)}" if value == int(value) else f"{value:g}"
-
-
 Control = Slider | Choice | Toggle | TextKnob
 
 
@@ -201,7 +196,7 @@ class Knob:
                 return value
             raise BadInput(f"{where}: {self.name} must be a text of at most {control.limit} characters.")
         whole = self.kind is int
-        span = f"{where}: {self.name} must be a {'whole ' if whole else ''}number from {_plain(control.low)} to {_plain(control.high)}."
+        span = f"{where}: {self.name} must be a {'whole ' if whole else ''}number from {control.low:.10g} to {control.high:.10g}."
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(span)
         if not control.low <= value <= control.high or (whole and value != int(value)):

@@ -7,9 +7,10 @@ import torch
 from diffusers import DDIMScheduler, PixArtTransformer2DModel
 
 from backends import embedded, models, run
+from backends.hub import NO_SIZE
 from backends.nets.patch_vae import PatchAutoencoderKL
 from backends.spec import Outcome
-from backends.train.emoji_ldm import DIT, NO_SIZE, SCHEDULE
+from backends.train.emoji_ldm import DIT, SCHEDULE
 from backends.train.emoji_vae import CONFIG
 
 

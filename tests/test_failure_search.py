@@ -115,6 +115,12 @@ def test_what_reaches_the_goal_is_kept_even_at_a_worse_score(judged):
     assert search.found and search.worst.caption == "both just below"
 
 
+@pytest.mark.parametrize("method", ["sage", "random_search"])
+def test_a_search_says_what_of_a_long_prompt_was_left_out(judged, method):
+    events, _ = outcome(method, " ".join(["a cat"] * 20) + " and a zebra")
+    assert any(isinstance(e, Note) and "zebra" in e.text for e in events)
+
+
 def test_a_stopped_search_leaves_its_worst(judged):
     events = list(run({"task": "find_failures", "job": {"prompt": "a cat"}, "arms": [{"method": "random_search", "knobs": {"low": 0.01}}]},
                                stop=iter([False, False, False, *[True] * 99]).__next__))  # fmt: skip

@@ -94,6 +94,14 @@ def test_a_change_of_arms_first_takes_what_was_typed():
     assert after["arms"][0]["knobs"] == {"steps": 9}
 
 
+def test_a_picture_that_can_not_be_taken_loses_no_words():
+    task, state = backends.TASKS["edit_image"], compare.state_of({"job": {"prompt": "old"}})
+    broken = {"background": np.full((8, 8, 4), np.nan), "layers": []}
+    change = arms.Change(None, lambda old: old)
+    after = compare._changer(task, ("image", "prompt", "fill", "model"), [], change)(state, broken, "new", False, "emoji-ldm")
+    assert after["job"] == {"prompt": "new", "fill": False} and after["pictures"] == {}
+
+
 def test_a_model_that_can_not_be_had_says_why_and_leaves_no_arm_loading(monkeypatch):
     def unreachable(name):
         raise backends.BadInput("The hub can't be reached.")

@@ -124,8 +124,7 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change):
         except BadInput as bad:  # a picture that can't be taken: the words and switches stay
             gr.Warning(str(bad), title="Picture not kept")
             rules = recipe.marks(task.job)
-            job = {n: v for n, v in zip(names, values) if n in rules and not isinstance(rules[n], Picture) and v is not None}
-            pictures = {}
+            job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if not isinstance(rules.get(n), Picture))))
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
         model = dict(zip(names, values))["model"]

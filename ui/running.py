@@ -113,7 +113,7 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
     lives = [views.Live("loading" if i == 0 else "waiting") for i in range(n)]
     outcomes: list[Outcome] = []
     finals: list = [None] * n
-    events = backends.run(given, pictures, flag.is_set)
+    events, failed = backends.run(given, pictures, flag.is_set), ""
     try:
         hidden = [gr.Column(visible=False), *[SKIP] * (UNDER - 1)]
         yield ['<p class="running">running …</p>', None, SKIP, *hidden, *finals, *(live.html for live in lives)]
@@ -126,15 +126,15 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
                 outcomes.append(event.event)
                 shown[event.arm] = finals[event.arm] = final(event.event, pictures)
             yield [*[SKIP] * (3 + UNDER), *shown, *(live.html if i == event.arm else SKIP for i, live in enumerate(lives))]
-    except Exception as failure:  # before an arm could begin: the model can't be had, or the recipe is refused
-        for live in lives:
-            live.state = "skipped"
-        yield [_said(failure), *[SKIP] * (2 + UNDER + n), *(live.html for live in lives)]
-        return
+    except Exception as failure:  # such as a model that can't be had
+        failed = _said(failure)
     finally:
         events.close()
     for live in lives[len(outcomes) :]:
         live.state = "skipped"
+    if failed:
+        yield [failed, *[SKIP] * (2 + UNDER + n), *(live.html for live in lives)]
+        return
     shown = summary(given, pictures, outcomes)
     shown.arms = dict(zip(ids, zip(finals, (live.html for live in lives))))
     yield ["", shown, history.add(past, given, pictures, outcomes), *under(shown), *[SKIP] * n, *(live.html for live in lives)]

@@ -144,7 +144,7 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
     card = models.get(args.card)
     folder = models.ASSETS / card.source
-    training = folder / ("transformer" if "dit" in card.capabilities else "unet") / "training.json"
+    training = folder / card.network / "training.json"
     if training.exists():
         figures["training"] = json.loads(training.read_text())
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")

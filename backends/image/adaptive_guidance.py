@@ -7,7 +7,7 @@ from backends.image.sampling import Guided, SchedulerWalk, sample
 from backends.image.tasks import TEXT_TO_IMAGE, TextToImage
 from backends.lazy import F
 from backends.registry import method
-from backends.spec import BadInput, Choice, Events, Guidance, Metric, Note, Plot, Slider, Step, Steps
+from backends.spec import BadInput, Choice, Events, Guidance, Metric, Note, Plot, Slider, Steps
 
 Threshold = Annotated[float, Slider(0.9, 1, 0.0001, help="cosine from which on guidance stops")]
 Warmup = Annotated[float, Slider(0, 1, 0.05, help="fraction of the steps that are always guided")]
@@ -74,14 +74,8 @@ def _linear(job, model, stack, steps, scale):
     linear = linear_ag.known(key, model)
     if linear is None:
         yield Note(f"First run with these settings: LinearAG's weights are fitted on {linear_ag.LIVE_PROMPTS} prompts.")
-        before, fitting = model.nfe, linear_ag.fit(model, make_walk, steps, scale, job.negative, linear_ag.LIVE_PROMPTS)
-        while True:
-            try:
-                i, n, _ = next(fitting)
-            except StopIteration as end:
-                linear = end.value
-                break
-            yield Step(i, n + steps)  # no picture: these are other prompts
+        before = model.nfe
+        linear = yield from linear_ag.fit(model, make_walk, steps, scale, job.negative, linear_ag.LIVE_PROMPTS)
         linear_ag.remember(key, linear)
         yield Metric("evaluations for fitting", model.nfe - before, "lower")
     return linear_ag.LinearGuide(scale, linear)

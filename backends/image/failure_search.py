@@ -175,11 +175,12 @@ class Search:
 
     def keep(self, pixels: Tensor, judged: Tensor, caption: str) -> Image:
         """Note what the judges said of pictures drawn (their mean counts, the first is shown); keep them if the worst so far."""
-        sure, score = judged.detach().exp().mean(1), float(self.loss(judged.detach()))
+        judged = judged.detach()
+        sure, score = judged.exp().mean(1), float(self.loss(judged))
         self.log(SURE, float(sure.mean()))
         picture = Image(as_uint8(pixels), caption)
         self.start = self.start or picture
-        reached = self.reached(judged.detach().exp())  # the score is floored per judge, so the goal may be reached at no better score
+        reached = self.reached(judged.exp())  # the score is floored per judge, so the goal may be reached at no better score
         if reached or score < self.best:
             self.best, self.worst, self.pixels, self.sure = score, picture, pixels.detach(), float(sure.mean())
             self.found = reached
@@ -189,7 +190,7 @@ class Search:
         self.history.setdefault(name, []).append(value)
 
     def step(self, show: Image) -> Step:
-        return Step(min(self.spent, self.budget), self.budget, show, self.aside(), keep=self.worst)
+        return Step(min(self.spent, self.budget), self.budget, show, self.aside, keep=self.worst)
 
     def aside(self) -> tuple:
         lines = {k: ([i + 1.0 for i in range(len(v))], list(v)) for k, v in self.history.items()}

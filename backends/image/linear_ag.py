@@ -14,7 +14,7 @@ from backends.denoiser import together
 from backends.image.sampling import Guided, denoise
 from backends.lazy import torch
 from backends.models import ASSETS
-from backends.spec import Plot
+from backends.spec import Plot, Step
 from backends.worlds import emoji
 
 LIVE_PROMPTS = 8  # 16,000 equations on the embedded model for at most 25 unknowns
@@ -82,7 +82,7 @@ class Recorder(Guided):
 
 
 def fit(model, make_walk, steps: int, scale: float, negative: str, prompts: int, chunk: int = 8):
-    """Fit on guided runs over captions of the emoji world; yields (i, n, x0) as it goes and returns a Linear."""
+    """Fit on guided runs over captions of the emoji world; yields Steps of what it and a run take, and returns a Linear."""
     rng = np.random.default_rng(12487)
     texts = [emoji.caption(emoji.sample(rng), rng) for _ in range(prompts)]
     half = sum(2 * i < steps for i in range(steps))
@@ -93,9 +93,9 @@ def fit(model, make_walk, steps: int, scale: float, negative: str, prompts: int,
         cond, uncond = together(model.encode(*part)), model.encode(negative)[0]
         states = denoise(model, cond, uncond, model.noise(start, len(part)), walk, recorder)
         for _ in range(half):
-            _, x0 = next(states)
+            next(states)
             done += 1
-            yield done, total, x0
+            yield Step(done, total + steps)  # no picture: these are other prompts
         states.close()
         runs.append(recorder.seen)
     columns = [[torch.cat([run[i][k] for run in runs]).flatten().double() for i in range(half)] for k in (0, 1)]

@@ -30,7 +30,8 @@ Low = Annotated[float, Slider(0.01, 0.5, 0.01, help="an object that every judge 
 
 Target = Annotated[str, TextKnob(60, help="for “token”: the object that the token shall bring into any prompt; empty makes the prompted one vanish")]
 
-OTHERS = ("a burger", "a rocket", "a cactus", "a dog")  # “any prompt” is the job's and the first two of these that name something else
+OTHERS = ("a burger", "a rocket", "a cactus", "a dog")  # “any prompt” is the job's and the first of these that name something else
+COMPANY = 2  # of them
 SEEDS = 2  # words and tokens must fail for several seeds
 BEAM, TRIED = 2, 3  # prompts kept, and continuations drawn of each
 FRESH = 4  # seeds that confirm words and tokens
@@ -52,7 +53,7 @@ def sage(job: FindFailures, model, mode: Mode = "noise", budget: Budget = 40, in
     until a target object appears in this prompt and in another, its norm kept within those of the prompt's words; fresh
     seeds and a third prompt confirm it.
     """
-    rows = {"noise": 1, "noise for any prompt": 3}.get(mode, SEEDS)
+    rows = {"noise": 1, "noise for any prompt": 1 + COMPANY}.get(mode, SEEDS)
     search = Search(job, model, budget, inner_steps, scale, low, rows, _target(target) if mode == "token" else None)
     yield from cut_notes(search.cond)
     if mode == "words":
@@ -73,6 +74,7 @@ def random_search(job: FindFailures, model, mode: Annotated[str, Choice(("noise"
     """
     rows = SEEDS if mode == "words" else 1
     search = Search(job, model, budget, inner_steps, scale, low, rows)
+    yield from cut_notes(search.cond)
     rng, prompt = np.random.default_rng(job.seed), job.prompt
     longer = _longer(job.prompt, rng) if mode == "words" else []
     while search.open:
@@ -163,9 +165,9 @@ def _token(search: Search, rate: float) -> Events:
 
 
 def _others(search: Search) -> list[str]:
-    """Two prompts of OTHERS that name neither an object of the job's prompt nor what is searched for."""
+    """COMPANY prompts of OTHERS that name neither an object of the job's prompt nor what is searched for."""
     named = {search.concept, *emoji_concepts(search.job.prompt).values()}
-    return [p for p in OTHERS if not named & set(emoji_concepts(p).values())][:2]
+    return [p for p in OTHERS if not named & set(emoji_concepts(p).values())][:COMPANY]
 
 
 def _target(named: str) -> int | None:

@@ -18,6 +18,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 
 from backends.embedded import TOKENS, minilm
+from backends.hub import NO_SIZE
 from backends.nets.patch_vae import PatchAutoencoderKL
 from backends.train.common import MODELS, RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state
 from backends.worlds import emoji
@@ -32,7 +33,6 @@ UNET = dict(sample_size=16, in_channels=8, out_channels=8, cross_attention_dim=3
 # PixArt's transformer (Chen et al., arXiv 2310.00426), which the methods for transformers meet again in PixArt-Σ: 64 tokens, 11 M.
 DIT = dict(sample_size=16, patch_size=2, in_channels=8, out_channels=8, num_layers=8, num_attention_heads=4, attention_head_dim=72,
            cross_attention_dim=288, caption_channels=384, use_additional_conditions=False)  # fmt: skip
-NO_SIZE = {"resolution": None, "aspect_ratio": None}  # PixArt's call asks for it; the UNet passes it by
 # attention_head_dim counts heads here (diffusers' naming): few wide heads train fastest on a CPU.
 SIZES = {
     "unet": (UNET | dict(block_out_channels=(64, 128, 256), attention_head_dim=(1, 2, 4)), "emoji-ldm/unet"),
@@ -101,7 +101,7 @@ def build(size: str):
 def velocity_loss(net, bars, z, c, t, noise, device):
     """Mean squared error of v = α·ε − σ·z (Salimans & Ho, arXiv 2202.00512) at integer timesteps t."""
     alpha, sigma = (b[t].view(-1, 1, 1, 1) for b in bars)
-    with autocast(device):
+    with autocast(device):  # the UNet passes NO_SIZE by
         out = net(alpha * z + sigma * noise, timestep=t, encoder_hidden_states=c, added_cond_kwargs=NO_SIZE).sample
     return (out.float() - (alpha * noise - sigma * z)).square().mean((1, 2, 3))
 
@@ -135,8 +135,8 @@ def main() -> None:
     for part in (net, vae):
         part.to(device, memory_format=torch.channels_last)
     # Measured on two cores from 123,000 samples on, three minutes each, held-out loss at t = 500 and 700 (0.1484 and 0.2331 before):
-    # AdamW, 32 a step, 0.1486 and 0.2324; Muon on the matrices, 64 a step, 0.1453 and 0.2281. A step of it costs as much as 25 samples,
-    # so batches of 32 at the very beginning are AdamW's.
+    # AdamW, 32 a step, 0.1486 and 0.2324; Muon on the matrices, 64 a step, 0.1453 and 0.2281. Its step costs as much as 20 samples do,
+    # so batches are large.
     optimiser = MuonAdamW(net, args.lr)
     ema, step = Ema(net, 0.995), 0
     log = json.loads((out / "training.json").read_text()) if (out / "training.json").exists() else {"samples": 0, "minutes": 0}

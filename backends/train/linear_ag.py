@@ -25,11 +25,11 @@ def main() -> None:
     with torch.no_grad():
         while True:
             try:
-                i, n, _ = next(fitting)
+                step = next(fitting)
             except StopIteration as end:
                 linear = end.value
                 break
-            print(f"\r{i}/{n}", end="", flush=True)
+            print(f"\r{step.i}/{step.n - args.steps}", end="", flush=True)
     linear_ag.store(linear_ag.key(model, args.steps, args.scale, "ddim", ""), linear, model)
     print("\nunexplained share per step:", {i + 1: round(r, 4) for i, r in linear.residual.items()})
 
