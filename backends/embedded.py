@@ -10,6 +10,10 @@ from backends.lazy import torch
 from backends.models import ASSETS, Card, device
 
 TOKENS = 32  # a longer prompt is cut: about 24 words
+# The last layer but one, as Imagen's followers and SDXL take CLIP's. MiniLM's last prepares the mean over tokens and blends them: from the
+# state of one noun a linear probe reads the other noun of "a cat next to a cactus" in 84 % of held-out captions, here in 11 %
+# (its own: 99 % in both), and the nouns of a pair have a cosine of 0.27, here of −0.02.
+LAYER = -2
 
 
 @functools.cache
@@ -22,19 +26,19 @@ def minilm():
     return AutoTokenizer.from_pretrained(folder, local_files_only=True), model
 
 
-def token_states(texts: list[str]):
-    """((B, TOKENS, 384) float32 states, zero beyond a text's end; token strings of each text)."""
+def token_states(texts: list[str], layer: int = -1):
+    """((B, TOKENS, 384) float32 states of MiniLM's layer `layer`, zero beyond a text's end; token strings of each text)."""
     tokenizer, model = minilm()
     batch = tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
     with torch.no_grad():
-        states = model(**batch).last_hidden_state * batch["attention_mask"][..., None]
-    # MiniLM's states have a standard deviation near 0.5; the denoiser was trained on twice that.
+        states = model(**batch, output_hidden_states=True).hidden_states[layer] * batch["attention_mask"][..., None]
+    # MiniLM's states have a standard deviation near 0.5; what reads them was trained on twice that.
     return states * 2, [tuple(tokenizer.convert_ids_to_tokens(ids)) for ids in batch["input_ids"].tolist()]
 
 
 @functools.lru_cache(256)
 def _encoded(text: str) -> Cond:
-    states, tokens = token_states([text])
+    states, tokens = token_states([text], LAYER)
     offsets = minilm()[0](text, return_offsets_mapping=True)["offset_mapping"]
     # Beside the words stand a start and an end token, which a cut keeps.
     cut = text[offsets[TOKENS - 2][1] :].strip() if len(offsets) > TOKENS else ""

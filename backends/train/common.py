@@ -55,11 +55,12 @@ def autocast(device: str):
 
 
 class MuonAdamW:
-    """torch's Muon on the hidden layers' matrices, AdamW on the rest, at one learning rate.
+    """Muon on the hidden layers' matrices, AdamW on the rest, at one learning rate.
 
     Muon orthogonalises the momentum of a matrix (Jordan 2024; the update's RMS matched to AdamW's as in
-    Liu et al., arXiv 2502.16982). torch's class takes 2-D parameters only, so a convolution's weights are
-    shown to it as (out, in·h·w) views of the same memory; call after `.to(memory_format=…)`.
+    Liu et al., arXiv 2502.16982). torch.optim.Muon does so in bf16 whatever the machine, and a CPU without bf16
+    takes a minute a step for it; hence our own. A convolution's weights are seen as (out, in·h·w) views of the
+    same memory; call after `.to(memory_format=…)`.
     """
 
     def __init__(self, net: torch.nn.Module, lr: float, first_and_last=("conv_in", "conv_out", "embed", "head")):
@@ -70,34 +71,50 @@ class MuonAdamW:
             hidden = p.ndim in (2, 4) and min(p.shape[:2]) >= 32 and not any(part in name for part in first_and_last)
             view = self._flat(p.data) if hidden else None
             if hidden and view.data_ptr() == p.data_ptr():
-                self.views.append((p, torch.nn.Parameter(view)))
+                self.views.append((p, view))
             else:
                 rest.append(p)
         self.adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
-        self.muon = torch.optim.Muon([v for _, v in self.views], lr=lr, weight_decay=1e-2, adjust_lr_fn="match_rms_adamw")
+        self.lr, self.momenta = lr, [torch.zeros_like(view) for _, view in self.views]
 
     @staticmethod
     def _flat(w: torch.Tensor) -> torch.Tensor:
         return w.permute(0, 2, 3, 1).flatten(1) if w.ndim == 4 else w
 
     def rate(self, lr: float) -> None:
-        for group in self.adamw.param_groups + self.muon.param_groups:
+        self.lr = lr
+        for group in self.adamw.param_groups:
             group["lr"] = lr
 
-    def step(self) -> None:
+    @torch.no_grad()
+    def step(self, momentum: float = 0.95, weight_decay: float = 1e-2) -> None:
         """Apply the gradients and clear them."""
-        for p, view in self.views:
-            view.grad = self._flat(p.grad)
-        self.adamw.step(), self.muon.step()
-        self.adamw.zero_grad()
-        for p, view in self.views:
-            p.grad = view.grad = None
+        for (p, view), m in zip(self.views, self.momenta):
+            gradient = self._flat(p.grad)
+            m.lerp_(gradient, 1 - momentum)
+            update = orthogonal(gradient.lerp(m, momentum))  # Nesterov's
+            view.mul_(1 - self.lr * weight_decay).add_(update, alpha=-self.lr * 0.2 * max(view.shape) ** 0.5)
+            p.grad = None
+        self.adamw.step(), self.adamw.zero_grad()
 
     def state_dict(self) -> dict:
-        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
+        return {"adamw": self.adamw.state_dict(), "momenta": self.momenta}
 
     def load_state_dict(self, state: dict) -> None:
-        self.adamw.load_state_dict(state["adamw"]), self.muon.load_state_dict(state["muon"])
+        self.adamw.load_state_dict(state["adamw"])
+        for mine, saved in zip(self.momenta, state["momenta"], strict=True):
+            mine.copy_(saved)
+
+
+def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """The matrix with its singular values brought near 1: Jordan's quintic Newton–Schulz iteration (0.7 to 1.2 is near enough)."""
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = matrix if wide else matrix.mT
+    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if bf16_pays(matrix.device.type) else torch.float32)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x if wide else x.mT).to(matrix.dtype)
 
 
 class Clock:

@@ -268,14 +268,14 @@ class Pairs(Feed):
             x = degrade(pixels_of(scenes[i : i + 64]), generator, self.vae)
             with torch.no_grad(), autocast("cpu"):
                 cells.append(self.net.cells(self.judge, self.judge.inputs(x)).bfloat16())
-        states = self.texts.states([t for s in scenes for t in captions(s, rng)]).unflatten(0, (CHUNK, 2))
+        states = self.texts.states([t for s in scenes for t in captions(s, rng)], -1).unflatten(0, (CHUNK, 2))
         return [torch.cat(cells), states]
 
 
 def train_scorer(args) -> None:
     net, path, step = Scorer(), RUNS / "judge-scorer.pt", 0
     buffer = Pairs(net, args.seed)
-    states = buffer.texts.states([c.name for c in emoji.concepts()]).float()
+    states = buffer.texts.states([c.name for c in emoji.concepts()], -1).float()
     net.names.copy_(states.sum(1) / (states.abs().amax(2) > 0).sum(1, keepdim=True))
     optimiser = torch.optim.AdamW(net.parameters(), lr=args.lr / 2, betas=(0.9, 0.98), weight_decay=0.05)
     ema = Ema(net, 0.995)

@@ -6,6 +6,7 @@
 
 v-prediction with zero terminal SNR. Resumes from the committed weights; the optimiser's state stays in runs/.
 Scenes get harder with the samples seen: single large common objects first, small, several and rare ones later.
+Cross-attention is shown where the named objects are (`grounding_loss`), since here that is known.
 """
 
 import json
@@ -17,8 +18,10 @@ from diffusers import DDIMScheduler, PixArtTransformer2DModel, UNet2DConditionMo
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 
-from backends.embedded import TOKENS, minilm
+from backends.embedded import LAYER, TOKENS, minilm
 from backends.hub import NO_SIZE
+from backends.image.attention_maps import Explicit, Maps
+from backends.image.concept_words import emoji_concepts
 from backends.nets.patch_vae import PatchAutoencoderKL
 from backends.train.common import MODELS, RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state
 from backends.worlds import emoji
@@ -39,6 +42,8 @@ SIZES = {
     "weak": (UNET | dict(block_out_channels=(32, 64, 96), attention_head_dim=(1, 1, 1)), "emoji-ldm-weak/unet"),
     "dit": (DIT, "emoji-dit/transformer"),
 }
+CELLS = 8  # the side of the cross-attention maps that are shown where objects are: the UNet's and, at patch 2, the transformer's
+GROUNDING = 0.03  # weight of grounding_loss
 PROMPTS = (
     "a cat next to a cactus on a yellow background", "a big strawberry on a light blue background", "a red apple",
     "a penguin on snow", "a pizza on a red background", "a rocket on a starry night sky", "a dog face",
@@ -49,7 +54,7 @@ PROMPTS = (
 
 
 class Scenes:
-    """A rolling buffer of (latent, token states, length) made from fresh scenes, a chunk at a time."""
+    """A rolling buffer of (latent, token states, each token's object, objects' masks) from fresh scenes, a chunk at a time."""
 
     def __init__(self, vae, device, chunk: int, kept: int):
         self.vae, self.device, self.chunk, self.kept, self.parts = vae, device, chunk, kept, []
@@ -57,16 +62,28 @@ class Scenes:
         self.text.to(device)
 
     def add(self, rng: np.random.Generator, samples: int, held_out=False) -> None:
-        hard, several = min(1.0, samples / 1_200_000), min(1.0, samples / 400_000)
-        counts = np.array([0.84, 0.14, 0.015, 0.005]) * (1 - several) + np.array([0.48, 0.36, 0.1, 0.06]) * several
+        hard, several = min(1.0, samples / 3_000_000), min(1.0, samples / 400_000)
+        counts = np.array([0.84, 0.14, 0.015, 0.005]) * (1 - several) + np.array([0.4, 0.46, 0.09, 0.05]) * several
         kw = dict(counts=counts, common_share=0.96 - 0.16 * hard, spread=0.15 + 0.85 * hard)
         scenes = [emoji.sample(rng, held_out, **kw) for _ in range(self.chunk)]
         latents = [encode(self.vae, [emoji.render(s) for s in scenes[i : i + 64]], self.device) for i in range(0, self.chunk, 64)]
-        states = self.states([emoji.caption(s, rng) for s in scenes])
-        self.parts = [*self.parts, (torch.cat(latents), states)][-self.kept :]
+        texts = [emoji.caption(s, rng) for s in scenes]
+        part = (torch.cat(latents), self.states(texts), self.objects_of_tokens(scenes, texts), torch.stack([cells(s) for s in scenes]))
+        self.parts = [*self.parts, part][-self.kept :]
+
+    def objects_of_tokens(self, scenes: list[emoji.Scene], texts: list[str]) -> torch.Tensor:
+        """(n, TOKENS) int8: the first object, from 1 on, of the concept that a token names; 0 for none."""
+        read, out = self.tokenizer(texts), torch.zeros(len(texts), TOKENS, dtype=torch.int8)
+        for row, (scene, text) in enumerate(zip(scenes, texts)):
+            first = {o.concept: i + 1 for i, o in reversed(list(enumerate(scene.objects)))}
+            for word, concept in emoji_concepts(text).items():
+                start = text.lower().find(word) if concept in first else len(text)
+                tokens = {read.char_to_token(row, at) for at in range(start, min(start + len(word), len(text)))}
+                out[row, [t for t in tokens if t is not None and t < TOKENS]] = first.get(concept, 0)
+        return out
 
     @torch.no_grad()
-    def states(self, texts: list[str]) -> torch.Tensor:
+    def states(self, texts: list[str], layer: int = LAYER) -> torch.Tensor:
         """(n, TOKENS, 384) as `embedded.token_states`, in bf16 and batches of alike length."""
         out = torch.zeros(len(texts), TOKENS, 384, dtype=torch.bfloat16)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -74,16 +91,24 @@ class Scenes:
             rows = order[i : i + 128]
             batch = self.tokenizer([texts[j] for j in rows], padding=True, truncation=True, max_length=TOKENS, return_tensors="pt").to(self.device)
             with autocast(self.device):
-                states = self.text(**batch).last_hidden_state * batch["attention_mask"][..., None] * 2
+                states = self.text(**batch, output_hidden_states=True).hidden_states[layer] * batch["attention_mask"][..., None] * 2
             out[rows, : states.shape[1]] = states.cpu().bfloat16()
         return out
 
-    def draw(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, n: int) -> list[torch.Tensor]:
         part = torch.randint(len(self.parts), (n,)).tolist()
         row = torch.randint(self.chunk, (n,)).tolist()
-        z = torch.stack([self.parts[p][0][r] for p, r in zip(part, row, strict=True)])
-        c = torch.stack([self.parts[p][1][r] for p, r in zip(part, row, strict=True)])
-        return z.to(self.device), c.to(self.device).float()
+        columns = zip(*([column[r] for column in self.parts[p]] for p, r in zip(part, row, strict=True)))
+        return [torch.stack(column).to(self.device).float() for column in columns]
+
+
+def cells(scene: emoji.Scene) -> torch.Tensor:
+    """(4, CELLS²) float16: the share of each cell that an object shows; those of one concept share their first one's mask."""
+    masks, out = emoji.masks(scene, 64), torch.zeros(4, CELLS * CELLS, dtype=torch.float16)
+    chosen = [o.concept for o in scene.objects]
+    for concept, mask in zip(chosen, masks.reshape(-1, CELLS, 64 // CELLS, CELLS, 64 // CELLS).mean((2, 4)).reshape(-1, CELLS * CELLS)):
+        out[chosen.index(concept)] += torch.from_numpy(mask).half()
+    return out.clamp_max(1)
 
 
 @torch.no_grad()
@@ -104,6 +129,26 @@ def velocity_loss(net, bars, z, c, t, noise, device):
     with autocast(device):  # the UNet passes NO_SIZE by
         out = net(alpha * z + sigma * noise, timestep=t, encoder_hidden_states=c, added_cond_kwargs=NO_SIZE).sample
     return (out.float() - (alpha * noise - sigma * z)).square().mean((1, 2, 3))
+
+
+def grounding_loss(maps: Maps, objects, masks, signal):
+    """How far the cross-attention of the words that name an object leaves it, weighed by `signal` (B,), α_t.
+
+    The token loss of TokenCompose (Wang et al., arXiv 2312.03626, eq. 4), (1 − Σ_{u∈object} A_u / Σ_u A_u)², on the words of
+    one object together and on the mean over heads of each layer at CELLS; where its pixel loss asks of every cell whether it is
+    the object, ours asks whose it is: −log of the object's words' share among all objects' words in its own cells.
+    `objects` (B, TOKENS): 0 or the object from 1 on; `masks` (B, 4, CELLS²).
+    """
+    of = torch.nn.functional.one_hot(objects.long(), 5)[..., 1:].float()
+    there, losses = of.amax(1) * (masks.sum(2) > 0.5), []
+    for probs in maps.layers.values():
+        if probs.shape[2] == CELLS * CELLS:
+            each = (probs.float().mean(1) @ of).transpose(1, 2)  # (B, 4, cells)
+            leaves = (1 - (each * masks).sum(2) / each.sum(2).clamp_min(1e-6)).square()
+            share = -((each + 1e-6) / (each.sum(1, keepdim=True) + 4e-6)).log()
+            whose = (share * masks).sum(2) / masks.sum(2).clamp_min(1e-6)
+            losses.append(((leaves + whose) * there).sum(1) / there.sum(1).clamp_min(1) * signal)
+    return torch.stack(losses).mean()
 
 
 @torch.no_grad()
@@ -129,8 +174,7 @@ def main() -> None:
     kind, config, folder = build(args.size)
     out, device = MODELS / folder, args.device
     net = kind.from_pretrained(out, torch_dtype=torch.float32) if (out / "config.json").exists() else kind(**config)
-    if device == "cpu":
-        net.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slow on a CPU
+    net.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slow on a CPU
     vae = PatchAutoencoderKL.from_pretrained(MODELS / "emoji-ldm/vae", torch_dtype=torch.float32).eval().requires_grad_(False)
     for part in (net, vae):
         part.to(device, memory_format=torch.channels_last)
@@ -138,7 +182,8 @@ def main() -> None:
     # AdamW, 32 a step, 0.1486 and 0.2324; Muon on the matrices, 64 a step, 0.1453 and 0.2281. Its step costs as much as 20 samples do,
     # so batches are large.
     optimiser = MuonAdamW(net, args.lr)
-    ema, step = Ema(net, 0.995), 0
+    ema, step, maps = Ema(net, 0.995), 0, Maps()
+    net.set_attn_processor({name: Explicit(name, maps) if ".attn2." in name else AttnProcessor() for name in net.attn_processors})
     log = json.loads((out / "training.json").read_text()) if (out / "training.json").exists() else {"samples": 0, "minutes": 0}
     state_path = RUNS / f"emoji-{args.size}.pt"
     if (state := load_state(state_path)) and state["samples"] >= log["samples"]:
@@ -148,7 +193,7 @@ def main() -> None:
     bar = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
     bars = (bar.sqrt(), (1 - bar).sqrt())
     test = Scenes(vae, device, 256, 1)
-    test.add(np.random.default_rng(emoji.HELD_OUT_SEED + 1), 10**9, held_out=True)
+    test.add(np.random.default_rng(emoji.HELD_OUT_SEED + 1), 400_000, held_out=True)
     fixed = torch.Generator().manual_seed(1)
     test_t, test_noise = torch.randint(0, 1000, (256,), generator=fixed), torch.randn(256, 8, 16, 16, generator=fixed)
     blank = test.states([""]).float().to(device)
@@ -158,7 +203,7 @@ def main() -> None:
 
     def held_out() -> float:
         with torch.no_grad():
-            z, c = test.parts[0][0].to(device), test.parts[0][1].float().to(device)
+            z, c = (part.float().to(device) for part in test.parts[0][:2])
             return float(
                 torch.cat(
                     [
@@ -184,20 +229,22 @@ def main() -> None:
         # Warm up, hold, and come down over the last third of the sitting, so that each sitting ends well.
         rate = args.lr * min(1, (step + 1) / 200) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
         optimiser.rate(rate)
-        z, c = scenes.draw(args.batch)
-        c[torch.rand(len(c)) < 0.1] = blank
+        z, c, objects, masks = scenes.draw(args.batch)
+        dropped = torch.rand(len(c)) < 0.1
+        c[dropped], objects[dropped] = blank, 0
         # Mostly the middle and noisy levels, where it is decided what is shown and where.
         t = (torch.sigmoid(torch.randn(len(z)) * 1.3 + 0.5) * 1000).long().clamp(0, 999)
         t = torch.where(torch.rand(len(z)) < 0.15, torch.randint(0, 1000, t.shape), t).to(device)
         loss = velocity_loss(net, bars, z.contiguous(memory_format=torch.channels_last), c, t, torch.randn_like(z), device).mean()
-        loss.backward()
+        grounded = grounding_loss(maps, objects, masks, bars[0][t])
+        (loss + GROUNDING * grounded).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         ema.update(net)
         step, drawn, log["samples"] = step + 1, drawn + args.batch, log["samples"] + args.batch
         if clock.every(180, "log"):
             print(
-                f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  held-out {held_out():.4f}  (chunk {making:.0f} s)",
+                f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  grounding {grounded.item():.3f}  held-out {held_out():.4f}  (chunk {making:.0f} s)",
                 flush=True,
             )
         if clock.every(600, "save"):
