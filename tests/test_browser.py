@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import PIL.Image
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -164,3 +165,27 @@ def test_knobs_keep_their_values_when_an_arm_or_a_piece_is_added(page):
     assert page.locator(".arm-2 input[type=number]").first.input_value() == "9"
     page.locator(".arm-3 button.remove").first.click()
     page.wait_for_function("document.querySelectorAll('.arm').length == 2")
+
+
+def test_an_animation_is_refused_when_it_is_uploaded_and_a_good_picture_shown(page, tmp_path):
+    page.get_by_role("tab", name="Condition on an image").click()
+    page.locator("canvas:visible").first.wait_for()
+    page.locator("textarea:visible").first.fill("two green frogs")
+    page.get_by_label("Clear canvas").click()
+    chooser = page.locator(".desk .upload-container input[type=file]")
+    still, moves = PIL.Image.new("RGB", (64, 48), "red"), tmp_path / "moves.gif"
+    still.save(moves, save_all=True, append_images=[PIL.Image.new("RGB", (64, 48))])
+    chooser.set_input_files(moves)
+    page.get_by_text("Image is an animation; give a still picture.").first.wait_for()
+    still.save(tmp_path / "still.png")
+    chooser.set_input_files(tmp_path / "still.png")
+    page.locator("canvas:visible").first.wait_for()
+    assert page.locator("textarea:visible").first.input_value() == "two green frogs"
+    prevented = page.locator("canvas:visible").first.evaluate(
+        """element => {
+            const files = new DataTransfer();
+            files.items.add(new File(['x'], 'other.png', { type: 'image/png' }));
+            return ['dragover', 'drop'].map((name) => !element.dispatchEvent(new DragEvent(name, { bubbles: true, cancelable: true, dataTransfer: files })));
+        }"""
+    )
+    assert prevented == [True, True], "the browser does not open a file dropped on the picture in the page's place"

@@ -1,5 +1,6 @@
 """The page without a browser: forms from signatures, views, the catalogue, and how large the page is."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -8,13 +9,15 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
+import PIL.Image
 import pytest
+from gradio.data_classes import ImageData
 
 import backends
 from backends import headless
 from backends.registry import METHODS, TASKS
 from backends.spec import Image, Metric, Outcome, Plot, Step, Table, Text
-from ui import arms, catalogue, compare, form, history, page, running, views
+from ui import arms, catalogue, compare, form, history, page, running, upload, views
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK = TASKS["text_to_image"]
@@ -100,6 +103,46 @@ def test_a_picture_that_can_not_be_taken_loses_no_words():
     change = arms.Change(None, lambda old: old)
     after = compare._changer(task, ("image", "prompt", "fill", "model"), [], change)(state, broken, "new", False, "emoji-ldm")
     assert after["job"] == {"prompt": "new", "fill": False} and after["pictures"] == {}
+
+
+def file_of(tmp_path, kind: str) -> Path:
+    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    path = tmp_path / kind
+    if kind == "moves.gif":
+        noise.save(path, save_all=True, append_images=[PIL.Image.new("RGB", (64, 64))])
+    elif kind == "large.png":
+        PIL.Image.new("1", (20_000, 20_000)).save(path)
+    else:
+        noise.save(path)
+        path.write_bytes(path.read_bytes()[: 2000 if kind == "cut.png" else None])
+    return path
+
+
+@pytest.mark.parametrize(("kind", "said"), [("moves.gif", "animation"), ("cut.png", "can't be read"), ("large.png", "4096×4096")])
+def test_the_page_refuses_an_upload_in_the_words_of_the_api(tmp_path, monkeypatch, kind, said):
+    warned = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: warned.append(text))
+    task = backends.TASKS["edit_image"]
+    with gr.Blocks() as blocks:
+        editor = form.panel(task, {}, {})["image"]
+    assert not editor.sources and not editor.visible, "the editor itself takes no file: it would send a canvas, which hides what came"
+    empty = next(b for b in blocks.blocks.values() if isinstance(b, upload.Upload))
+    given = empty.preprocess(ImageData(path=str(file_of(tmp_path, kind)), orig_name=kind))  # as Gradio hands it to the handlers
+    (take,) = (f.fn for f in blocks.fns.values() if f.targets[0] == (empty._id, "upload"))
+    zone, drawn = take(given)
+    assert zone.visible and not drawn.visible and drawn.value is None
+    with pytest.raises(backends.BadInput) as api:
+        backends.recipe.decode_pictures({"x": base64.b64encode(given.read_bytes()).decode()})
+    with pytest.raises(backends.BadInput) as run:  # a task without a mask, or a press on Run before the handler has spoken
+        form.job(task, ["image"], [given])
+    sentences = [text.split(" ", 2)[2] for text in (str(api.value).replace("recipe's ", ""), f"The {warned[0]}", f"The {run.value}")]
+    assert len(set(sentences)) == 1 and said in sentences[0]
+
+
+def test_a_good_upload_goes_into_the_editor(tmp_path):
+    shown = upload.taken(file_of(tmp_path, "good.png"), "Image", 32)
+    assert shown.shape == (32, 32, 3)
+    assert upload.taken(None, "Image", 32) is None
 
 
 def test_a_model_that_can_not_be_had_says_why_and_leaves_no_arm_loading(monkeypatch):

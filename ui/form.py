@@ -1,7 +1,6 @@
 """Knobs and job fields -> components, and their values -> a recipe."""
 
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from backends import inputs, models, recipe
 from backends.registry import METHODS
 from backends.spec import BadInput, Choice, Knob, Method, Picture, Prompt, Slider, Task, Toggle, fields_of
-from ui import views
+from ui import upload
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 DICE = "() => Math.floor(Math.random() * 4294967296)"
@@ -63,18 +62,10 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
             shown = _pixels(values.get(name), pictures)
             if name in masked:
                 mask = _pixels(values.get(masked[name]), pictures)
-                made[name], made[masked[name]] = _editor(words(name), escape(rules[masked[name]].help), shown, mask), gr.State(mask)
+                made[name] = upload.editor(words(name).capitalize(), rules[masked[name]].help, rule.longest, shown, mask)
+                made[masked[name]] = gr.State(mask)
             else:
-                made[name] = gr.Image(
-                    shown,
-                    label=_label(name, rule),
-                    type="numpy",
-                    format="png",
-                    height=220,
-                    interactive=True,
-                    buttons=[],
-                    sources=["upload", "clipboard"],
-                )
+                made[name] = upload.plain(words(name).capitalize(), _label(name, rule), rule.longest, shown)
         elif isinstance(rule, Prompt):
             lines = 3 if rule.required else 1
             made[name] = gr.Textbox(
@@ -117,20 +108,6 @@ def example_picture(task: Task, example: dict) -> str | None:
     names = [n for n, r in recipe.marks(task.job).items() if isinstance(r, Picture)]
     files = [EXAMPLES / Path(v).name for n in names if isinstance(v := example.get("job", {}).get(n), str)]
     return next((str(f) for f in files if f.is_file()), None)
-
-
-def _editor(name: str, help: str, image, mask) -> gr.ImageEditor:
-    """Where the mask is painted. One that came along is shown beside it and holds until another is painted."""
-    value = None if image is None else {"background": image, "layers": [], "composite": None}
-    if image is not None and mask is not None and mask.shape == image.shape:
-        tinted = np.where(mask > 127, image // 4 + np.array([180, 70, 46], np.uint8), image).astype(np.uint8)
-        help += f'<img alt="the mask" src="{views.data_uri(tinted, 96)}"> this part is chosen; paint to choose another'
-    gr.HTML(f'<p class="editor-label">{escape(name.capitalize())} <span>{help}</span></p>')
-    return gr.ImageEditor(
-        value, label=name.capitalize(), show_label=False, type="numpy", image_mode="RGBA", format="png", height=330, interactive=True,
-        sources=["upload", "clipboard"], transforms=(), layers=False, buttons=[], canvas_size=(512, 512),
-        brush=gr.Brush(default_size=14, colors=["#e85d3ac8"], color_mode="fixed"),
-    )  # fmt: skip
 
 
 def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]:
