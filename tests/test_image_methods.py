@@ -231,6 +231,14 @@ def test_linear_ag_finds_weights_that_are_there():
     assert found.residual[3] < 1e-8 < 0.5 < found.residual[1]
 
 
+def test_linear_ag_without_guidance_evaluates_the_condition_alone(tiny):
+    linear_ag._fitted.clear()
+    pixels, figures, _ = arm("adaptive_guidance", mode="LinearAG", scale=1.0)
+    plain, cost, _ = arm("ddim", scale=1.0)
+    assert figures["nfe"] == cost["nfe"] == 10 and "evaluations for fitting" not in figures
+    assert (pixels == plain).all()
+
+
 def test_linear_ag_needs_one_state_a_step(tiny):
     job = {"task": "text_to_image", "job": {"prompt": PROMPT}}
     (end,) = [e.event for e in run(job | {"arms": [{"method": "adaptive_guidance", "knobs": {"mode": "LinearAG"}, "stack": [{"method": "w2sd"}]}]})]

@@ -63,6 +63,8 @@ def adaptive_guidance(job: TextToImage, model, stack: dict, steps: Steps = 25, s
 
 def _linear(job, model, stack, steps, scale):
     """LinearAG's guide, its weights fitted first when these settings are new."""
+    if scale == 1:  # the condition alone: there is no unconditional prediction to estimate, nor one to fit on
+        return Guided(scale)
 
     def make_walk(m, n):
         return stack["walk"](m, n) if "walk" in stack else SchedulerWalk(m, n, "ddim")
