@@ -38,6 +38,13 @@ def proofs() -> dict:
     return book
 
 
+def identities(proof: dict) -> str:
+    """What a proof says of its exact checks, such as “3 identities hold”; empty when it recorded none."""
+    held = [s["held"] for s in proof.get("statements", ()) if s["kind"] == "identity"]
+    of = "" if all(held) else f" of {len(held)}"
+    return f"{sum(held)}{of} {'identity holds' if len(held) == 1 else 'identities hold'}" if held else ""
+
+
 def papers() -> list[dict]:
     path = ASSETS / "papers.json"
     return json.loads(path.read_text()) if path.exists() else []

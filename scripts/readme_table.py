@@ -15,8 +15,8 @@ def row(method, proof) -> str:
     if not proof or "statements" not in proof:
         return f"| {method.title} | {method.task.title} | not measured yet | |"
     effects = [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
-    lead, held = effects[0], sum(s["held"] for s in proof["statements"])
-    said = f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(proof['statements'])} statements hold. "
+    lead, held, exact = effects[0], sum(s["held"] for s in effects), headless.identities(proof)
+    said = f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(effects)} statements hold{exact and f', {exact}'}. "
     said += f"{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
     others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))
     when = proof["date"] + (", on earlier weights" if proof["stale"] else "")

@@ -72,7 +72,10 @@ def test_an_edit_changes_what_the_network_sees(tiny):
     assert not torch.allclose(edited, tiny.x0s(x, 500, cond)[0])
 
 
-@pytest.mark.parametrize(("method", "knobs"), [("astar", {}), ("attend_excite", {"refinements": 2})])
+@pytest.mark.parametrize(
+    ("method", "knobs"),
+    [pytest.param("astar", {}, marks=pytest.mark.identity("astar", "without a move it is DDIM, bit by bit")), ("attend_excite", {"refinements": 2})],
+)
 def test_without_a_move_it_is_ddim_to_the_bit(tiny, method, knobs):
     events = arms(("ddim", {"steps": 4}), (method, {"steps": 4, "alpha": 0.0} | knobs), (method, {"steps": 4, "alpha": 0.5} | knobs))
     plain, still, moved = (e.event for e in events if isinstance(e.event, Outcome))
@@ -91,6 +94,7 @@ def test_astar_costs_one_evaluation_more_a_step(tiny):
     assert {m.name for m in closing.metrics} >= {"L_seg, last half"}
 
 
+@pytest.mark.identity("astar", "L_seg and L_ret have their ranges and extremes")
 def test_losses_have_their_ranges_and_extremes():
     g = torch.Generator().manual_seed(0)
     maps = torch.rand((5, 2, 8, 8), generator=g)
@@ -104,6 +108,7 @@ def test_losses_have_their_ranges_and_extremes():
     assert torch.allclose(A.retention(apart, apart), torch.tensor([1.0])) and float(A.retention(apart, apart.flip(1))) == 2
 
 
+@pytest.mark.identity("astar", "a move lowers L_seg and its opposite raises it")
 def test_the_gradient_lowers_the_segregation_loss_and_its_opposite_raises_it(tiny):
     cond = tiny.encode(PROMPT)[0]
     words, rows = chosen("", cond)

@@ -42,6 +42,7 @@ def run(method, knobs=None, **fields):
     return [e.event for e in backends.run(given, pictures)]
 
 
+@pytest.mark.identity("steered", "replacing gives the nearest picture that agrees with what is given")
 @pytest.mark.parametrize("kind", KINDS)
 def test_replacing_is_the_nearest_picture_that_agrees(tiny, kind):
     given = Given(job(**KINDS[kind]), tiny)
@@ -88,6 +89,7 @@ def test_loops_repeat_each_step_and_no_prompt_takes_no_guidance(tiny):
     assert run("steered", mask=MASK)[-1].nfe == 2
 
 
+@pytest.mark.identity("steered", "η = 0 and nothing corrected is DDIM")
 def test_walk_without_correction_or_noise_is_ddim(tiny):
     """η = 0 and nothing corrected: the same picture as the text-to-image baseline's."""
     text = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 4}, "arms": [{"method": "ddim", "knobs": {"steps": 2, "scale": 3.0}}]}
@@ -95,6 +97,7 @@ def test_walk_without_correction_or_noise_is_ddim(tiny):
     assert np.abs(run("unsteered", {"eta": 0.0}, prompt="a cat", seed=4, fill=False)[-1].value.pixels.astype(int) - plain.value.pixels).max() <= 1
 
 
+@pytest.mark.identity("steered", "the gradient goes through the network")
 def test_gradient_goes_through_the_network(tiny):
     """Against finite differences of loss(x0(x_t))."""
     from backends.image.steered import through

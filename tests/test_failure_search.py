@@ -47,6 +47,7 @@ def test_the_short_chain_is_diffusers_ddim(tiny):
             assert torch.allclose(S.short_chain(tiny, z, cond, uncond, 5, 5.0, deep), plain, atol=1e-4)
 
 
+@pytest.mark.identity("sage", "the residual path is a known constant, the deep one the true gradient")
 def test_the_residual_path_is_a_known_constant_and_the_deep_one_is_the_true_gradient(tiny):
     cond, uncond = tiny.encode("a cat", "")
     weight = tiny.noise(1)
@@ -99,6 +100,7 @@ def test_the_descent_lowers_what_the_judges_see_and_stays_on_the_shell(judged):
     assert np.allclose(shell["‖z‖ / √d"][1], 1, atol=1e-4) and len(shell["Kolmogorov–Smirnov p"][1]) == len(sure)
 
 
+@pytest.mark.identity("sage", "one fooled judge is no failure")
 def test_one_fooled_judge_is_not_a_failure(judged):
     search = S.Search(_job(), judged, 8, 3, 5.0, low=0.1)
     fooled, lowered = torch.tensor([[-30.0], [-0.1]]), torch.tensor([[-3.0], [-2.0]])

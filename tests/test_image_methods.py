@@ -113,12 +113,14 @@ def test_rows_are_known_by_their_text_and_their_turn():
 # --- Faster Diffusion ---
 
 
+@pytest.mark.identity("faster_diffusion", "a key at every step is the plain sampler, bit by bit")
 @pytest.mark.parametrize("batch", [False, True])
 def test_encoding_at_every_step_is_the_plain_sampler(tiny, batch):
     same, figures, _ = arm("faster_diffusion", keys="all", noise=0.0, batch=batch)
     assert (same == arm("ddim")[0]).all() and figures["encoder calls"] == 10
 
 
+@pytest.mark.identity("faster_diffusion", "the key steps are the paper's")
 def test_the_papers_key_steps():
     assert faster_diffusion.key_steps("paper", 1, "", 50) == list(faster_diffusion.PAPER)
     assert faster_diffusion.key_steps("paper", 1, "", 1) == [0]
@@ -189,6 +191,7 @@ def test_each_evaluation_of_a_step_has_its_own_cache(tiny):
 # --- Adaptive Guidance ---
 
 
+@pytest.mark.identity("adaptive_guidance", "a threshold out of reach is full guidance, bit by bit")
 def test_a_threshold_out_of_reach_is_full_guidance(tiny):
     same, figures, _ = arm("adaptive_guidance", threshold=1.0)
     assert (same == arm("ddim")[0]).all() and figures["guided steps"] == 10
@@ -199,6 +202,7 @@ def test_guidance_that_stops_costs_one_evaluation_a_step(tiny):
     assert figures["guided steps"] == 3 and figures["nfe"] == 13
 
 
+@pytest.mark.identity("adaptive_guidance", "AG at scale 1 is the sampler without guidance, one evaluation a step")
 def test_steps_without_guidance_cost_one_evaluation(tiny):
     assert arm("adaptive_guidance", scale=1.0)[1]["nfe"] == 10
     assert (arm("adaptive_guidance", scale=1.0)[0] == arm("ddim", scale=1.0)[0]).all()
@@ -221,6 +225,7 @@ def test_linear_ag_fits_once_and_then_costs_less(tiny):
     assert "evaluations for fitting" in arm("adaptive_guidance", mode="LinearAG", negative="a dog")[1]
 
 
+@pytest.mark.identity("adaptive_guidance", "LinearAG's least squares find weights that are there")
 def test_linear_ag_finds_weights_that_are_there():
     c = [torch.randn(5000, dtype=torch.float64) for _ in range(4)]
     u = [torch.randn(5000, dtype=torch.float64) for _ in range(4)]
@@ -231,6 +236,7 @@ def test_linear_ag_finds_weights_that_are_there():
     assert found.residual[3] < 1e-8 < 0.5 < found.residual[1]
 
 
+@pytest.mark.identity("adaptive_guidance", "LinearAG at scale 1 is the sampler without guidance, one evaluation a step")
 def test_linear_ag_without_guidance_evaluates_the_condition_alone(tiny):
     linear_ag._fitted.clear()
     pixels, figures, _ = arm("adaptive_guidance", mode="LinearAG", scale=1.0)
@@ -245,6 +251,7 @@ def test_linear_ag_needs_one_state_a_step(tiny):
     assert "one state a step" in end.error
 
 
+@pytest.mark.identity("adaptive_guidance", "on a mixture of Gaussians AG is nearer to full guidance than fewer steps at its cost")
 def test_adaptive_guidance_on_a_mixture_of_gaussians():
     """32 dimensions, eight classes, 20 steps at scale 4: less error than fewer steps at the same evaluations."""
     means = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
@@ -272,6 +279,7 @@ def test_adaptive_guidance_on_a_mixture_of_gaussians():
 # --- W2SD ---
 
 
+@pytest.mark.identity("w2sd", "no strength is DDIM, bit by bit")
 def test_no_strength_is_the_plain_sampler(tiny):
     assert (arm("w2sd", strength=0.0)[0] == arm("ddim")[0]).all()
     assert (arm("w2sd", start=0.5, stop=0.5)[0] == arm("ddim")[0]).all()
@@ -284,6 +292,7 @@ def test_a_reflected_step_costs_five_evaluations(tiny):
     assert len(pictures.items) == 3 and len(list(curve.series.values())[0][0]) == 9
 
 
+@pytest.mark.identity("w2sd", "the inverse undoes a DDIM step")
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "flow"])
 def test_the_inverse_undoes_a_ddim_step(prediction):
     model = analytic.mixture(torch.zeros(1, 3), 1.0, "epsilon" if prediction == "flow" else prediction, zero_snr=prediction == "v_prediction")
@@ -328,6 +337,7 @@ class Weights(w2sd.Reflection):
         return {"cond": self.weak}
 
 
+@pytest.mark.identity("w2sd", "a mixture moves towards the ideal one, reversed away, an equal pair stays")
 def test_w2sd_moves_a_mixture_towards_the_ideal():
     """Modes at ±4; left weight .10 weak, .30 strong, .50 ideal. Reversed it moves away; an equal pair stays."""
     model = analytic.mixture(torch.tensor([[-4.0], [4.0]]), 0.8, "v_prediction", zero_snr=True)

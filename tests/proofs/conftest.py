@@ -1,4 +1,4 @@
-"""Proofs record what they measured in assets/proofs.json before they assert it.
+"""Proofs record what they measured in assets/proofs.json before they assert it, and with it their identities (identities.py).
 
 PROOF_SEED=<int> shifts every seed, prompt draw and held-out split; seed 0 is what the catalogue shows, other
 seeds are kept beside it.
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from identities import checks
 
 from backends import headless
 
@@ -47,6 +48,8 @@ class Proof:
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
     def close(self):
+        for what, passed in checks(self.slug).items():  # value: the share of the exact checks that pass
+            self.state(what, sum(passed) / len(passed), "==", 1, n=len(passed), kind="identity")
         entry = dict(passed=all(s["held"] for s in self.statements), date=datetime.date.today().isoformat(), commit=self.commit(),
                      weights={name: headless.weights(name) for name in self.models}, seed=self.seed, seconds=round(time.monotonic() - self.start, 1), statements=self.statements)  # fmt: skip
         book = json.loads(FILE.read_text()) if FILE.exists() else {}

@@ -14,6 +14,7 @@ from backends.worlds import emoji
 STARTS, BUDGET, INNER = 8, 16, 8
 
 
+@pytest.mark.identity("sage", "the short chain is DDIM and noise stays on the shell")
 def test_identity_the_short_chain_is_ddim_and_noise_stays_on_the_shell(tiny):
     from backends.image.sampling import Guided, SchedulerWalk, denoise
 

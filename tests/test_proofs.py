@@ -1,0 +1,87 @@
+"""How a proof is recorded: its effects as it states them, its identities as the marked tests of any folder come out."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends import headless
+from scripts import readme_table
+from ui import catalogue
+
+PROOFS = Path(__file__).parent / "proofs"
+MARKED = """
+import pytest
+
+@pytest.mark.identity("some_method", "one is one")
+@pytest.mark.parametrize("one", [1, 1.0])
+def test_one(one):
+    assert one == 1
+
+@pytest.mark.identity("some_method", "two is three")
+def test_two():
+    assert 2 == 3
+
+@pytest.mark.identity("some_method", "what can't be tried")
+def test_three():
+    pytest.skip("no device")
+
+@pytest.mark.identity("another_method", "four is four")
+def test_four():
+    assert 4 == 4
+
+def test_unmarked():
+    raise ZeroDivisionError
+"""
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """The proofs' own conftest; its folder is on the path as it is when they run."""
+    import importlib.util
+
+    monkeypatch.setattr(sys, "path", [str(PROOFS), *sys.path])
+    spec = importlib.util.spec_from_file_location("proofs_conftest", PROOFS / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_marked_checks_of_a_method_are_run_and_counted(recorder, tmp_path):
+    (tmp_path / "test_marked.py").write_text(MARKED)
+    assert recorder.checks("some_method", tmp_path) == {"one is one": [True, True], "two is three": [False], "what can't be tried": [False]}
+    assert recorder.checks("no_method", tmp_path) == {}
+
+
+def test_a_proof_records_its_identities_beside_its_effects(recorder, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "FILE", tmp_path / "assets" / "proofs.json")
+    monkeypatch.setattr(recorder, "checks", lambda slug: {"one is one": [True, True], "two is three": [False]} if slug == "some_method" else {})
+    monkeypatch.setattr(recorder.Proof, "commit", staticmethod(lambda: "abc"))
+    recorder.FILE.parent.mkdir()
+    proof = recorder.Proof("some_method")
+    proof.state("it helps", 0.7, ">=", 0.5, n=8)
+    with pytest.raises(AssertionError, match="two is three"):
+        proof.close()
+    entry = json.loads(recorder.FILE.read_text())["some_method"]
+    effect, one, two = entry["statements"]
+    assert [s["kind"] for s in entry["statements"]] == ["effect", "identity", "identity"] and not entry["passed"]
+    assert set(effect) == set(one) and one["held"] and not two["held"]
+    assert (one["value"], one["op"], one["threshold"], one["n"]) == (1, "==", 1, 2)
+
+
+def test_identities_are_counted_apart_from_effects():
+    row = dict(statement="it helps", value=0.7, op=">=", threshold=0.5, n=8)
+    effect, exact = row | dict(kind="effect", held=True), row | dict(kind="identity", held=True)
+    proof = {"passed": True, "date": "2026-01-02", "stale": False, "statements": [effect, exact, exact]}
+    assert headless.identities(proof) == "2 identities hold" and headless.identities(proof | {"statements": [effect]}) == ""
+    assert headless.identities(proof | {"statements": [exact, exact | {"held": False}]}) == "1 of 2 identities hold"
+    assert headless.identities(proof | {"statements": [exact]}) == "1 identity holds"
+    assert "2 identities hold" in catalogue._proof(proof) and "0.7" in catalogue._proof(proof)
+    method = next(m for m in readme_table.METHODS.values() if m.paper)
+    assert "1 of 1 statements hold, 2 identities hold." in readme_table.row(method, proof)
+
+
+@pytest.mark.parametrize("slug", sorted(p.stem.removeprefix("test_") for p in PROOFS.glob("test_*.py")))
+def test_every_proof_has_an_identity(slug):
+    assert any(f'mark.identity("{slug}"' in p.read_text() for p in Path(__file__).parent.rglob("test_*.py"))
