@@ -55,7 +55,22 @@ class Text:
     text: str
 
 
-Media = Image | Images | Plot | Table | Text
+@dataclass(frozen=True)
+class Tokens:
+    """A text on its way, token by token. `pieces`: what each token reads as, empty while masked; `confidence`: 0 to 1 each.
+
+    `marks`: a letter each: g given, m masked, n new in this step, k kept, r masked again. `text`: the answer read as text.
+    `past`: on a result, every step on the way to it.
+    """
+
+    pieces: tuple[str, ...]
+    confidence: tuple[float, ...]
+    marks: str
+    text: str = ""
+    past: tuple["Tokens", ...] = ()
+
+
+Media = Image | Images | Plot | Table | Text | Tokens
 
 
 # --- events: what a method yields ------------------------------------------------------------------------

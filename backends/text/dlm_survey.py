@@ -1,0 +1,68 @@
+"""The survey's inference taxonomy as one method with a setting for each branch; and LLaDA's decoder, the baseline."""
+
+from typing import Annotated
+
+from backends.registry import method
+from backends.spec import Choice, Events, Metric, Result, Slider, Step
+from backends.text.canvas import ORDERS, Canvas
+from backends.text.decoding import BlockCache, Reader, Rule, decode
+from backends.text.feature_cache import FeatureCache
+from backends.text.tasks import WRITE_TEXT, WriteText
+
+Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens")]
+Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; 0 takes the whole answer as one")]
+Temperature = Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")]
+Cache = Annotated[str, Choice(("off", "prefix", "dual", "features"), help="what of earlier steps is reused")]
+
+
+def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: int, temperature: float, canvas: Canvas | None = None) -> Events:
+    """Decode the job's answer and say what it cost."""
+    canvas = canvas or Canvas.after(model, model.encode(job.prompt, job.length), job.length)
+    before, i = model.nfe, 0
+    for i, n in decode(canvas, read, rule, steps, block or job.length, temperature):
+        yield Step(i, n, canvas.show())
+    spent = max(1, model.nfe - before)
+    yield Metric("tokens per NFE", int((~canvas.given).sum()) / spent, "higher")
+    if read.computed < read.asked:
+        yield Metric("tokens reused (%)", 100 * (1 - read.computed / read.asked), "higher")
+    yield Result(canvas.final())
+
+
+@method("low_confidence", task=WRITE_TEXT, needs={"text", "masked"}, paper=False)
+def low_confidence(job: WriteText, model, steps: Steps = 64, block: Block = 0, temperature: Temperature = 0.0) -> Events:
+    """Low-confidence remasking (LLaDA).
+
+    At each step every masked token is predicted and the surest ones are kept; the others are masked again for the next step.
+
+    Nie et al., arXiv 2502.09992, section 2.4; the order is MaskGIT's (Chang et al., arXiv 2202.04200).
+    """
+    return filled(job, model, Reader(model), Rule(), steps, block, temperature)
+
+
+@method("dlm_survey", task=WRITE_TEXT, needs={"text", "masked"})
+def dlm_survey(
+    job: WriteText, model, order: Annotated[str, Choice(ORDERS, help="which masked tokens come first")] = "confidence",
+    commit: Annotated[str, Choice(("steps", "threshold", "factor"), help="how many come in a step: an even share, or all that are sure enough")] = "threshold",
+    steps: Steps = 64, threshold: Annotated[float, Slider(0, 1.01, 0.01, help="sure enough, under “threshold”; above 1 reveals one a step")] = 0.9,
+    factor: Annotated[float, Slider(0.1, 4, 0.1, help="under “factor”: larger reveals more")] = 1.0,
+    block: Block = 0, cache: Cache = "off", refresh: Annotated[int, Slider(1, 64, 1, help="steps until a cache is made anew")] = 8,
+    guidance: Annotated[float, Slider(0, 4, 0.1, help="strength of the prompt; 0 costs one evaluation a step, else two")] = 0.0,
+    temperature: Temperature = 0.0,
+) -> Events:  # fmt: skip
+    """Diffusion language models: the survey's decoders.
+
+    One model, every way to decode it that the survey sorts out: which tokens come first, how many at once, in blocks or not,
+    what is reused between steps, and how strongly the prompt steers.
+
+    Li et al., A Survey on Diffusion Language Models, arXiv 2508.10875, section 4. Orders: random, confidence, margin and
+    entropy as in Dream (Ye et al., arXiv 2508.15487); "threshold", "factor" and the prefix and dual caches are Fast-dLLM's
+    (Wu et al., arXiv 2505.22618), "features" is dLLM-Cache (Liu et al., arXiv 2506.06295; see feature_cache.py); guidance is
+    LLaDA's. Under "prefix" and "dual" the cache lives for a block at most; `refresh` renews it sooner.
+    """
+    if cache == "features":
+        read = FeatureCache(model, guidance, prompt_every=4 * refresh, answer_every=refresh)
+    elif cache == "off":
+        read = Reader(model, guidance)
+    else:
+        read = BlockCache(model, guidance, dual=cache == "dual", refresh=refresh)
+    return filled(job, model, read, Rule(order, commit, threshold, factor), steps, block, temperature)
