@@ -26,8 +26,10 @@ add(
 
 # --- real checkpoints -------------------------------------------------------------------------------------
 # Revisions: no hub was within reach while this was written; each hash below was found as the pin or the cache folder of
-# that repository in at least two public projects, PixArt-Σ's in one. UNNOISE_MODELS overrides them (see hosted()).
+# that repository in at least two public projects, PixArt-Σ's in one. UNNOISE_MODELS overrides them (see hosted()). Of TraDo none was
+# found: it is offered where the host pins it.
 DIT = frozenset({"image", "dit", "vae", "gradients"})
+TEXT = frozenset({"text", "masked"})
 CLIP, T5 = ("text_encoder", "tokenizer"), ("text_encoder_3", "tokenizer_3")
 HUB = (
     Card(
@@ -72,6 +74,24 @@ HUB = (
         options={"kind": "flux", "dtype": "bfloat16", "parts": ("transformer", "vae", "scheduler", *CLIP, "text_encoder_2", "tokenizer_2")},
         about="Distilled to 1 to 4 steps without guidance, predicts flow. About 34 GB to download.",
     ),
+    Card(
+        name="llada-8b", title="LLaDA 8B Instruct", loader="backends.text.hub:load", capabilities=TEXT | {"llama", "rope"}, embedded=False,
+        licence="MIT", source="GSAI-ML/LLaDA-8B-Instruct", revision="08b83a6feb34df1a6011b80c3c00c7563e963b07", parameters="8 B", trained_on="2.3 trillion tokens (its paper)",
+        options={"kind": "llada", "mask": 126336, "eos": 126348, "context": 4096},
+        about="The masked diffusion language model of the LLaDA paper. About 16 GB to download; on a CPU a step takes tens of seconds.",
+    ),
+    Card(
+        name="dream-7b", title="Dream 7B Instruct", loader="backends.text.hub:load", capabilities=TEXT | {"rope"}, embedded=False,
+        licence="Apache-2.0", source="Dream-org/Dream-v0-Instruct-7B", revision="05334cb9faaf763692dcf9d8737c642be2b2a6ae", parameters="7 B", trained_on="made from Qwen2.5 7B (its report)",
+        options={"kind": "dream", "mask": 151666, "eos": 151643, "context": 2048},
+        about="Made from an autoregressive model, so that its logits speak of the next token. About 15 GB to download.",
+    ),
+    Card(
+        name="trado-4b", title="TraDo 4B Instruct", loader="backends.text.hub:load", capabilities=TEXT | {"block"}, embedded=False,
+        licence="MIT", source="Gen-Verse/TraDo-4B-Instruct", revision="", parameters="4 B", trained_on="SDAR 4B, with TraceRL (its paper)",
+        options={"kind": "sdar", "mask": 151669, "eos": 151645, "context": 4096},
+        about="Diffusion within blocks of four tokens, from left to right between them: choose blocks of 4. About 8 GB to download.",
+    ),
 )  # fmt: skip
 
 
@@ -81,7 +101,7 @@ def hosted(setting: str | None) -> list[Card]:
     Names are separated by commas; a folder may stand for the repository, and "none" offers none.
     """
     if setting is None:
-        return list(HUB)
+        return [c for c in HUB if c.revision]
     known, cards = {c.name: c for c in HUB}, []
     for entry in filter(None, (e.strip() for e in setting.split(","))):
         name, _, source = entry.partition("=")
@@ -91,6 +111,8 @@ def hosted(setting: str | None) -> list[Card]:
             raise ValueError(f"UNNOISE_MODELS names {name}; there are {', '.join(known)}")
         repository, _, revision = source.partition("@")
         card = known[name]
+        if not (revision or repository or card.revision):
+            raise ValueError(f"UNNOISE_MODELS names {name}, of which no revision is known here; write {name}={card.source}@revision")
         cards.append(dataclasses.replace(card, source=repository or card.source, revision=revision or ("main" if repository else card.revision)))
     return cards
 

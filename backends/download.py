@@ -50,6 +50,8 @@ def patterns(card: Card) -> list[str]:
     """The parts of the repository that the pipeline needs, weights as safetensors of the card's variant only."""
     weights = f"*.{card.options['variant']}*.safetensors" if card.options.get("variant") else "*.safetensors"
     kinds = (weights, "*.json", "*.txt", "*.model")
+    if "parts" not in card.options:  # one network with its tokenizer, as transformers publishes it
+        return [*kinds, "*.jinja"]
     return ["model_index.json", *(f"{part}/{kind}" for part in card.options["parts"] for kind in kinds)]
 
 

@@ -84,3 +84,26 @@ def small_previewer(model: Denoiser):
     from backends.nets.preview import PreviewDecoder
 
     return PreviewDecoder.from_pretrained(path).eval().requires_grad_(False).to(model.device)
+
+
+@functools.cache
+def text_tokenizer():
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(TEXT)
+
+
+def load_mdm(card: Card):
+    """The masked diffusion language model of the text world: a Llama that looks both ways."""
+    from transformers import LlamaForCausalLM
+
+    from backends.text.predictor import MaskPredictor
+
+    tokenizer, folder = text_tokenizer(), ASSETS / card.source
+    net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False).to(device())
+    ask, answer, mask = (tokenizer.convert_tokens_to_ids(t) for t in ("<ask>", "<answer>", "<mask>"))
+
+    def template(prompt: str) -> list[int]:
+        return [ask, *tokenizer(prompt, add_special_tokens=False)["input_ids"], answer]
+
+    return MaskPredictor(card, net, tokenizer, mask=mask, eos=tokenizer.eos_token_id, template=template, context=512, device=device())

@@ -13,7 +13,7 @@ import numpy as np
 
 import backends
 from backends import models, recipe
-from backends.spec import ArmEvent, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text
+from backends.spec import ArmEvent, Heat, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -76,23 +76,26 @@ def line(event: ArmEvent) -> dict:
     """An event as JSON, without its pixels."""
     what, said = event.event, {"arm": event.arm, "seconds": round(event.seconds, 3), "nfe": event.nfe}
     if isinstance(what, Step):
-        return said | {"event": "step", "i": what.i, "n": what.n, "aside": [a for a in map(_words, what.aside) if a]}
+        return said | {"event": "step", "i": what.i, "n": what.n, "aside": [a for a in map(words, what.aside) if a]}
     if isinstance(what, Metric):
         return said | {"event": "metric", "name": what.name, "value": what.value, "better": what.better}
     if isinstance(what, Note):
         return said | {"event": "note", "text": what.text}
     if isinstance(what, Result):
-        return said | {"event": "result", "aside": [a for a in map(_words, what.aside) if a]}
+        return said | {"event": "result", "aside": [a for a in map(words, what.aside) if a]}
     assert isinstance(what, Outcome)
     return said | {"event": "outcome", "error": what.error, **what.recipe["outcome"]}
 
 
-def _words(media) -> dict | None:
+def words(media) -> dict | None:
+    """A medium that is no picture as JSON; None for one that is."""
     if isinstance(media, Plot):
         return {"plot": media.series, "x": media.x, "y": media.y, "marks": media.marks}
     if isinstance(media, Table):
         return {"columns": media.columns, "rows": media.rows}
-    return {"text": media.text} if isinstance(media, Text) else None
+    if isinstance(media, Heat):
+        return {"rows": media.rows, "columns": media.columns, "values": media.values, "x": media.x, "y": media.y}
+    return {"text": media.text} if isinstance(media, Text | Tokens) else None
 
 
 def run(given: dict | str, pictures: dict[str, np.ndarray], folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
@@ -130,7 +133,7 @@ def save(outcome: Outcome, inputs: dict[str, np.ndarray], folder: Path, name: st
         file = folder / (f"{name}.png" if len(pictures) == 1 else f"{name}-{i + 1}.png")
         file.write_bytes(recipe.png(picture.pixels, outcome.recipe, inputs))
         files.append({"name": file.name, "sha256": recipe.digest(picture.pixels)})
-    if (said := _words(value)) is not None:
+    if (said := words(value)) is not None:
         file = folder / f"{name}.json"
         file.write_text(json.dumps(said | {"recipe": outcome.recipe}, indent=1))
         files.append({"name": file.name})

@@ -240,7 +240,9 @@ def from_file(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     data = path.read_bytes()[: inputs.MAX_BYTES + 1]
     if data[:8] != b"\x89PNG\r\n\x1a\n":
         try:
-            recipe = _loaded(_json(data.decode()))
+            recipe = _json(data.decode())
+            # A text result is a file {"text": …, "recipe": …}.
+            recipe = _loaded(recipe["recipe"] if isinstance(recipe, dict) and "recipe" in recipe else recipe)
         except UnicodeDecodeError:
             raise BadInput("Drop a result (PNG) or a recipe (JSON) of this studio.") from None
         return recipe, decode_pictures(recipe.pop("inputs", {}))

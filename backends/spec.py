@@ -70,7 +70,18 @@ class Tokens:
     past: tuple["Tokens", ...] = ()
 
 
-Media = Image | Images | Plot | Table | Text | Tokens
+@dataclass(frozen=True)
+class Heat:
+    """A map of values from 0 to 1: `values[row][column]`, NaN where there is none yet; `x`, `y`: what columns and rows are."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    x: str = ""
+    y: str = ""
+
+
+Media = Image | Images | Plot | Table | Text | Tokens | Heat
 
 
 # --- events: what a method yields ------------------------------------------------------------------------
@@ -232,7 +243,7 @@ class Task:
     """What is asked: owns the tab, the Job type, the metrics and the default baseline.
 
     `metrics`: "module:function", called as f(job, value, reference) -> list[Metric] after each arm;
-    `reference` is the first arm's result, or None for the first arm itself.
+    `reference` is the first arm's result, or None for the first arm itself. `pictures`: whether its arms give pictures.
     """
 
     slug: str
@@ -243,6 +254,7 @@ class Task:
     metrics: str = ""
     help: str = ""
     examples: tuple[dict, ...] = ()  # recipes' "job" (and "arms") parts, one click each
+    pictures: bool = True
 
 
 Slot = Literal["wrap", "walk", "patch", ""]

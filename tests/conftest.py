@@ -28,11 +28,15 @@ def tiny_denoiser(card, prediction="v_prediction"):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The tiny model, also loaded under the default card's name so that whole recipes run on it."""
+    """The tiny picture model; it and a tiny text model stand under the default cards' names, so that whole recipes run on them."""
+    from tests.tiny_text import tiny as tiny_text
+
     card = dataclasses.replace(models.get("emoji-ldm"), previews="backends.denoiser:linear_previewer")
     model = tiny_denoiser(card)
     models.clear()
     models._cache["emoji-ldm"] = model
+    if "text-mdm" in models.CARDS:
+        models._cache["text-mdm"] = tiny_text(card=models.get("text-mdm"), context=512)
     yield model
     models.clear()
 

@@ -21,13 +21,13 @@ def tokenizer():
     return fast
 
 
-def tiny(seed: int = 0, context: int = 128, **kw) -> MaskPredictor:
+def tiny(seed: int = 0, context: int = 128, card=None, **kw) -> MaskPredictor:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     read = tokenizer()
-    config = LlamaConfig(vocab_size=len(read), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=context,
+    config = LlamaConfig(vocab_size=len(read), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=128, rope_theta=500.0,
                          initializer_range=0.3, is_causal=False, attn_implementation="eager")  # fmt: skip
     net = LlamaForCausalLM(config).eval().requires_grad_(False)
-    card = types.SimpleNamespace(title="Tiny", name="tiny", capabilities=frozenset({"text", "masked", "llama"}), revision="0")
+    card = card or types.SimpleNamespace(title="Tiny", name="tiny", capabilities=frozenset({"text", "masked", "llama"}), revision="0")
     return MaskPredictor(card, net, read, mask=1, eos=0, context=context, template=lambda p: read(p, add_special_tokens=False)["input_ids"], **kw)

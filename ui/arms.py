@@ -107,7 +107,9 @@ def _knobs(column: Column, knobs, values: dict, place: int | None) -> None:
 
 
 def _empty(task: Task) -> list[str]:
-    """What an empty picture asks for (see style.css): a prompt, or a picture where there must be one."""
+    """What an empty picture asks for (see style.css): a prompt, or a picture where there must be one; none where arms give none."""
+    if not task.pictures:
+        return ["no-picture"]
     return ["from-picture"] if any(isinstance(r, Picture) and r.required for r in recipe.marks(task.job).values()) else []
 
 

@@ -155,7 +155,7 @@ def _under(shown: Shown, results: gr.State) -> list:
                     heat, show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"], height=400, elem_classes=["picture"]
                 )
         with gr.Row(elem_classes=["take"]):
-            download = gr.DownloadButton("Download all (pictures, recipe, table)", value=bundle, size="sm", elem_classes=["quiet"], scale=0, min_width=260)
+            download = gr.DownloadButton("Download all (results, recipe, table)", value=bundle, size="sm", elem_classes=["quiet"], scale=0, min_width=260)
         with gr.Accordion("Recipe", open=False, elem_classes=["recipe"]):
             text = gr.Code(code, language="json", show_label=False, interactive=False, max_lines=24)
     for chooser in (a, b):

@@ -15,7 +15,7 @@ import numpy as np
 from gradio import processing_utils, utils
 
 import backends
-from backends import recipe
+from backends import headless, recipe
 from backends.registry import METHODS
 from backends.spec import BadInput, Image, Outcome, Step, Task
 from ui import form, history, views
@@ -178,7 +178,7 @@ def pair(shown: Shown, a: int, b: int) -> tuple:
 
 
 def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str]) -> str:
-    """A zip of the pictures, the recipe with its inputs, and the figures as CSV."""
+    """A zip of the results, the recipe with its inputs, and the figures as CSV."""
     out, rows = io.BytesIO(), io.StringIO()
     columns = list(dict.fromkeys(m.name for o in outcomes for m in o.metrics))
     table = csv.writer(rows)
@@ -191,6 +191,8 @@ def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[st
             )
             if isinstance(outcome.value, Image):
                 archive.writestr(f"{_name(outcome)}.png", recipe.png(outcome.value.pixels, outcome.recipe, pictures))
+            elif said := headless.words(outcome.value):
+                archive.writestr(f"{_name(outcome)}.json", json.dumps(said | {"recipe": outcome.recipe}, indent=1))
         archive.writestr("recipe.json", json.dumps(whole | {"inputs": recipe.encode_pictures(pictures)}, indent=1))
         archive.writestr("figures.csv", rows.getvalue())
     return processing_utils.save_bytes_to_cache(out.getvalue(), "unnoise-comparison.zip", utils.get_upload_folder())

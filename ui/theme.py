@@ -55,6 +55,21 @@ HEAD = """
       event.preventDefault();
     } else if (event.key === 'Escape') press('stop');
   }, true);
+  // The scrubber under a grid of tokens: its steps stand in the slider, as [number, [[piece, confidence, mark], …]].
+  document.addEventListener('input', (event) => {
+    if (!event.target.matches('.scrub input')) return;
+    const steps = event.target.steps || (event.target.steps = JSON.parse(event.target.dataset.steps));
+    const [number, cells] = steps[Number(event.target.value)];
+    const grid = event.target.closest('.tokens').querySelector('.grid');
+    cells.forEach(([piece, sure, mark], i) => {
+      const cell = grid.children[i];
+      cell.className = mark;
+      cell.textContent = piece;
+      cell.title = Math.round(100 * sure) + '%';
+      cell.style.setProperty('--c', sure);
+    });
+    event.target.nextElementSibling.textContent = `step ${number}/${steps[steps.length - 1][0]}`;
+  });
   // A file dropped anywhere but on a picture's own box is a result or a recipe.
   const outside = (event) => !event.target.closest('.image-container, .upload-container, [data-testid="image"], .image-frame, button.center');
   document.addEventListener('dragover', (event) => { if (outside(event)) event.preventDefault(); });

@@ -2,13 +2,14 @@
 
 import base64
 import io
+import json
 import math
 from html import escape
 
 import numpy as np
 import PIL.Image
 
-from backends.spec import ArmEvent, Image, Images, Media, Metric, Note, Outcome, Plot, Step, Table, Text
+from backends.spec import ArmEvent, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Step, Table, Text, Tokens
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
 
@@ -33,9 +34,58 @@ def media(value: Media) -> str:
         return '<div class="pictures">' + _figure(value) + "</div>"
     if isinstance(value, Table):
         return table(value.columns, value.rows)
+    if isinstance(value, Tokens):
+        return tokens(value)
+    if isinstance(value, Heat):
+        return heat(value)
     if isinstance(value, Text):
         return f'<p class="text">{escape(value.text)}</p>'
     return ""
+
+
+SCRUBBED = 64  # steps that the scrubber keeps; of longer runs an even choice
+
+
+def tokens(value: Tokens) -> str:
+    """The answer as a grid of tokens, coloured by confidence; with a past, a scrubber over its steps (its script is in theme.py)."""
+    cells = "".join(f'<span class="{mark}" style="--c:{sure:.2f}" title="{sure:.0%}">{_shown(piece)}</span>' for piece, sure, mark in _cells(value))
+    past, scrub = value.past, ""
+    if len(past) > 1:
+        chosen = sorted({round(i * (len(past) - 1) / (min(len(past), SCRUBBED) - 1)) for i in range(min(len(past), SCRUBBED))})
+        steps = json.dumps(
+            [[i + 1, [[_shown_raw(p), round(s, 2), m] for p, s, m in _cells(past[i])]] for i in chosen], ensure_ascii=False, separators=(",", ":")
+        )
+        scrub = (
+            f'<label class="scrub"><input type="range" min="0" max="{len(chosen) - 1}" value="{len(chosen) - 1}" aria-label="step" data-steps="{escape(steps)}">'
+            f"<output>step {len(past)}/{len(past)}</output></label>"
+        )
+    said = f'<p class="text answer">{escape(value.text)}</p>' if value.text.strip() else ""
+    return f'<div class="tokens"><div class="grid">{cells}</div>{scrub}</div>{said}'
+
+
+def heat(value: Heat) -> str:
+    """A map as a table whose cells are coloured by their value."""
+    head = "".join(f"<th>{escape(c)}</th>" for c in value.columns)
+    body = "".join(f"<tr><th>{escape(name)}</th>{''.join(_warm(v) for v in row)}</tr>" for name, row in zip(value.rows, value.values, strict=True))
+    corner = f"{escape(value.y)} ↓ · {escape(value.x)} →" if value.x or value.y else ""
+    return f'<div class="scroll"><table class="heat"><caption>{corner}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _warm(value: float) -> str:
+    return f'<td style="--c:{value:.2f}">{100 * value:.0f}</td>' if math.isfinite(value) else '<td class="m"></td>'
+
+
+def _cells(value: Tokens):
+    return zip(value.pieces, value.confidence, value.marks, strict=True)
+
+
+def _shown_raw(piece: str) -> str:
+    """A token's text with its white space to be seen; masked ones are empty."""
+    return piece.replace(" ", "\u00b7").replace("\n", "\u21b5") if piece.strip() != piece or not piece else piece
+
+
+def _shown(piece: str) -> str:
+    return escape(_shown_raw(piece))
 
 
 def data_uri(pixels: np.ndarray, side: int = 192, kind: str = "PNG") -> str:
@@ -136,7 +186,7 @@ class Live:
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
         main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
-        if isinstance(main, Images | Plot | Table | Text):
+        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat):
             self.main = main
         if aside := getattr(what, "aside", ()):
             self.aside = aside

@@ -14,7 +14,7 @@ class WriteText(Job):
 
 WRITE_TEXT = Task(
     "write_text", "Write text", WriteText, baseline="low_confidence", model="text-mdm",
-    metrics="backends.metrics.text:write_text",
+    metrics="backends.metrics.text:write_text", pictures=False,
     help="A masked answer fills in token by token; each arm decides its own way which tokens come first.",
     examples=(
         {"job": {"prompt": "37 + 5 - 12 =", "length": 8}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
@@ -22,4 +22,38 @@ WRITE_TEXT = Task(
         {"job": {"prompt": "make 24 from 3, 5, 9", "length": 16}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "a story about a fox and a lantern", "length": 64}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
     ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FillForm(Job):
+    text: Annotated[str, Prompt(4000, help="what the values are to be taken from")] = ""
+    form: Annotated[str, Prompt(4000, help="a JSON Schema of an object, or its fields' names separated by commas")] = ""
+
+
+FILL_FORM = Task(
+    "fill_form", "Fill a form", FillForm, baseline="free_form", model="text-mdm", metrics="backends.metrics.text:fill_form", pictures=False,
+    help="A text and a JSON form; what the text does not say must stay empty.",
+    examples=(
+        {"job": {"text": "Greta Rossi is 41 years old. Greta works as a baker. Home is Lisbon.", "form": "name, age, job, city"},
+         "arms": [{"method": "free_form"}, {"method": "s3"}]},
+        {"job": {"text": "This is Hugo Tanaka. On Sundays it is chess. Hugo has a parrot.", "form": "name, pet, hobby, city, age"},
+         "arms": [{"method": "s3", "knobs": {"null": False}}, {"method": "s3"}]},
+        {"job": {"text": "Maria Silva lives in Oslo. Maria loves sailing.",
+                 "form": '{"type": "object", "properties": {"name": {"type": "string"}, "city": {"type": "string"}, "age": {"type": "integer"}}}'},
+         "arms": [{"method": "free_form"}, {"method": "s3"}]},
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FindNeedle(Job):
+    longest: Annotated[int, Slider(128, 512, 64, help="tokens of the longest notes; the embedded model was trained on 128")] = 384
+    needles: Annotated[int, Slider(1, 8, 1, help="notes tried in each cell of the map")] = 2
+
+
+FIND_NEEDLE = Task(
+    "find_needle", "Find a needle", FindNeedle, baseline="unscaled", model="text-mdm", pictures=False,
+    help="Notes of growing length with a key to look up, early or late in them: which can the model still find?",
+    examples=({"job": {"longest": 384, "needles": 2, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada"}]},),
 )  # fmt: skip

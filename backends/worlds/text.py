@@ -286,4 +286,29 @@ def check(prompt: str, answer: str) -> float | None:
     if kind == "recall":
         key = re.search(r"what is ([a-z ]+)\?\s*$", prompt).group(1)
         return float((found := re.search(rf"\b{re.escape(key)}: (\d{{4}})\.", prompt)) is not None and answer == found.group(1))
-    return None  # a profile's facts can't be told from its sentences alone; see metrics/text.py
+    if kind == "profile":
+        return _form_right(prompt, answer)
+    return None
+
+
+def facts_in(sentences: str) -> dict[str, str] | None:
+    """What sentences of this world say of a person; None when no name of it stands there."""
+    name = re.search(rf"\b(?:{'|'.join(FIRST)}) (?:{'|'.join(LAST)})\b", sentences)
+    if not name:
+        return None
+    found = {f: [v for v in values if re.search(rf"\b{v}\b", sentences)] for f, values in VALUES.items()}
+    return {"name": name[0]} | {f: v[0] for f, v in found.items() if v}
+
+
+def _form_right(prompt: str, answer: str) -> float | None:
+    sentences, _, asked = prompt.rpartition(" fields: ")
+    facts = facts_in(sentences)
+    if facts is None:
+        return None
+    try:
+        form = json.loads(answer)
+    except ValueError:
+        return 0.0
+    fields = [f.strip() for f in asked.split(",")]
+    right = [str(form.get(f) or NULL) == facts.get(f, NULL) for f in fields] if isinstance(form, dict) else [False]
+    return sum(right) / len(right)

@@ -102,9 +102,7 @@ def build_tokenizer() -> None:
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
     inner.decoder = decoders.ByteLevel()
     special = ["<eos>", "<mask>", text.NULL, "<ask>", "<answer>"]
-    inner.train_from_iterator(
-        corpus, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    )
+    inner.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     PreTrainedTokenizerFast(
         tokenizer_object=inner, eos_token="<eos>", pad_token="<eos>", mask_token="<mask>", additional_special_tokens=special[2:]
     ).save_pretrained(TEXT)

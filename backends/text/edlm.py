@@ -1,0 +1,87 @@
+"""EDLM: candidates for the whole answer, weighed by a sequence's energy before some of their tokens are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from backends.lazy import torch
+from backends.registry import method
+from backends.spec import Events, Metric, Result, Slider, Step, Table
+from backends.text.canvas import Canvas, predict
+from backends.text.smollm import smollm
+from backends.text.tasks import WRITE_TEXT, WriteText
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHOWN = 60  # characters of a candidate in the table
+
+
+def pick(energies: Tensor, tau: float) -> int:
+    """One of k candidates, drawn with probability softmax(−E/τ); uniformly where no energy is finite."""
+    weights = (-energies / max(tau, 1e-6)).double()
+    weights = torch.where(torch.isfinite(weights), weights, -torch.inf)
+    if not torch.isfinite(weights).any():
+        weights = torch.zeros_like(weights)
+    return int(torch.multinomial(weights.softmax(0), 1))
+
+
+def language_energy(job: WriteText, model, candidates: Tensor, start: int) -> Tensor:
+    """(k,) −log p_AR of the candidates (k, N)'s answers under SmolLM2, after the prompt."""
+    net, tokenizer = smollm()
+    tokenizer.padding_side = "right"
+    before = tokenizer(job.prompt + "\n")["input_ids"]
+    texts = [tokenizer(model.text(row[start:]))["input_ids"] + [tokenizer.eos_token_id] for row in candidates]
+    longest = max(map(len, texts))
+    rows = torch.tensor([before + t + [tokenizer.pad_token_id] * (longest - len(t)) for t in texts])
+    logits = net(input_ids=rows).logits[:, len(before) - 1 : -1].float()
+    model.nfe += len(rows)
+    lost = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, len(before) :], reduction="none")
+    return (lost * torch.tensor([[1.0] * len(t) + [0.0] * (longest - len(t)) for t in texts])).sum(1).to(candidates.device)
+
+
+def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau: float, energy) -> Events:
+    """The ancestral sampler, with importance sampling among k candidates while window[0] ≤ t ≤ window[1]; yields (step, table)."""
+    for i in range(steps):
+        t, s = 1 - i / steps, 1 - (i + 1) / steps
+        logits, masked = canvas.model.logits(canvas.ids[None])[0], canvas.masked
+        many = k if window[0] <= t <= window[1] else 1
+        ids, confidence = predict(logits.expand(many, -1, -1), temperature=1.0)
+        ids = torch.where(masked, ids, canvas.ids)
+        chosen, rows = 0, ()
+        if many > 1 and masked.any():
+            under = (confidence.clamp_min(1e-30).log() * masked).sum(1)  # log p_θ(x0 | x_t), of what is not yet there
+            energies = energy(ids) + under
+            chosen = pick(energies, tau)
+            texts = [canvas.model.text(row[canvas.start :])[:SHOWN] for row in ids]
+            rows = tuple(("→" if j == chosen else "", texts[j], round(float(energies[j] - energies.min()), 2)) for j in energies.argsort().tolist())
+        shown = masked & (torch.rand(len(masked), device=masked.device) < (t - s) / t if s > 0 else masked)
+        canvas.put(shown, ids[chosen], confidence[chosen])
+        yield i + 1, Table(("", "candidate", "energy above the lowest"), rows[:8]) if rows else None
+
+
+@method("edlm", task=WRITE_TEXT, needs={"text", "masked"})
+def edlm(
+    job: WriteText, model, steps: Annotated[int, Slider(1, 256, 1, help="steps of the ancestral sampler")] = 16,
+    candidates: Annotated[int, Slider(1, 32, 1, help="drawn at each step within the window; 1 is the plain sampler")] = 8,
+    tau: Annotated[float, Slider(0.1, 10, 0.1, help="temperature of the choice among them")] = 1.0,
+    start: Annotated[float, Slider(0, 1, 0.05, help="choose from this noise level on")] = 1.0,
+    end: Annotated[float, Slider(0, 1, 0.05, help="down to this one")] = 0.0,
+) -> Events:  # fmt: skip
+    """EDLM: energy-based diffusion language model.
+
+    A masked diffusion model draws tokens independently of one another, so few steps give words that don't fit together. EDLM
+    draws several whole answers at once and takes one by its energy: likelier under an autoregressive model than under the
+    draw itself.
+
+    Xu et al., arXiv 2410.21357, eq. 8 and algorithm 1: E = −log p_AR(x0) + log p_θ(x0 | x_t), one candidate by softmax(−E/τ);
+    the released sampler's sign is the other way round, we follow the equation. Where we differ: the autoregressive model is
+    SmolLM2, which has another tokenizer, so it scores the candidates' text, tokens already there included (the official code
+    leaves those out of log p_AR). The official window, 0.4 to 0.6, is for 1,024 tokens in 128 steps or more.
+    """
+    canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
+    before = model.nfe
+    for i, table in denoise(canvas, steps, candidates, (end, start), tau, lambda ids: language_energy(job, model, ids, canvas.start)):
+        yield Step(i, steps, canvas.show(), (table,) if table else ())
+    yield Metric("tokens per NFE", job.length / (model.nfe - before), "higher")
+    yield Result(canvas.final())

@@ -1,0 +1,52 @@
+"""What a visitor types as a form: a JSON Schema, or the fields' names."""
+
+import json
+
+from backends.spec import BadInput
+
+KINDS = ("string", "integer", "number", "boolean")
+MOST, LONGEST = 12, 40
+
+
+def fields_of(form: str) -> dict[str, str]:
+    """field -> its type, one of KINDS, in the form's order. Raises BadInput with what to change."""
+    form = form.strip()
+    if not form:
+        raise BadInput("The form is empty; give a JSON Schema or fields such as “name, age, city”.")
+    found = _schema(form) if form[0] in "{[" else {f.strip(): "string" for f in form.split(",") if f.strip()}
+    if not found:
+        raise BadInput("The form names no field; give fields such as “name, age, city”.")
+    if len(found) > MOST:
+        raise BadInput(f"The form has {len(found)} fields; at most {MOST} are taken.")
+    for field in found:
+        if len(field) > LONGEST or not field.isprintable() or '"' in field or "\\" in field:
+            raise BadInput(f"“{field[:LONGEST]}” can't be a field's name; use at most {LONGEST} plain characters.")
+    return found
+
+
+def _schema(form: str) -> dict[str, str]:
+    try:
+        schema = json.loads(form)
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise BadInput(f"The form begins like a JSON Schema but is not JSON{where}; mend it, or give fields separated by commas.") from None
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        raise BadInput('The schema must describe an object with “properties”, such as {"properties": {"name": {"type": "string"}}}.')
+    kinds = {f: (p.get("type", "string") if isinstance(p, dict) else p) for f, p in properties.items()}
+    for field, kind in kinds.items():
+        if kind not in KINDS:
+            raise BadInput(f"The schema's field “{str(field)[:LONGEST]}” is of type {str(kind)[:40]}; only {', '.join(KINDS)} are taken, side by side.")
+    return kinds
+
+
+def typed(value: str | None, kind: str):
+    """A slot's text as its JSON type; None when it is empty or does not read as one."""
+    if value is None or kind == "string":
+        return value
+    if kind == "boolean":
+        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower())
+    try:
+        return int(value) if kind == "integer" else float(value)
+    except ValueError:
+        return None

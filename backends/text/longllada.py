@@ -1,0 +1,181 @@
+"""LongLLaDA: a larger base of the rotary embedding lets a diffusion language model read further than it was trained to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from backends.lazy import torch
+from backends.registry import method
+from backends.spec import BadInput, Choice, Events, Heat, Metric, Plot, Result, Slider, Step
+from backends.text.canvas import Canvas, best, predict
+from backends.text.predictor import rope_base
+from backends.text.smollm import smollm
+from backends.text.tasks import FIND_NEEDLE, FindNeedle
+from backends.worlds.text import HELD_OUT_SEED, recall_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ANSWER, CHUNK = 8, 64  # tokens of an answer; of the chunk whose perplexity is taken
+
+
+def critical_dimension(d: int, base: float, trained: int) -> int:
+    """d_c = 2⌈(d/2)·log_b(T/2π)⌉: dimensions of a head of size d whose angle went full circle within the T tokens trained on."""
+    return 2 * math.ceil(d / 2 * math.log(trained / (2 * math.pi), base))
+
+
+def ntk_factor(d: int, base: float, trained: int, target: int) -> float:
+    """λ = (L/2π)^(d/d_c) / b: how much larger the base must be for `target` tokens; never below 1."""
+    return max(1.0, (target / (2 * math.pi)) ** (d / critical_dimension(d, base, trained)) / base)
+
+
+def rope_of(model) -> tuple[int, float, int]:
+    """(head size, base, trained length) of a network built as transformers' Llama."""
+    config = model.net.config
+    return config.head_dim, float(config.rope_parameters["rope_theta"]), config.max_position_embeddings
+
+
+def notes(count: Callable[[str], int], rng: np.random.Generator, length: int, depth: float) -> tuple[str, str]:
+    """(notes and question, answer), as many pairs as `length` tokens hold; the key asked for stands at `depth`."""
+    seed, pairs = rng.integers(2**32), max(1, length // 10)
+    while True:
+        text, question, answer = recall_text(np.random.default_rng(seed), pairs, depth)
+        if count(f"{text} {question}") + ANSWER <= length or pairs == 1:
+            return f"{text} {question}", answer
+        pairs -= 1
+
+
+def ask(read: Callable[[Tensor], Tensor], canvas: Canvas) -> str:
+    """The answer, the surest token first, one a step, until all are there or the end is."""
+    while canvas.masked.any():
+        logits = read(canvas.ids)
+        ids, sure = predict(logits)
+        canvas.put(best(sure, canvas.masked, 1), ids, sure)
+        ends = (canvas.ids[canvas.start :] == canvas.model.eos).nonzero()
+        if len(ends) and not canvas.masked[canvas.start : canvas.start + int(ends[0])].any():
+            break
+    return canvas.model.text(canvas.ids[canvas.start :]).strip()
+
+
+def chunk_perplexity(read: Callable[[Tensor], Tensor], model, ids: Tensor, rng: np.random.Generator, draws: int = 2) -> float:
+    """exp of the mean cross-entropy of the last CHUNK tokens, k ~ U{1..CHUNK} of them masked at a time."""
+    lost = []
+    for _ in range(draws):
+        where = torch.tensor(len(ids) - CHUNK + rng.permutation(CHUNK)[: int(rng.integers(1, CHUNK + 1))], device=ids.device)
+        hidden = ids.clone()
+        hidden[where] = model.mask
+        lost.append(torch.nn.functional.cross_entropy(read(hidden)[where], ids[where]))
+    return math.exp(float(torch.stack(lost).mean()))
+
+
+def lengths_up_to(longest: int) -> list[int]:
+    return sorted({64, 128, *range(192, longest + 1, 64), longest})
+
+
+def probe(job: FindNeedle, lengths: list[int], answer: Callable, perplexity: Callable | None) -> Iterator[tuple[int, Heat, tuple]]:
+    """Fill the map cell by cell; yields (cells done, map, asides). `answer(rng, length, depth)` is true for a needle found."""
+    found = [[math.nan] * len(lengths) for _ in DEPTHS]
+    curve: dict[int, float] = {}
+    labels = tuple(f"{100 * d:.0f} %" for d in DEPTHS), tuple(map(str, lengths))
+    for done, (column, row) in enumerate(((c, r) for c in range(len(lengths)) for r in range(len(DEPTHS))), 1):
+        rng = np.random.default_rng([HELD_OUT_SEED, job.seed, lengths[column], row])  # the same notes for every arm
+        found[row][column] = sum(answer(rng, lengths[column], DEPTHS[row]) for _ in range(job.needles)) / job.needles
+        if perplexity and row == len(DEPTHS) - 1 and lengths[column] > CHUNK:
+            curve[lengths[column]] = perplexity(rng, lengths[column])
+        shown = Heat(*labels, tuple(map(tuple, found)), "tokens", "depth of the key")
+        line = (Plot({"perplexity of the last 64 tokens": ([float(k) for k in curve], list(curve.values()))}, x="tokens", y="perplexity"),)
+        yield done, shown, line if len(curve) > 1 else ()
+
+
+def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
+    d, base, trained = rope_of(model)
+    lengths = lengths_up_to(job.longest)
+    if job.longest + 4 > model.context:
+        raise BadInput(f"{model.card.title} reads at most {model.context} tokens; choose shorter notes.")
+    factor = (factor or math.ceil(ntk_factor(d, base, trained, job.longest))) if scaling == "ntk" else 1.0
+    squeeze = trained / max(trained, job.longest) if scaling == "interpolation" else 1.0
+
+    def read(ids: Tensor) -> Tensor:
+        positions = torch.arange(len(ids), device=ids.device, dtype=torch.float32)[None] * squeeze
+        return model.logits(ids[None], position_ids=positions if squeeze < 1 else positions.long())[0]
+
+    def count(text: str) -> int:
+        return len(model.template(text))
+
+    def answer(rng, length, depth) -> bool:
+        text, right = notes(count, rng, length, depth)
+        return ask(read, Canvas.after(model, model.encode(text, ANSWER), ANSWER)) == right
+
+    def perplexity(rng, length) -> float:
+        text, _ = notes(count, rng, length, 0.5)
+        return chunk_perplexity(read, model, torch.tensor(model.template(text)[:-1], device=model.device), rng)
+
+    with rope_base(model, factor * base) if factor != 1.0 else nullcontext():
+        yield from _told(job, lengths, trained, probe(job, lengths, answer, perplexity))
+    yield Metric("base times", factor)
+
+
+def _told(job, lengths, trained, cells) -> Events:
+    shown, aside = None, ()
+    for done, shown, aside in cells:
+        yield Step(done, len(lengths) * len(DEPTHS), shown, aside)
+    values = np.array(shown.values)
+    beyond = [i for i, n in enumerate(lengths) if n > trained]
+    yield Metric("found (%)", 100 * float(values.mean()), "higher")
+    if beyond:
+        yield Metric("found beyond the trained length (%)", 100 * float(values[:, beyond].mean()), "higher")
+    yield Result(shown, aside)
+
+
+@method("longllada", task=FIND_NEEDLE, needs={"text", "masked", "rope"})
+def longllada(
+    job: FindNeedle, model, scaling: Annotated[str, Choice(("ntk", "interpolation"), help="a larger base, or positions squeezed into the trained range")] = "ntk",
+    factor: Annotated[float, Slider(0, 200, 0.5, help="how many times larger the base; 0 computes it for the longest notes")] = 0.0,
+) -> Events:  # fmt: skip
+    """LongLLaDA: longer contexts without training.
+
+    A diffusion language model keeps its perplexity far beyond the length it was trained on, but finds only what is near: its
+    slow rotary angles never went full circle. A larger base slows all of them, and what is far away is found again.
+
+    Liu et al., arXiv 2506.14429: the NTK rule, λ = (L/2π)^(d/d_c)/b, with the critical dimension d_c of "Scaling laws of
+    RoPE-based extrapolation" (arXiv 2310.05209). Keys and values of four digits stand in for the paper's essay with a needle.
+    """
+    return needles(job, model, scaling, factor)
+
+
+@method("unscaled", task=FIND_NEEDLE, needs={"text", "masked", "rope"}, paper=False)
+def unscaled(job: FindNeedle, model) -> Events:
+    """The model as it was trained.
+
+    The same notes and questions, with the rotary embedding left alone.
+    """
+    return needles(job, model, "off", 1.0)
+
+
+@method("smollm_needle", task=FIND_NEEDLE, needs={"text"}, paper=False)
+def smollm_needle(job: FindNeedle, model) -> Events:
+    """SmolLM2, an autoregressive model.
+
+    The same notes and questions, answered from left to right by a model trained on 8,192 tokens; lengths are counted in its tokens.
+
+    Allal et al., arXiv 2502.02737.
+    """
+    net, tokenizer = smollm()
+
+    def answer(rng, length, depth) -> bool:
+        text, right = notes(lambda t: len(tokenizer(t)["input_ids"]), rng, length, depth)
+        asked = text.replace(" what is ", "\nGive the number only: what is ")
+        chat = tokenizer.apply_chat_template([{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(chat, return_tensors="pt")["input_ids"]
+        out = net.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        model.nfe += out.shape[1] - ids.shape[1]
+        return right in tokenizer.decode(out[0, ids.shape[1] :])
+
+    lengths = lengths_up_to(job.longest)
+    yield from _told(job, lengths, net.config.max_position_embeddings, probe(job, lengths, answer, None))

@@ -1,0 +1,150 @@
+"""Train the masked diffusion language model of the text world.
+
+    python -m backends.worlds.text_build        # once: the teacher's stories, the tokenizer
+    python -m backends.train.text_mdm --minutes 60
+
+A bidirectional Llama with LLaDA's objective (Nie et al., arXiv 2502.09992, eq. 3 and its SFT form): of an answer each token is
+masked with probability t ~ U(0, 1), and the cross-entropy of the masked ones is weighed by 1/t; the prompt is never masked,
+but one time in ten all of it is, for guidance. Answers are padded with end tokens, which count. Resumes from the committed
+weights; the optimiser's state stays in runs/.
+"""
+
+import json
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from backends.embedded import TEXT, text_tokenizer
+from backends.text.scaffold import scaffold
+from backends.train.common import RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state
+from backends.worlds import text
+from backends.worlds.text_build import recipes, stories
+
+CONFIG = dict(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=128,
+              rope_theta=500.0, tie_word_embeddings=True, is_causal=False, use_cache=False)  # fmt: skip
+MIX = {"sum": 0.24, "countdown": 0.2, "sudoku": 0.12, "profile": 0.16, "recall": 0.1, "recipe": 0.06, "story": 0.12}  # of the tokens
+LONGEST = 128
+
+
+class Corpus:
+    """Batches of one kind each: (ids, which may be masked), padded with end tokens."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.fixed = tokenizer, {"story": stories(), "recipe": recipes()}
+        for kind, rows in self.fixed.items():
+            self.fixed[kind] = [r for r in rows if not text.held_out(r[0])]
+        self.ask, self.answer, self.mask, self.null = (tokenizer.convert_tokens_to_ids(t) for t in ("<ask>", "<answer>", "<mask>", text.NULL))
+
+    def tokens(self, words: str) -> list[int]:
+        return self.tokenizer(words, add_special_tokens=False)["input_ids"]
+
+    def batch(self, rng: np.random.Generator, kind: str, size: int, for_test: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """ids (size, N) and where an answer stands (size, N) bool."""
+        rows = [self._row(rng, kind, for_test) for _ in range(size)]
+        length = min(LONGEST, max(len(ids) for ids, _ in rows))
+        ids = torch.full((size, length), self.tokenizer.eos_token_id)
+        may = torch.zeros(size, length, dtype=torch.bool)
+        for i, (row, where) in enumerate(rows):
+            row, where = row[:length], where[:length]
+            ids[i, : len(row)], may[i, : len(row)] = torch.tensor(row), torch.tensor(where)
+            may[i, len(row) :] = where[-1]  # padding belongs to an answer, not to a scaffold
+        return ids, may
+
+    def _row(self, rng, kind, for_test):
+        if kind in self.fixed:
+            prompt, answer = self.fixed[kind][rng.integers(len(self.fixed[kind]))]
+        else:
+            example = text.draw(rng, kind, for_test)
+            prompt, answer = example.prompt, example.answer
+        before = [self.ask, *self.tokens(prompt.split(" #")[0]), self.answer]
+        if kind == "profile" and rng.random() < 0.5:
+            return self._form(rng, before, json.loads(answer))
+        said = [*self.tokens(answer), self.tokenizer.eos_token_id]
+        said += [self.tokenizer.eos_token_id] * (-len(said) % 8 + 8 * int(rng.integers(0, 2)))
+        return [*before, *said], [False] * len(before) + [True] * len(said)
+
+    def _form(self, rng, before, facts):
+        """As S³ decodes it: the object is given but for its slots, filled up with NULL."""
+        values = {f: [] if v == text.NULL else self.tokens(v) for f, v in facts.items()}
+        made = scaffold(self.tokens, self.mask, {f: len(v) + int(rng.integers(1, 7)) for f, v in values.items()})
+        ids, may = list(made.ids), [False] * len(made.ids)
+        for field, (a, b) in made.slots.items():
+            ids[a:b] = values[field] + [self.null] * (b - a - len(values[field]))
+            may[a:b] = [True] * (b - a)
+        return [*before, *ids], [False] * len(before) + may
+
+
+def diffusion_loss(net, ids, may, mask: int, levels: torch.Tensor, device: str) -> torch.Tensor:
+    """(B,) bound on the negative log-likelihood of an answer's tokens, in nats a token; `levels` (B,): the shares t to mask."""
+    hidden = may & (torch.rand(ids.shape, device=ids.device) < levels[:, None])
+    with autocast(device):
+        logits = net(input_ids=ids.masked_fill(hidden, mask)).logits
+    lost = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none") * hidden / levels[:, None]
+    return lost.sum(1) / may.sum(1).clamp_min(1)
+
+
+def main() -> None:
+    args = arguments("text-mdm", lr=2e-3, tokens=6144)
+    device, tokenizer = args.device, text_tokenizer()
+    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id, **CONFIG)
+    fresh = not (TEXT / "config.json").exists()
+    # Explicit attention: the fused kernel's backward is slow on a CPU.
+    net = LlamaForCausalLM._from_config(config, attn_implementation="eager") if fresh else LlamaForCausalLM.from_pretrained(TEXT, dtype=torch.float32, attn_implementation="eager")  # fmt: skip
+    net.to(device).train()
+    optimiser, ema = MuonAdamW(net, args.lr), Ema(net, 0.995)
+    log = json.loads((TEXT / "training.json").read_text()) if (TEXT / "training.json").exists() else {"tokens": 0, "minutes": 0}
+    state_path = RUNS / "text-mdm.pt"
+    if (state := load_state(state_path)) and state["tokens"] >= log["tokens"]:
+        net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
+        log["tokens"], log["minutes"] = state["tokens"], state["minutes"]
+    corpus, clock, began, step = Corpus(tokenizer), Clock(args.minutes), log["minutes"], 0
+    kinds = [k for k in MIX if corpus.fixed.get(k, True)]
+    odds = np.array([MIX[k] for k in kinds]) / sum(MIX[k] for k in kinds)
+    ema.updates = log["tokens"] // args.tokens
+    held = {k: corpus.batch(np.random.default_rng(text.HELD_OUT_SEED), k, 48, True) for k in kinds if k in text.KINDS}
+    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['tokens']} tokens so far, kinds {kinds}", flush=True)
+
+    @torch.no_grad()
+    def bound() -> dict[str, float]:
+        torch_state = torch.random.get_rng_state()
+        torch.manual_seed(1)
+        levels = (torch.arange(48) + 0.5) / 48
+        found = {k: round(float(diffusion_loss(ema.net, ids.to(device), may.to(device), corpus.mask, levels.to(device), device).mean()), 3) for k, (ids, may) in held.items()}  # fmt: skip
+        torch.random.set_rng_state(torch_state)
+        return found
+
+    def save() -> None:
+        log["minutes"] = round(began + clock.seconds / 60, 1)
+        save_state(state_path, net=net, ema=ema.net, optimiser=optimiser, tokens=log["tokens"], minutes=log["minutes"])
+        save_pretrained(ema.net, TEXT)
+        (TEXT / "training.json").write_text(json.dumps(log | {"held_out_bound": bound()}, indent=1) + "\n")
+
+    while not clock.over:
+        rate = args.lr * min(1, (step + 1) / 200) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
+        optimiser.rate(rate)
+        rng = np.random.default_rng([args.seed, log["tokens"]])
+        kind = str(rng.choice(kinds, p=odds))
+        ids, may = (m.to(device) for m in corpus.batch(rng, kind, max(8, args.tokens // TYPICAL[kind])))
+        ids = (
+            ids.masked_fill(~may & (torch.rand(len(ids), 1, device=device) < 0.1) & (ids != tokenizer.eos_token_id), corpus.mask) if kind != "profile" else ids
+        )
+        levels = ((torch.rand(1) + torch.arange(len(ids)) / len(ids)) % 1).to(device).clamp_min(0.02)  # evenly spread over the batch
+        loss = diffusion_loss(net, ids, may, corpus.mask, levels, device).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        ema.update(net)
+        step, log["tokens"] = step + 1, log["tokens"] + ids.numel()
+        if clock.every(120, "log"):
+            print(f"{clock.seconds / 60:6.1f} min  {log['tokens']:,} tokens  loss {loss.item():.3f} ({kind})  bound {bound()}", flush=True)
+        if clock.every(600, "save"):
+            save()
+    save()
+    print(json.dumps(log))
+
+
+TYPICAL = {"sum": 32, "countdown": 40, "sudoku": 56, "profile": 80, "recall": 96, "recipe": 112, "story": 88}  # tokens of a row
+
+if __name__ == "__main__":
+    main()
