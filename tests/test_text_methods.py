@@ -6,7 +6,7 @@ import types
 import pytest
 import torch
 
-from backends.text import edlm, mdpo
+from backends.text import edlm, rcr
 from backends.text.canvas import Canvas
 from backends.text.scaffold import read, scaffold
 from tests.tiny_text import tiny
@@ -83,7 +83,7 @@ def test_outside_its_window_edlm_is_the_plain_sampler():
 def test_after_each_step_as_many_are_masked_as_are_still_planned():
     model = tiny()
     canvas = Canvas.after(model, model.encode("abc", 16), 16)
-    left = [int(canvas.masked.sum()) for _ in mdpo.running_confidence(canvas, 4, 16, 0.0)]
+    left = [int(canvas.masked.sum()) for _ in rcr.running_confidence(canvas, 4, 16, 0.0)]
     assert left == [12, 8, 4, 0]
 
 
@@ -96,7 +96,7 @@ def test_a_token_that_turns_out_unsure_is_taken_back():
         return sure(4, {0: first, 1: (1, 0.2), 2: (2, 0.25), 3: (3, 0.28)} if not known.any() else {0: first, 1: (1, 0.95), 2: (2, 0.95), 3: (3, 0.95)})
 
     canvas = Canvas(Known(say), torch.zeros(4, dtype=torch.long), 0)
-    steps = mdpo.running_confidence(canvas, 4, 4, 0.0)
+    steps = rcr.running_confidence(canvas, 4, 4, 0.0)
     next(steps)
     assert canvas.ids.tolist() == [5, 0, 0, 0]
     next(steps)  # the others come at 0.95, so the token at 0.3 is the least sure of all

@@ -1,63 +1,101 @@
-"""RCR, MDPO's decoder: a token that was decoded earlier with less confidence than others have now is masked again."""
+"""MDPO: reinforcement learning in which every step of decoding is rewarded for the answer it would give."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Events, Metric, Result, Slider, Step
-from backends.text.canvas import Canvas, best, predict, shares
-from backends.text.decoding import blocks_of
-from backends.text.tasks import WRITE_TEXT, WriteText
+from backends.spec import Events, Slider
+from backends.text.learning import learn
+from backends.text.reinforce import Rollout, clipped, replayed, rewards, standardised
+from backends.text.tasks import TRAIN_TEXT, TrainText
+from backends.text.tracerl import Rate, Sure, Temperature
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def remask(canvas: Canvas, inside: Tensor, count: int) -> None:
-    """Mask the `count` least sure positions of a block again, whenever they were decoded."""
-    least = best(-canvas.confidence, inside & ~canvas.given, count)
-    canvas.put(least, torch.full_like(canvas.ids, canvas.model.mask), canvas.confidence)
+def step_advantages(reward: Tensor) -> Tensor:
+    """(T, …) advantages before normalisation from the rewards (T, …) of each step's filled answer.
 
-
-def running_confidence(canvas: Canvas, steps: int, block: int, temperature: float):
-    """Fill the canvas block by block; yields (step, steps, tokens masked again that had been decoded before)."""
-    length = len(canvas.ids) - canvas.start
-    blocks, at, done = blocks_of(length, block), torch.arange(len(canvas.ids), device=canvas.ids.device), 0
-    each = max(1, steps // blocks)
-    for b in range(blocks):
-        inside = (at >= canvas.start + b * block) & (at < canvas.start + (b + 1) * block)
-        plan = shares(int((canvas.masked & inside).sum()), min(each, block))
-        for i in range(len(plan)):
-            masked, logits = canvas.masked, canvas.model.logits(canvas.ids[None])[0]
-            ids, confidence = predict(logits, temperature)
-            canvas.put(masked & inside, ids, confidence)
-            remask(canvas, inside, sum(plan[i + 1 :]))
-            done += 1
-            yield done, blocks * len(plan), int((canvas.masked & ~masked).sum())
-
-
-@method("mdpo", task=WRITE_TEXT, needs={"text", "masked"})
-def mdpo(
-    job: WriteText, model, steps: Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas")] = 64,
-    block: Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; 0 takes the whole answer as one")] = 0,
-    temperature: Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")] = 0.0,
-) -> Events:  # fmt: skip
-    """MDPO's decoder: running-confidence remasking.
-
-    LLaDA's decoder never takes a token back. RCR remembers how sure the model was of each token when it was predicted, and at
-    each step masks the least sure ones again, however long ago they were decoded; a token predicted anew brings its new
-    confidence.
-
-    He et al., arXiv 2508.13148, section 4.3. The reinforcement learning of the same paper is not here yet; this is its
-    decoder, which needs no training.
+    a_t = (r_t − r_{t−1} + 1) + mean over later steps of r_u; the first step counts r_1 + 1, the last has r_T for its mean.
     """
-    canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
-    before, revised = model.nfe, 0
-    for i, n, back in running_confidence(canvas, steps, block or job.length, temperature):
-        revised += back
-        yield Step(i, n, canvas.show())
-    yield Metric("tokens per NFE", job.length / (model.nfe - before), "higher")
-    yield Metric("tokens taken back", revised)
-    yield Result(canvas.final())
+    gained = reward - torch.cat([torch.zeros_like(reward[:1]), reward[:-1]]) + 1
+    later = torch.stack([reward[t + 1 :].mean(0) if t + 1 < len(reward) else reward[-1] for t in range(len(reward))])
+    return gained + later
+
+
+def normalised(gains: Tensor, group: Tensor) -> Tensor:
+    """(T, R) made comparable within each step and prompt: less the mean, over the standard deviation + 1e-4."""
+    out = torch.zeros_like(gains)
+    for g in group.unique():
+        mine = gains[:, group == g]
+        out[:, group == g] = (mine - mine.mean(1, keepdim=True)) / (mine.std(1, keepdim=True) + 1e-4)
+    return out
+
+
+@method("mdpo", task=TRAIN_TEXT, needs={"text", "masked"})
+def mdpo(
+    job: TrainText, model, rate: Rate = 3e-5, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 4,
+    beta: Annotated[float, Slider(0, 0.5, 0.01, help="pull towards the model as it was")] = 0.02,
+    temperature: Temperature = 0.4, threshold: Sure = 1.01,
+) -> Events:  # fmt: skip
+    """MDPO: masked diffusion policy optimisation.
+
+    Half-way through decoding, the answer that could be read off is often right already, and then goes wrong. MDPO fills in all
+    masks at each step, rewards that answer, and trains the steps that made it better or worse.
+
+    He et al., arXiv 2508.13148, sections 3 and 4: advantages of each step from the rewards before and after it, normalised within
+    the prompt's answers; the steps with the largest sum of absolute advantages; PPO's clip, weighed by L over the number of masked
+    tokens and by each token's confidence; β·½(log-ratio to the reference)². Left out: the curriculum of prompts that show
+    over-denoising. The paper's learning rate, 7e-7, is for billions of parameters.
+    """
+    reference = copy.copy(model)  # the weights as they are; only the policy's are trained
+
+    def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
+        steps = range(len(made.filled))
+        each = torch.stack([rewards(policy, prompts, made, made.filled[t][0]) for t in steps])  # (T, R)
+        if float(each.std()) == 0.0:
+            return
+        gains = normalised(step_advantages(each), made.group)
+        chosen = gains.abs().sum(1).topk(min(kept, len(steps))).indices.tolist()
+        length = made.step.shape[1]
+        for t in chosen:
+            tokens, old = made.filled[t]
+            canvas = made.at(t, policy.mask)
+            masked = made.step >= t
+            rows = masked.any(1)
+            logp = replayed(policy, made, canvas, tokens)
+            with torch.no_grad():
+                far = logp - replayed(reference, made, canvas, tokens)
+            pull = 0.5 * (logp - (logp - far).detach()).square()  # the reference's log-probabilities are constants
+            gained = clipped(logp, old, gains[t][:, None]) * (length / masked.sum(1, keepdim=True).clamp_min(1))
+            weight = old.exp() * masked
+            ((beta * pull - gained) * weight).sum(1)[rows].div(length).sum().div(len(made.ids) * len(chosen)).backward()
+
+    yield from learn(job, model, rate, temperature, threshold, lose)
+
+
+@method("random_masks", task=TRAIN_TEXT, needs={"text", "masked"}, paper=False)
+def random_masks(job: TrainText, model, rate: Rate = 3e-5, temperature: Temperature = 1.0, threshold: Sure = 0.9) -> Events:
+    """Random masks, rewarded at the end.
+
+    The usual way: answers are rewarded when they are done, and trained under masks drawn at random, as in pre-training.
+
+    Policy gradient with diffu-GRPO's advantages (Zhao et al., arXiv 2504.12216), one random mask an answer.
+    """
+
+    def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
+        gain, counts = standardised(reward, made.group), made.counts(policy.eos)
+        if not gain.any():
+            return
+        hidden = (torch.rand(made.step.shape, device=gain.device) < torch.rand(len(gain), 1, device=gain.device)) & counts
+        canvas = made.ids.clone()
+        canvas[:, made.start :][hidden] = policy.mask
+        logp = replayed(policy, made, canvas)
+        gained = clipped(logp, logp.detach(), gain[:, None])
+        (-(gained * hidden).sum(1) / counts.sum(1)).mean().backward()
+
+    yield from learn(job, model, rate, temperature, threshold, lose)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from backends.spec import Job, Prompt, Slider, Task
+from backends.spec import Choice, Job, Prompt, Slider, Task
 
 
 @dataclass(frozen=True)
@@ -56,4 +56,19 @@ FIND_NEEDLE = Task(
     "find_needle", "Find a needle", FindNeedle, baseline="unscaled", model="text-mdm", pictures=False,
     help="Notes of growing length with a key to look up, early or late in them: which can the model still find?",
     examples=({"job": {"longest": 384, "needles": 2, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada"}]},),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainText(Job):
+    problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "sum"
+    updates: Annotated[int, Slider(1, 100, 1, help="steps of the optimiser, each on answers drawn anew")] = 8
+    prompts: Annotated[int, Slider(2, 32, 1, help="problems for each update")] = 8
+    answers: Annotated[int, Slider(2, 32, 1, help="answers to each")] = 8
+
+
+TRAIN_TEXT = Task(
+    "train_text", "Reward training", TrainText, baseline="random_masks", model="text-mdm", pictures=False,
+    help="Reinforcement learning on checkable problems, live: a copy of the model is trained, the studio's own stays as it is.",
+    examples=({"job": {"problem": "sum", "updates": 8, "seed": 0}, "arms": [{"method": "random_masks"}, {"method": "tracerl"}, {"method": "mdpo"}]},),
 )  # fmt: skip

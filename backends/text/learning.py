@@ -1,0 +1,58 @@
+"""The loop of reward training: draw answers, weigh them, update a copy of the model, show how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backends.lazy import torch
+from backends.spec import Events, Metric, Plot, Result, Step
+from backends.text import reinforce
+from backends.text.reinforce import Rollout
+from backends.text.tasks import TrainText
+
+LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 24, "recall": 8}  # tokens of an answer
+TESTED = 48  # held-out problems
+
+
+def learn(job: TrainText, model, rate: float, temperature: float, threshold: float, lose: Callable[..., None]) -> Events:
+    """Updates of a copy of the model. `lose(policy, rollout, reward)` adds the gradients of its loss to the copy.
+
+    The curve shows the share of right answers that were drawn, at the sampling temperature, and before the first and after
+    the last update the share of held-out problems that are decoded rightly without one.
+    """
+    length, tests = LENGTHS[job.problem], reinforce.problems(job.problem, job.seed, TESTED, held_out=True)
+    with reinforce.trained_copy(model) as policy:
+        optimiser = torch.optim.AdamW(policy.net.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+        before, drawn = reinforce.accuracy(policy, tests, length), []
+        for i in range(job.updates):
+            prompts = reinforce.problems(job.problem, job.seed + 1 + i, job.prompts)
+            made = reinforce.roll_out(policy, prompts, job.answers, length, temperature, threshold)
+            reward = reinforce.rewards(policy, prompts, made)
+            with torch.enable_grad():
+                lose(policy, made, reward, prompts)
+            torch.nn.utils.clip_grad_norm_(policy.net.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            drawn.append(float(reward.mean()))
+            yield Step(i + 1, job.updates, curve(drawn, before), (reinforce.shown(policy, made, int(reward.argmax())),))
+        after = reinforce.accuracy(policy, tests, length)
+    yield Metric("right before (%)", 100 * before)
+    yield Metric("right after (%)", 100 * after, "higher")
+    yield Result(curve(drawn, before, after))
+
+
+def curve(drawn: list[float], before: float, after: float | None = None) -> Plot:
+    steps = [float(i + 1) for i in range(len(drawn))]
+    lines = {"drawn answers": (steps, [100 * d for d in drawn]), "held out, before": ([1.0, max(2.0, steps[-1])], [100 * before] * 2)}
+    if after is not None:
+        lines["held out, after"] = ([1.0, max(2.0, steps[-1])], [100 * after] * 2)
+    return Plot(lines, x="update", y="right (%)")
+
+
+def spread(made: Rollout, reward):
+    """(R,) bool: answers to the prompts that 20 to 80 % of their answers get right: from the others there is little to learn."""
+    keep = torch.zeros_like(made.group, dtype=torch.bool)
+    for g in made.group.unique():
+        share = float(reward[made.group == g].mean())
+        keep |= (made.group == g) & (0.2 <= share <= 0.8)
+    return keep

@@ -1,0 +1,92 @@
+"""Reinforcement learning of the text model: the cards' identities, on a tiny random model."""
+
+import pytest
+import torch
+
+from backends.text import mdpo, reinforce, tracerl
+from tests.tiny_text import tiny
+
+PROMPTS = ["1 + 2 =", "12 + 3 - 4 ="]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+@pytest.fixture
+def made(model):
+    torch.manual_seed(0)
+    return reinforce.roll_out(model, PROMPTS, 3, 8, temperature=1.0, threshold=0.5)
+
+
+def test_every_token_of_an_answer_appears_once(model, made):
+    assert (made.step >= 0).all() and not (made.ids == model.mask).any()
+    seen = sum(tokens.long() for _, tokens in tracerl.slices(made, 1))
+    assert (seen == 1).all()
+    assert (sum(tokens.long() for _, tokens in tracerl.slices(made, 3)) == 1).all()
+
+
+def test_replayed_log_probabilities_are_those_of_the_rollout(model, made):
+    """TraceRL's identity: within 1e-4, ratio 1; states masked at random fail it."""
+    for since, tokens in tracerl.slices(made, 1):
+        logp = reinforce.replayed(model, made, made.at(since, model.mask))
+        assert (logp - made.logp)[tokens].abs().max() < 1e-4
+    canvas = made.ids.clone()
+    hidden = torch.rand(made.step.shape) < 0.5
+    canvas[:, made.start :][hidden] = model.mask
+    assert (reinforce.replayed(model, made, canvas) - made.logp)[hidden].abs().max() > 1e-2
+
+
+def test_prompts_padded_on_the_left_are_read_as_if_alone(model):
+    together = reinforce.roll_out(model, PROMPTS, 1, 8, temperature=0.0, threshold=2.0)
+    alone = reinforce.roll_out(model, PROMPTS[:1], 1, 8, temperature=0.0, threshold=2.0)
+    assert together.ids[0, together.start :].tolist() == alone.ids[0, alone.start :].tolist()
+
+
+def test_without_values_every_advantage_is_the_reward(made):
+    reward = torch.tensor([1.0, 0, 0.5, 2, -1, 3])
+    gains, returns = tracerl.advantages(made.step, reward, torch.zeros(made.step.shape))
+    assert torch.allclose(gains, reward[:, None].expand_as(gains)) and torch.allclose(returns, gains)
+
+
+def test_a_perfect_value_leaves_no_advantage(made):
+    reward = torch.tensor([1.0, 0, 0.5, 2, -1, 3])
+    gains, _ = tracerl.advantages(made.step, reward, reward[:, None].expand(made.step.shape).contiguous())
+    assert gains.abs().max() < 1e-6
+
+
+def test_mdpo_advantages_are_the_cards():
+    gains = mdpo.step_advantages(torch.tensor([0.0, 1, 1, 0]))
+    assert torch.allclose(gains, torch.tensor([5 / 3, 2.5, 1.0, 0.0]))
+
+
+def test_padding_after_the_end_does_not_count(model, made):
+    made.ids[0, made.start :] = torch.tensor([5, 6, model.eos, model.eos, 7, model.eos, 8, 9])
+    assert made.counts(model.eos)[0].tolist() == [True, True, True, False, False, False, False, False]
+
+
+def test_clipping_and_the_divergence():
+    zero = torch.zeros(1)
+    assert reinforce.clipped(torch.tensor([1.0]), zero, torch.tensor([2.0])).item() == pytest.approx(2.4)  # 1.2 · A
+    assert reinforce.clipped(torch.tensor([1.0]), zero, torch.tensor([-2.0])).item() == pytest.approx(-2 * 2.718281828)
+    assert reinforce.k3(zero, zero).item() == 0 and reinforce.k3(torch.tensor([1.0]), zero).item() > 0
+
+
+def test_answers_that_all_fare_alike_teach_nothing():
+    assert not reinforce.standardised(torch.ones(4), torch.tensor([0, 0, 1, 1])).any()
+
+
+@pytest.mark.parametrize("slug", ["tracerl", "mdpo", "random_masks"])
+def test_training_makes_a_rewarded_token_likelier(model, slug, monkeypatch):
+    """Answers that hold an “a” are rewarded: after some updates of a copy more do; the model itself is untouched."""
+    from backends.text.tasks import TrainText
+
+    monkeypatch.setattr(reinforce.text, "check", lambda prompt, answer: float("a" in answer))
+    before = {k: v.clone() for k, v in model.net.state_dict().items()}
+    method = {"tracerl": tracerl.tracerl, "mdpo": mdpo.mdpo, "random_masks": mdpo.random_masks}[slug]
+    torch.manual_seed(0)
+    *_, last = (e for e in method(TrainText(updates=25, prompts=2, answers=8), model, rate=1e-3, temperature=1.0, threshold=1.01))
+    rates = last.value.series["drawn answers"][1]
+    assert sum(rates[-5:]) > sum(rates[:5])
+    assert all(torch.equal(before[k], v) for k, v in model.net.state_dict().items())
