@@ -1,0 +1,123 @@
+"""Measure the text world's model: the bound on its perplexity, its accuracy on each kind of problem, and every decoder beside it.
+
+    python -m backends.evaluate.text_mdm            # 64 held-out problems a kind
+    python -m backends.evaluate.text_mdm --quick    # 16
+
+Writes figures.json beside the weights. Problems are held out (one in ten of all there are, whatever the seed); the table of
+decoders holds the share of right answers, tokens revealed an evaluation and seconds an answer, as the page shows them.
+"""
+
+import argparse
+import json
+import math
+import time
+
+import numpy as np
+import torch
+
+from backends import models
+from backends.embedded import TEXT
+from backends.metrics import text as metric
+from backends.text import rcr, smollm
+from backends.text.canvas import Canvas
+from backends.text.decoding import BlockCache, Reader, Rule, decode
+from backends.text.feature_cache import FeatureCache
+from backends.train.text_mdm import Corpus, diffusion_loss
+from backends.worlds import text
+from backends.worlds.text_build import stories
+
+LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 24, "profile": 64, "recall": 8}
+DECODERS = {  # name -> (reader, rule, block), or None for RCR
+    "random order": (Reader, Rule("random"), 0),
+    "confidence, one a step": (Reader, Rule(), 0),
+    "margin, one a step": (Reader, Rule("margin"), 0),
+    "entropy, one a step": (Reader, Rule("entropy"), 0),
+    "left to right": (Reader, Rule("left to right"), 0),
+    "blocks of 8": (Reader, Rule(), 8),
+    "threshold 0.9": (Reader, Rule(commit="threshold"), 0),
+    "factor 1": (Reader, Rule(commit="factor"), 0),
+    "prefix cache": (BlockCache, Rule(), 8),
+    "dual cache": (lambda m: BlockCache(m, dual=True), Rule(), 8),
+    "feature cache": (lambda m: FeatureCache(m, prompt_every=16, answer_every=4), Rule(), 0),
+    "remasking (RCR)": None,
+}
+
+
+@torch.no_grad()
+def answer(model, prompt: str, length: int, decoder, steps: int = 10**6) -> str:
+    canvas = Canvas.after(model, model.encode(prompt, length), length)
+    if decoder is None:
+        for _ in rcr.running_confidence(canvas, min(steps, length), length, 0.0):
+            pass
+    else:
+        read, rule, block = decoder
+        for _ in decode(canvas, read(model), rule, min(steps, length), block or length):
+            pass
+    return model.text(canvas.ids[canvas.start :])
+
+
+def problems(kind: str, n: int) -> list[text.Example]:
+    rng = np.random.default_rng(text.HELD_OUT_SEED + 7)
+    return [text.draw(rng, kind, for_test=True) for _ in range(n)]
+
+
+def decoders(model, n: int, kinds=("sum", "countdown", "sudoku")) -> list[dict]:
+    rows = []
+    for name, decoder in DECODERS.items():
+        for kind in kinds:
+            torch.manual_seed(0)
+            some, before, start = problems(kind, n), model.nfe, time.perf_counter()
+            right = [text.check(p.prompt, answer(model, p.prompt, LENGTHS[kind], decoder)) for p in some]
+            rows.append({"decoder": name, "kind": kind, "right": round(float(np.mean(right)), 3),
+                         "tokens_per_nfe": round(n * LENGTHS[kind] / (model.nfe - before), 2), "seconds": round((time.perf_counter() - start) / n, 3)})  # fmt: skip
+    return rows
+
+
+@torch.no_grad()
+def bounds(model, n: int) -> dict[str, float]:
+    """Upper bound on the perplexity of a held-out answer's tokens, by kind."""
+    corpus = Corpus(model.tokenizer)
+    levels = ((torch.arange(n) + 0.5) / n).to(model.device)
+    found = {}
+    for kind in text.KINDS:
+        torch.manual_seed(0)
+        ids, may = (m.to(model.device) for m in corpus.batch(np.random.default_rng(text.HELD_OUT_SEED + 8), kind, n, for_test=True))
+        found[kind] = round(math.exp(float(diffusion_loss(model.net, ids, may, corpus.mask, levels, model.device).mean())), 3)
+    return found
+
+
+def evaluate(card: str, n: int) -> dict:
+    model = models.load(card)
+    figures = {"perplexity_bound": bounds(model, max(32, n)), "right": {}}
+    for kind, length in LENGTHS.items():
+        figures["right"][kind] = round(float(np.mean([text.check(p.prompt, answer(model, p.prompt, length, DECODERS["confidence, one a step"])) for p in problems(kind, n)])), 3)  # fmt: skip
+    told = [p for p, _ in stories() if text.held_out(p)][: max(4, n // 4)]
+    if told and smollm.available():
+        written = [answer(model, p.split(" #")[0], 64, DECODERS["confidence, one a step"]) for p in told]
+        figures["stories"] = {"perplexity_smollm2": round(float(np.median([metric.perplexity(p, s) for p, s in zip(told, written) if s.strip()])), 2),
+                              "word_entropy_bits": round(float(np.mean([metric.entropy(s) for s in written])), 2), "example": written[0]}  # fmt: skip
+    ids = torch.full((1, 128), model.mask, device=model.device)
+    timed = []
+    for _ in range(5):
+        start = time.perf_counter()
+        with torch.no_grad():
+            model.logits(ids)
+        timed.append(time.perf_counter() - start)
+    figures |= {"seconds_step_128": round(float(np.median(timed)), 4), "decoders": decoders(model, n)}
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--card", default="text-mdm")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the problems")
+    args = parser.parse_args()
+    figures = evaluate(args.card, 16 if args.quick else 64)
+    print(json.dumps(figures, indent=1))
+    if (TEXT / "training.json").exists():
+        figures["training"] = json.loads((TEXT / "training.json").read_text())
+    (TEXT / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
