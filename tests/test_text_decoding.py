@@ -41,12 +41,14 @@ def test_an_even_share_a_step(model):
     assert shares(16, 5) == [4, 3, 3, 3, 3] and left == [12, 9, 6, 3, 0] and nfe == 5
 
 
+@pytest.mark.identity("dlm_survey", "a threshold above 1 gives the text of one token a step, in as many evaluations as tokens")
 def test_a_threshold_above_one_is_one_token_a_step(model):
     slow, left, nfe = run(model, rule=Rule(commit="threshold", threshold=1.01))
     assert nfe == LENGTH and left == list(range(LENGTH - 1, -1, -1))
     assert slow.ids.tolist() == run(model)[0].ids.tolist()
 
 
+@pytest.mark.identity("dlm_survey", "a threshold of 0 takes one evaluation a block")
 def test_a_threshold_of_zero_is_one_step_a_block(model):
     assert run(model, rule=Rule(commit="threshold", threshold=0.0), block=4)[2] == LENGTH // 4
 
@@ -76,6 +78,7 @@ def test_left_to_right_order(model):
         assert canvas.masked[canvas.start :].tolist() == [False] * done + [True] * (LENGTH - done)
 
 
+@pytest.mark.identity("dlm_survey", "a cache renewed at every step changes logits by less than 1e-5")
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["prefix", "dual", "features"])
 def test_a_cache_renewed_at_every_step_changes_nothing(model, kind, guidance):

@@ -1,5 +1,6 @@
 """What each text method does, on a tiny random model and on models whose answers are known."""
 
+import json
 import math
 import types
 
@@ -43,6 +44,7 @@ def sure(n: int, said: dict[int, tuple[int, float]], words: int = 10):
 # --- EDLM ---
 
 
+@pytest.mark.identity("edlm", "two tied tokens in one step come out wrong in 0.5^k of cases, k = 1, 4, 8")
 @pytest.mark.parametrize("k", [1, 4, 8])
 def test_two_tied_tokens_come_out_wrong_half_to_the_power_of_k(k):
     """The card's identity: 00 or 11 is right, one step; a sign error raises the rate instead."""
@@ -80,6 +82,7 @@ def test_outside_its_window_edlm_is_the_plain_sampler():
 # --- RCR ---
 
 
+@pytest.mark.identity("mdpo", "after RCR's step i as many tokens are masked as later steps are to reveal")
 def test_after_each_step_as_many_are_masked_as_are_still_planned():
     model = tiny()
     canvas = Canvas.after(model, model.encode("abc", 16), 16)
@@ -87,6 +90,7 @@ def test_after_each_step_as_many_are_masked_as_are_still_planned():
     assert left == [12, 8, 4, 0]
 
 
+@pytest.mark.identity("mdpo", "a token first wrong at 0.3 and later right at 0.9 ends right with RCR")
 def test_a_token_that_turns_out_unsure_is_taken_back():
     """The card's identity: first predicted wrong at 0.3, later right at 0.9; it ends right, and wrong without remasking."""
 
@@ -120,3 +124,55 @@ def test_a_scaffold_is_json_around_slots():
     filled[a:b] = [2, 2]
     decode = types.MethodType(lambda self, ids: self.tokenizer.decode(ids).replace(" ", ""), model)
     assert read(filled, made.slots, decode) == {"name": "ab", "age": None}
+
+
+@pytest.mark.identity("s3", "three fields of 16 tokens in 16 steps: 3 reveals a step, 16 evaluations, the scaffold unchanged, the result parses")
+def test_three_slots_in_sixteen_steps():
+    from backends.spec import Result, Step
+    from backends.text.s3 import s3
+    from backends.text.tasks import FillForm
+
+    model = tiny(context=512)
+    before = model.nfe
+    *steps, _, last = s3(FillForm(text="abc", form="name, age, city"), model, steps=16, budget=16)
+    shows = [e.show for e in steps if isinstance(e, Step)]
+    assert model.nfe - before == 16 and [s.marks.count("n") for s in shows] == [3] * 16
+    given = [[p for p, m in zip(s.pieces, s.marks) if m == "g"] for s in shows]
+    assert all(g == given[0] for g in given)
+    assert isinstance(last, Result) and list(json.loads(last.value.text)) == ["name", "age", "city"]
+
+
+@pytest.mark.identity("longllada", "the NTK rule gives LLaDA's constants: d_c = 64 and λ = 3.40, 13.60, 30.60, 54.40")
+def test_the_ntk_rule_gives_the_published_constants():
+    from backends.text.longllada import critical_dimension, ntk_factor
+
+    assert critical_dimension(128, 500000, 4096) == 64
+    assert [round(ntk_factor(128, 500000, 4096, length), 2) for length in (8192, 16384, 24576, 32768)] == [3.4, 13.6, 30.6, 54.4]
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("", "empty"), ("{not json", "not JSON"), ("[1, 2]", "properties"), ('{"properties": {"a": {"type": "object"}}}', "of type object"),
+        (", ,", "names no field"), ("a" * 80, "field's name"), (", ".join("abcdefghijklmn"), "at most 12"), ('a"b', "field's name"),
+    ],
+)  # fmt: skip
+def test_a_form_that_can_not_be_taken_is_answered_with_a_sentence(form, said):
+    from backends.spec import BadInput
+    from backends.text.forms import fields_of
+
+    with pytest.raises(BadInput, match=said):
+        fields_of(form)
+
+
+def test_a_rope_base_is_put_back():
+    from backends.text.predictor import rope_base
+
+    model = tiny()
+    ids = model.encode("abcdef", 0)[None]
+    before = model.logits(ids)
+    with rope_base(model, 500.0):
+        assert torch.allclose(model.logits(ids), before, atol=1e-5)  # its own base
+    with rope_base(model, 5000.0):
+        assert not torch.allclose(model.logits(ids)[..., 2:], before[..., 2:], atol=1e-4)
+    assert torch.equal(model.logits(ids), before)

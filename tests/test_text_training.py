@@ -20,6 +20,7 @@ def made(model):
     return reinforce.roll_out(model, PROMPTS, 3, 8, temperature=1.0, threshold=0.5)
 
 
+@pytest.mark.identity("tracerl", "every token of an answer is trained once a trace")
 def test_every_token_of_an_answer_appears_once(model, made):
     assert (made.step >= 0).all() and not (made.ids == model.mask).any()
     seen = sum(tokens.long() for _, tokens in tracerl.slices(made, 1))
@@ -27,6 +28,7 @@ def test_every_token_of_an_answer_appears_once(model, made):
     assert (sum(tokens.long() for _, tokens in tracerl.slices(made, 3)) == 1).all()
 
 
+@pytest.mark.identity("tracerl", "replayed log-probabilities are the rollout's within 1e-4; random masks fail this")
 def test_replayed_log_probabilities_are_those_of_the_rollout(model, made):
     """TraceRL's identity: within 1e-4, ratio 1; states masked at random fail it."""
     for since, tokens in tracerl.slices(made, 1):
@@ -44,6 +46,7 @@ def test_prompts_padded_on_the_left_are_read_as_if_alone(model):
     assert together.ids[0, together.start :].tolist() == alone.ids[0, alone.start :].tolist()
 
 
+@pytest.mark.identity("tracerl", "with V = 0 and γ = λ = 1 every advantage is the sequence's reward")
 def test_without_values_every_advantage_is_the_reward(made):
     reward = torch.tensor([1.0, 0, 0.5, 2, -1, 3])
     gains, returns = tracerl.advantages(made.step, reward, torch.zeros(made.step.shape))
@@ -56,6 +59,7 @@ def test_a_perfect_value_leaves_no_advantage(made):
     assert gains.abs().max() < 1e-6
 
 
+@pytest.mark.identity("mdpo", "rewards 0, 1, 1, 0 give advantages 1.667, 2.5, 1, 0 before normalisation")
 def test_mdpo_advantages_are_the_cards():
     gains = mdpo.step_advantages(torch.tensor([0.0, 1, 1, 0]))
     assert torch.allclose(gains, torch.tensor([5 / 3, 2.5, 1.0, 0.0]))
