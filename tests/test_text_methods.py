@@ -50,7 +50,7 @@ def test_two_tied_tokens_come_out_wrong_half_to_the_power_of_k(k):
     """The card's identity: 00 or 11 is right, one step; a sign error raises the rate instead."""
     torch.manual_seed(0)
     model = Known(lambda row: torch.tensor([[-math.inf, 0.0, 0.0]] * 2))
-    tied = lambda ids: torch.where(ids[:, 0] == ids[:, 1], math.log(2.0), math.inf)  # noqa: E731
+    tied = lambda ids, under: torch.where(ids[:, 0] == ids[:, 1], math.log(2.0), math.inf)  # noqa: E731
     wrong, n = 0, 3000
     for _ in range(n):
         canvas = Canvas(model, torch.zeros(2, dtype=torch.long), 0)
@@ -176,3 +176,22 @@ def test_a_rope_base_is_put_back():
     with rope_base(model, 5000.0):
         assert not torch.allclose(model.logits(ids)[..., 2:], before[..., 2:], atol=1e-4)
     assert torch.equal(model.logits(ids), before)
+
+
+def test_the_energy_network_starts_at_zero_and_tells_answers_apart_when_trained():
+    from backends.nets.energy import EnergyNetwork
+
+    torch.manual_seed(0)
+    model = tiny()
+    net = EnergyNetwork(hidden_size=32, intermediate_size=64, layers=2, heads=2)
+    net.start_from(model.net)
+    embed, answer = model.net.model.embed_tokens, torch.ones(16, 8, dtype=torch.bool)
+    noisy = embed(torch.full((16, 8), model.mask))
+    right, wrong = torch.full((16, 8), 10), torch.randint(12, 40, (16, 8))
+    assert not net(noisy, embed(right), answer).any()
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
+    for _ in range(30):
+        loss = torch.nn.functional.softplus(net(noisy, embed(right), answer)).mean() + torch.nn.functional.softplus(-net(noisy, embed(wrong), answer)).mean()
+        loss.backward()
+        optimiser.step(), optimiser.zero_grad()
+    assert (net(noisy, embed(right), answer) < net(noisy, embed(wrong), answer)).all()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Events, Metric, Result, Slider, Step, Table
+from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Step, Table
 from backends.text.canvas import Canvas, predict
 from backends.text.smollm import smollm
 from backends.text.tasks import WRITE_TEXT, WriteText
@@ -40,8 +41,30 @@ def language_energy(job: WriteText, model, candidates: Tensor, start: int) -> Te
     return (lost * torch.tensor([[1.0] * len(t) + [0.0] * (longest - len(t)) for t in texts])).sum(1).to(candidates.device)
 
 
+@functools.cache
+def energy_network():
+    from backends.embedded import TEXT
+    from backends.nets.energy import EnergyNetwork
+
+    if not (TEXT / "energy" / "config.json").exists():
+        raise BadInput("The trained energy is not here yet; choose the autoregressive one.")
+    return EnergyNetwork.from_pretrained(TEXT / "energy").eval().requires_grad_(False)
+
+
+def learnt_energy(canvas: Canvas, candidates: Tensor) -> Tensor:
+    """(k,) E_φ(x0, x_t) of candidates (k, N) by the network trained by noise-contrastive estimation; it knows the embedded model alone."""
+    net, embed = energy_network().to(canvas.ids.device), canvas.model.net.model.embed_tokens
+    answer = torch.arange(len(canvas.ids), device=canvas.ids.device) >= canvas.start
+    noisy = embed(canvas.ids[None]).expand(len(candidates), -1, -1)
+    canvas.model.nfe += len(candidates)
+    return net(noisy, embed(candidates), answer.expand(len(candidates), -1))
+
+
 def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau: float, energy) -> Events:
-    """The ancestral sampler, with importance sampling among k candidates while window[0] ≤ t ≤ window[1]; yields (step, table)."""
+    """The ancestral sampler, with importance sampling among k candidates while window[0] ≤ t ≤ window[1]; yields (step, table).
+
+    `energy(ids, under)` gives (k,) energies of candidates (k, N) whose new tokens have log p_θ(x0 | x_t) `under` (k,).
+    """
     for i in range(steps):
         t, s = 1 - i / steps, 1 - (i + 1) / steps
         logits, masked = canvas.model.logits(canvas.ids[None])[0], canvas.masked
@@ -51,7 +74,7 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
         chosen, rows = 0, ()
         if many > 1 and masked.any():
             under = (confidence.clamp_min(1e-30).log() * masked).sum(1)  # log p_θ(x0 | x_t), of what is not yet there
-            energies = energy(ids) + under
+            energies = energy(ids, under)
             chosen = pick(energies, tau)
             texts = [canvas.model.text(row[canvas.start :])[:SHOWN] for row in ids]
             rows = tuple(("→" if j == chosen else "", texts[j], round(float(energies[j] - energies.min()), 2)) for j in energies.argsort().tolist())
@@ -62,7 +85,9 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
 
 @method("edlm", task=WRITE_TEXT, needs={"text", "masked"})
 def edlm(
-    job: WriteText, model, steps: Annotated[int, Slider(1, 256, 1, help="steps of the ancestral sampler")] = 16,
+    job: WriteText, model,
+    energy: Annotated[str, Choice(("autoregressive", "trained"), help="SmolLM2 against the draw, or a network trained to tell draws from data")] = "autoregressive",
+    steps: Annotated[int, Slider(1, 256, 1, help="steps of the ancestral sampler")] = 16,
     candidates: Annotated[int, Slider(1, 32, 1, help="drawn at each step within the window; 1 is the plain sampler")] = 8,
     tau: Annotated[float, Slider(0.1, 10, 0.1, help="temperature of the choice among them")] = 1.0,
     start: Annotated[float, Slider(0, 1, 0.05, help="choose from this noise level on")] = 1.0,
@@ -74,14 +99,21 @@ def edlm(
     draws several whole answers at once and takes one by its energy: likelier under an autoregressive model than under the
     draw itself.
 
-    Xu et al., arXiv 2410.21357, eq. 8 and algorithm 1: E = −log p_AR(x0) + log p_θ(x0 | x_t), one candidate by softmax(−E/τ);
+    Xu et al., arXiv 2410.21357, eq. 8 and algorithm 1: E = −log p_AR(x0) + log p_θ(x0 | x_t), or a network of its own trained by
+    noise-contrastive estimation (train/text_energy.py); one candidate by softmax(−E/τ);
     the released sampler's sign is the other way round, we follow the equation. Where we differ: the autoregressive model is
     SmolLM2, which has another tokenizer, so it scores the candidates' text, tokens already there included (the official code
     leaves those out of log p_AR). The official window, 0.4 to 0.6, is for 1,024 tokens in 128 steps or more.
     """
     canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
     before = model.nfe
-    for i, table in denoise(canvas, steps, candidates, (end, start), tau, lambda ids: language_energy(job, model, ids, canvas.start)):
+    if energy == "trained":
+        if model.card.name != "text-mdm":
+            raise BadInput("The trained energy knows the embedded model's draws alone; choose the autoregressive one.")
+        weigh = lambda ids, under: learnt_energy(canvas, ids)  # noqa: E731
+    else:
+        weigh = lambda ids, under: language_energy(job, model, ids, canvas.start) + under  # noqa: E731
+    for i, table in denoise(canvas, steps, candidates, (end, start), tau, weigh):
         yield Step(i, steps, canvas.show(), (table,) if table else ())
     yield Metric("tokens per NFE", job.length / (model.nfe - before), "higher")
     yield Result(canvas.final())
