@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from backends import run
+from backends import METHODS, run
 from backends.image import failure_search as S
-from backends.image import sage
-from backends.image.sage import continuations
+from backends.image import failure_spaces as spaces
+from backends.image.failure_spaces import continuations
 from backends.spec import Image, Images, Metric, Note, Plot, Result, Step
 
 QUICK = {"budget": 6, "inner_steps": 3}
@@ -77,9 +77,10 @@ def test_projection_keeps_the_norm_and_the_mean():
     assert S.normality(z[:1]) > 0.01 and S.normality(torch.ones_like(z).sign()) < 1e-6
 
 
-@pytest.mark.parametrize("mode", ["noise", "noise for any prompt", "words", "token"])
-def test_each_mode_streams_its_search_and_ends_with_the_worst(judged, mode):
-    events, closing = outcome("sage", mode=mode, low=0.01)
+@pytest.mark.parametrize("method", ["sage", "random_search"])
+@pytest.mark.parametrize("mode", list(spaces.ROWS))
+def test_each_mode_streams_its_search_and_ends_with_the_worst(judged, mode, method):
+    events, closing = outcome(method, mode=mode, low=0.01)
     assert not closing.error and isinstance(closing.value, Image)
     steps = [e for e in events if isinstance(e, Step)]
     assert steps and all(isinstance(s.show, Image) and s.show.pixels.shape == (128, 128, 3) for s in steps)
@@ -133,8 +134,8 @@ def test_a_stopped_search_leaves_its_worst(judged):
 
 def test_the_confirming_prompt_of_a_token_took_no_part(judged):
     for target, prompt in (("a burger", "a cat"), ("a rocket", "a dog"), ("a cactus", "a burger")):
-        search = S.Search(dataclasses.replace(_job(), prompt=prompt), judged, 8, 3, 5.0, 0.1, 2, sage._target(target))
-        others = sage._others(search)
+        search = S.Search(dataclasses.replace(_job(), prompt=prompt), judged, 8, 3, 5.0, 0.1, 2, spaces._target(target))
+        others = spaces.others(search)
         assert len(set(others)) == 2 and not {prompt, target} & set(others)
 
 
@@ -144,11 +145,68 @@ def _job():
     return FindFailures(prompt="a cat")
 
 
-@pytest.mark.parametrize("mode, rows", [("noise", 1), ("noise for any prompt", 3), ("words", 2), ("token", 2)])
-def test_no_search_spends_more_than_its_budget(judged, mode, rows):
-    events, _ = outcome("sage", mode=mode, low=0.01, budget=5, target="")
+@pytest.mark.parametrize("method", ["sage", "random_search"])
+@pytest.mark.parametrize("mode, rows", spaces.ROWS.items())
+def test_no_search_spends_more_than_its_budget(judged, mode, rows, method):
+    events, _ = outcome(method, mode=mode, low=0.01, budget=5, target="")
     drawn = next(e.value for e in events if isinstance(e, Metric) and e.name == "pictures drawn")
     assert drawn <= 5 and drawn > 5 - rows
+
+
+def test_the_baseline_has_the_methods_modes():
+    by_knob = [{k.name: k for k in METHODS[m].knobs} for m in ("sage", "random_search")]
+    for name in ("mode", "budget", "inner_steps", "scale", "low", "target", "confirm"):
+        assert by_knob[0][name] == by_knob[1][name]
+
+
+@pytest.mark.parametrize("mode", list(spaces.ROWS))
+def test_both_searches_begin_alike_and_then_part(judged, mode):
+    guided, random = ([e for e in outcome(m, mode=mode, low=0.01, target="")[0] if isinstance(e, Step)] for m in ("sage", "random_search"))
+    assert (guided[0].show.pixels == random[0].show.pixels).all()
+    assert (guided[1].show.pixels != random[1].show.pixels).any() and (random[1].show.pixels != random[0].show.pixels).any()
+    assert len(guided) == len(random)
+
+
+def test_a_random_token_is_of_the_size_of_a_word(judged):
+    space = spaces.enter("token", _job(), judged, 8, 3, 5.0, 0.1, "a rocket", "second")
+    drawn = torch.stack([space.random() for _ in range(8)])
+    norms = drawn.norm(dim=1)
+    assert (norms >= space.norms.min() * 0.999).all() and (norms <= space.norms.max() * 1.001).all()
+    assert torch.pdist(drawn).min() > 0.1 * space.norms.min()
+
+
+@pytest.mark.parametrize("method", ["sage", "random_search"])
+def test_a_noise_for_any_prompt_is_shown_and_confirmed_under_each_and_under_unseen_ones(judged, method):
+    events, closing = outcome(method, mode="noise for any prompt", low=0.01)
+    result = next(e for e in events if isinstance(e, Result))
+    searched, confirmed = (m for m in result.aside[1:] if isinstance(m, Images))
+    assert [i.caption for i in searched.items] == ["a cat", "a burger", "a rocket"]
+    assert len(confirmed.items) == 3 + spaces.UNSEEN and len({i.caption.split(":")[0] for i in confirmed.items}) == 6
+    assert all("%" in i.caption and "with the start noise" in i.caption for i in confirmed.items)
+    assert (confirmed.items[0].pixels == closing.value.pixels).all() and (confirmed.items[0].pixels == searched.items[0].pixels).all()
+    metrics = {e.name: e.value for e in events if isinstance(e, Metric)}
+    assert {"prompts that fail", "prompts that fail with the start noise", "prompts that took no part and fail"} <= set(metrics)
+    sure = [float(i.caption.split(": ")[1].split("%")[0]) < 50 for i in confirmed.items]
+    assert metrics["prompts that fail"] == pytest.approx(np.mean(sure)) and metrics["prompts that took no part and fail"] == pytest.approx(np.mean(sure[3:]))
+    assert any(isinstance(e, Note) and "of the 3 that took no part" in e.text for e in events)
+
+
+@pytest.mark.parametrize("mode", ["words", "token"])
+def test_fresh_seeds_that_confirm_are_shown(judged, mode):
+    events, _ = outcome("sage", mode=mode, low=0.01)
+    shown = next(e for e in events if isinstance(e, Result)).aside[-1]
+    assert isinstance(shown, Images) and len(shown.items) == spaces.FRESH and all(i.caption.endswith("%") for i in shown.items)
+
+
+def test_the_judge_that_confirms_leads_no_search(judged, monkeypatch):
+    plain, asked = S.log_probs, []
+    monkeypatch.setattr(S, "log_probs", lambda pixels, concepts, name: asked.append((name, len(pixels))) or plain(pixels, concepts, name))
+    for chosen, leads in (("second", "main"), ("main", "second")):
+        asked.clear()
+        _, closing = outcome("sage", low=0.01, confirm=chosen)
+        own = asked[: asked.index((chosen, 1)) + 1]  # what follows are the task's metrics
+        assert not closing.error and own[-1] == (chosen, 1) and {name for name, _ in own[:-1]} == {leads}
+    assert "choose another judge" in outcome("sage", confirm="scorer")[1].error
 
 
 def test_a_token_is_moved_towards_its_target_and_refused_when_unknown(judged):

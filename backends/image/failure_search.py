@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backends.denoiser import Cond, Denoiser, as_uint8
 from backends.image.concept_words import emoji_concepts
@@ -27,7 +27,8 @@ RIVALS = 63
 SURELY = 0.8  # a target that a judge gives this much is not pushed further
 SLACK = 1.0  # a judge this far below its goal (in log-probability) is not pushed further: fooling one alone is no gain
 SURE = "judges’ mean probability"
-HELD_OUT = "second"  # a judge that no search looks at: another head, at other depths and another resolution of the same frozen features
+JUDGES = ("second", "main", "scorer")  # two detectors, heads at other depths and resolutions of the same frozen features; picture and text towers
+HELD_OUT = "second"  # the judge that no search looks at unless another is chosen to confirm
 
 
 def short_chain(model: Denoiser, z: Tensor, cond: Cond, uncond: Cond, steps: int, scale: float, deep: int = 0) -> Tensor:
@@ -78,6 +79,11 @@ def scorer_log_probs(pixels: Tensor, concepts: list[int]) -> Tensor:
     return (torch.cat([own, shown @ names], 1) * scorer.scorer().scale.exp()).log_softmax(1)[:, 0]
 
 
+def judge(pixels: Tensor, concepts: list[int], name: str) -> Tensor:
+    """(B,) log-probability that one of JUDGES gives each picture's own concept; differentiable."""
+    return scorer_log_probs(pixels, concepts) if name == "scorer" else log_probs(pixels, concepts, name)
+
+
 def _named(concept: int) -> str:
     return emoji.article(emoji.concepts()[concept].name)
 
@@ -94,6 +100,12 @@ def judges_stand() -> bool:
     return detector.available("main") and detector.available(HELD_OUT)
 
 
+def scorer_stands() -> bool:
+    from backends.metrics import scorer
+
+    return scorer.available()
+
+
 def views(pixels: Tensor, generator) -> Tensor:
     """(3B, 3, H, W): the pictures and two copies, shifted by up to 6 px and noised, one of them mirrored.
 
@@ -108,15 +120,14 @@ def views(pixels: Tensor, generator) -> Tensor:
     return torch.cat(rows)
 
 
-def ensemble(pixels: Tensor, concepts: list[int], generator) -> Tensor:
+def ensemble(pixels: Tensor, concepts: list[int], generator, leaders: list[str]) -> Tensor:
     """(judges, B) log-probability of each picture's concept, mean over its views: what a search lowers."""
-    from backends.metrics import scorer
-
     seen = views(pixels, generator)
-    judged = [log_probs(seen, concepts * 3, "main")]
-    if scorer.available():
-        judged.append(scorer_log_probs(seen, concepts * 3))
-    return torch.stack([j.view(3, len(pixels)).mean(0) for j in judged])
+    return torch.stack([judge(seen, concepts * 3, name).view(3, len(pixels)).mean(0) for name in leaders])
+
+
+def labelled(pixels: Tensor, captions: list[str]) -> Images:
+    return Images(tuple(Image(as_uint8(pixels[i : i + 1]), caption) for i, caption in enumerate(captions)))
 
 
 @dataclass
@@ -131,6 +142,8 @@ class Search:
     low: float  # a judge that gives the object less than this does not see it
     rows: int = 1  # pictures drawn at a time
     target: int | None = None  # a concept that is to appear; without it the prompted one is to vanish
+    confirms: str = HELD_OUT  # the one of JUDGES that takes no part
+    prompts: list[str] = field(default_factory=list)  # of the rows, where each has its own
     spent: int = 0
     found: bool = False
     best: float = float("inf")
@@ -138,6 +151,7 @@ class Search:
     worst: Image | None = None
     sure: float = 1.0  # what the judges gave the worst, on average
     pixels: Tensor | None = None  # the worst, (B, 3, H, W)
+    at: Any = None  # the point searched that gave it
     history: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -146,6 +160,9 @@ class Search:
             raise BadInput("The judges know the emoji world's objects only; name one, such as “a cat” or “a burger”.")
         if not judges_stand():
             raise BadInput("The judges of the emoji world are missing; build them with `make train MODEL=emoji_judges`.")
+        if self.confirms == "scorer" and not scorer_stands():
+            raise BadInput("The scorer is missing; choose another judge to confirm.")
+        self.leaders = [name for name in JUDGES if name != self.confirms and (name != "scorer" or scorer_stands())]
         self.word, self.concept = next(iter(named.items()))
         if self.target is not None:
             self.word, self.concept = emoji.concepts()[self.target].name, self.target
@@ -166,15 +183,18 @@ class Search:
         """Whether every judge agrees that the goal is reached in every picture; `sure`: (judges, B) probabilities."""
         return bool((sure > 0.5).all() if self.target is not None else (sure < self.low).all())
 
+    def drawn(self, z: Tensor, cond: Cond, deep: int = 0) -> Tensor:
+        """(B, 3, H, W) for latents z; spends nothing of the budget."""
+        return self.model.to_pixels(short_chain(self.model, z, cond, self.uncond, self.steps, self.scale, deep))
+
     def draw(self, z: Tensor, cond: Cond | None = None, concepts: list[int] | None = None, deep: int = 0) -> tuple[Tensor, Tensor]:
         """(pixels (B, 3, H, W), (judges, B) log-probabilities) for latents z; spends B pictures."""
-        x0 = short_chain(self.model, z, cond or self.cond, self.uncond, self.steps, self.scale, deep)
-        pixels = self.model.to_pixels(x0)
+        pixels = self.drawn(z, cond or self.cond, deep)
         self.spent += len(z)
-        return pixels, ensemble(pixels, concepts or [self.concept] * len(z), self.generator)
+        return pixels, ensemble(pixels, concepts or [self.concept] * len(z), self.generator, self.leaders)
 
-    def keep(self, pixels: Tensor, judged: Tensor, caption: str) -> Image:
-        """Note what the judges said of pictures drawn (their mean counts, the first is shown); keep them if the worst so far."""
+    def keep(self, pixels: Tensor, judged: Tensor, caption: str, at: Any = None) -> Image:
+        """Note what the judges said of pictures drawn `at` a point (their mean counts, the first is shown); keep them if the worst so far."""
         judged = judged.detach()
         sure, score = judged.exp().mean(1), float(self.loss(judged))
         self.log(SURE, float(sure.mean()))
@@ -182,7 +202,7 @@ class Search:
         self.start = self.start or picture
         reached = self.reached(judged.exp())  # the score is floored per judge, so the goal may be reached at no better score
         if reached or score < self.best:
-            self.best, self.worst, self.pixels, self.sure = score, picture, pixels.detach(), float(sure.mean())
+            self.best, self.worst, self.pixels, self.sure, self.at = score, picture, pixels.detach(), float(sure.mean()), at
             self.found = reached
         return picture
 
@@ -199,26 +219,42 @@ class Search:
             {SURE: sure, "goal": ([1.0, max(2.0, sure[0][-1])], [self.low if self.target is None else 0.5] * 2)}, x="iteration", y=f"probability of {self.word}"
         )
         pair = Images((dataclasses.replace(self.start, caption="start"), dataclasses.replace(self.worst, caption=f"worst: {self.worst.caption}")))
-        return (pair, score, *((Plot(lines, x="iteration"),) if lines else ()))
+        rows = (labelled(self.pixels, self.prompts),) if self.prompts else ()
+        return (pair, score, *((Plot(lines, x="iteration"),) if lines else ()), *rows)
 
-    def close(self, fresh: Tensor | None = None) -> Events:
-        """The closing events. `fresh`: pictures by independent seeds under the found words, judged in the worst's place."""
+    def confirm(self, pixels: Tensor, concepts: list[int] | None = None) -> tuple[Tensor, Tensor]:
+        """((B,) probabilities by the judge that took no part, (B,) bool whether each is what was searched for)."""
+        sure = judge(pixels, concepts or [self.concept] * len(pixels), self.confirms).exp()
+        return sure, sure > 0.5 if self.target is not None else sure < 0.5
+
+    def close(self, fresh: Tensor | None = None, captions: list[str] = ()) -> Events:
+        """The closing events. `fresh`: pictures by independent seeds at the found point, judged in the worst's place and shown."""
         seen = self.pixels[:1] if fresh is None else fresh
-        held_out = log_probs(seen, [self.concept] * len(seen), HELD_OUT).exp()
-        failed = (held_out > 0.5) if self.target is not None else (held_out < 0.5)
+        sure, failed = self.confirm(seen)
+        share = float(failed.float().mean())
+        metrics = [] if fresh is None else [Metric("failures of fresh seeds", share, "higher")]
+        shown = [f"{caption}: {float(s):.0%}" for caption, s in zip(captions, sure)]
+        yield from self.end(float(sure.mean()), self._told(seen, share > 0.5), metrics, (labelled(fresh, shown),) if shown else ())
+
+    def end(self, sure: float, told: str, metrics: list[Metric], shown: tuple) -> Events:
+        """`sure`: what the held-out judge gives on average; `told`: what is said of it; `shown`: further media."""
         better = "lower" if self.target is None else "higher"
         yield Metric("pictures drawn", self.spent, "lower")
         yield Metric("search judges’ probability", self.sure, better)
-        yield Metric("held-out judge’s probability", float(held_out.mean()), better)
-        if fresh is not None:
-            yield Metric("failures of fresh seeds", float(failed.float().mean()), "higher")
-        head = "Found" if self.found else "No failure was found; the worst is shown"
+        yield Metric("held-out judge’s probability", sure, better)
+        yield from metrics
         if self.found and len(self.history[SURE]) == 1:
             found = "fails" if self.target is None else "already shows the target"
             yield Note(f"The start itself {found}, so nothing was searched; take another seed or another object.")
         else:
-            yield Note(f"{head} after {self.spent} pictures; the held-out judge {self._told(seen, bool(failed.float().mean() > 0.5))}.")
-        yield Result(self.worst, self.aside())
+            head = "Found" if self.found else "No failure was found; the worst is shown"
+            yield Note(f"{head} after {self.spent} pictures; the held-out judge {told}.")
+        yield Result(self.worst, (*self.aside(), *shown))
+
+    def instead(self, pixels: Tensor, concept: int) -> str:
+        """What else is recognised in (1, 3, H, W); empty for nothing, as in a distorted picture. (The scorer detects nothing.)"""
+        found = detect(pixels, HELD_OUT if self.confirms == "scorer" else self.confirms)[0]
+        return next((f.name for f in found if f.concept != concept), "")
 
     def _told(self, seen: Tensor, agrees: bool) -> str:
         """What the held-out judge sees: the object after all, something else (a natural failure), or nothing (a distorted one)."""
@@ -226,5 +262,5 @@ class Search:
             return f"{'sees' if agrees else 'sees no'} “{self.word}” in most fresh pictures"
         if not agrees:
             return f"still sees “{self.word}”"
-        others = [found.name for found in detect(seen, HELD_OUT)[0] if found.concept != self.concept]
-        return f"agrees and sees “{others[0]}” instead: a natural picture" if others else "agrees and recognises nothing: a distorted picture"
+        other = self.instead(seen[:1], self.concept)
+        return f"agrees and sees “{other}” instead: a natural picture" if other else "agrees and recognises nothing: a distorted picture"

@@ -121,14 +121,14 @@ def _as_rgb(mask: np.ndarray) -> np.ndarray:
 
 
 def find_failures(job: FindFailures, value: Media, reference: Media | None) -> list[Metric]:
-    """Probability that what was asked for is seen: by the judge that may have led the search, and by the one that did not."""
+    """Probability that what was asked for is seen, by each judge; the arm's own notes say which of them took no part in its search."""
     from backends.metrics import detector
 
     rows, asked = pictures(value)[:16], list(wanted(job.prompt))
     if not rows:
         return []
     x, out = batch(rows), []
-    for name, label in (("main", "object seen by the judge"), ("second", "object seen by the held-out judge")):
+    for name, label in (("main", "object seen by the main judge"), ("second", "object seen by the second judge")):
         if asked and detector.available(name):
             out.append(Metric(label, float(detector.log_probs(x, asked, name).exp().amin(1).mean()), "lower"))
     return out + [Metric(m.name, m.value, "lower") for m in agreement(rows, job.prompt)]
