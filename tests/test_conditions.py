@@ -136,6 +136,13 @@ def test_mistakes_are_sentences(tiny, fields, sentence):
     assert re.search(sentence, run("steered", **fields)[-1].error)
 
 
+def test_a_network_that_is_missing_is_named_with_its_knob(tiny, monkeypatch):
+    monkeypatch.setattr("backends.metrics.detector.available", lambda *_: False)
+    monkeypatch.setattr("backends.metrics.scorer.available", lambda: False)
+    for pull in ("agree", "words"):
+        assert f"not among this copy's models; set {pull} to 0" in run("steered", {pull: 0.2}, mask=MASK, prompt="a cat")[-1].error
+
+
 def test_judge_needs_words_it_knows_and_its_own_world(tiny):
     assert "name one" in run("steered", {"agree": 0.2}, mask=MASK, prompt="xyzzy")[-1].error
     tiny.card = dataclasses.replace(tiny.card, capabilities=tiny.card.capabilities - {"emoji"})

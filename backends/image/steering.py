@@ -112,6 +112,14 @@ def pulls(model: Denoiser, given: Given, agree: float, words: float, look: float
     return found
 
 
+def _stands(model: Denoiser, what: str, knob: str, available: bool) -> None:
+    """Raise BadInput, naming the knob to set to 0, when a network of the emoji world can't pull this model."""
+    if "emoji" not in model.card.capabilities:
+        raise BadInput(f"{what} was made for the emoji world only; set {knob} to 0 for {model.card.title}.")
+    if not available:
+        raise BadInput(f"{what} is not among this copy's models; set {knob} to 0.")
+
+
 def judge(model: Denoiser, prompt: str) -> Callable[[Tensor], Tensor]:
     """−log probability that the prompt's objects are seen.
 
@@ -120,12 +128,9 @@ def judge(model: Denoiser, prompt: str) -> Callable[[Tensor], Tensor]:
     from backends.metrics import detector
     from backends.metrics.image import wanted
 
-    if "emoji" not in model.card.capabilities:
-        raise BadInput(f"The judge knows the emoji world only; set agree to 0 for {model.card.title}.")
+    _stands(model, "The judge", "agree", detector.available())
     if not (concepts := list(wanted(prompt))):
         raise BadInput("The judge finds no object of the emoji world in the prompt; name one, such as “a cat”, or set agree to 0.")
-    if not detector.available():
-        raise BadInput("The judge is not among this copy's models; set agree to 0.")
     return lambda pixels: -detector.log_probs(pixels, concepts).mean(1)
 
 
@@ -133,12 +138,9 @@ def likeness(model: Denoiser, prompt: str) -> Callable[[Tensor], Tensor]:
     """1 − cosine of the picture's and the prompt's embeddings, by the scorer's towers."""
     from backends.metrics import scorer
 
-    if "emoji" not in model.card.capabilities:
-        raise BadInput(f"The text and image towers know the emoji world only; set words to 0 for {model.card.title}.")
+    _stands(model, "The pair of text and image towers", "words", scorer.available())
     if not prompt.strip():
         raise BadInput("Write a prompt for the words to pull towards, or set words to 0.")
-    if not scorer.available():
-        raise BadInput("The text and image towers are not among this copy's models; set words to 0.")
     return lambda pixels: 1 - scorer.cosines(pixels, [prompt] * len(pixels))
 
 
