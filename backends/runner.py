@@ -42,7 +42,7 @@ def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = 
             reference = event.event.value
 
 
-def _loaded(name: str, stop) -> Iterator[ArmEvent]:
+def _loaded(name: str, stop, number: int = 0) -> Iterator[ArmEvent]:
     """Return the model. A hub card loads in a thread meanwhile notes say how far it is; Stop leaves it to the thread."""
     if models.get(name).embedded:
         return models.load(name)
@@ -60,7 +60,7 @@ def _loaded(name: str, stop) -> Iterator[ArmEvent]:
         thread.join(0.5)
         if (now := models.progress.get(name, "")) and now != said:
             said = now
-            yield ArmEvent(0, Note(now))
+            yield ArmEvent(number, Note(now))
         if stop():
             return None
     if isinstance(box[0], BaseException):
@@ -68,15 +68,31 @@ def _loaded(name: str, stop) -> Iterator[ArmEvent]:
     return box[0]
 
 
+def _further(arm: Arm, model) -> list[str]:
+    """The cards that an arm takes besides its model; raises BadInput when it can't run on that."""
+    models.require(model, METHODS[arm.method], [METHODS[s.method] for s in arm.stack])
+    return [name for part in (arm, *arm.stack) if (loads := METHODS[part.method].loads) for name in loads(model, **part.knobs)]
+
+
 def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
     method = METHODS[arm.method]
     metrics: list[Metric] = []
     value = partial = None
     seconds, error, stopped, last_preview = 0.0, "", False, -1.0
+    try:
+        for name in _further(arm, model):
+            yield from _loaded(name, stop, number)
+    except BadInput as bad:
+        error = str(bad)
+    except Exception as failure:
+        error = _sentence(failure, method)
+    if stop():
+        return
     with _ACCELERATOR, _peak_memory() as peak:
         events = None
         try:
-            models.require(model, method, [METHODS[s.method] for s in arm.stack])
+            if error:
+                raise BadInput(error)
             stack = {METHODS[s.method].slot: METHODS[s.method].piece(**s.knobs) for s in arm.stack}
             _restart_random(job.seed)
             model.nfe = 0

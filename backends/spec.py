@@ -280,6 +280,7 @@ class Method:
     piece_knobs: tuple[Knob, ...] = ()
     holds: frozenset[str] = frozenset()
     paper: bool = True  # False for a baseline that is not one of the 79
+    loads: Callable[..., tuple[str, ...]] | None = None  # loads(model, **knobs): further cards, got before the clock starts; may raise BadInput
     clashes: dict[str, str] = field(default_factory=dict)  # a method that can't share an arm -> the sentence that says why
 
 

@@ -1,9 +1,11 @@
 """The runner: equal conditions for every arm, honest figures, and nothing left behind."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from backends import METHODS, BadInput, run, runner
+from backends import METHODS, BadInput, models, run, runner
 from backends.registry import method
 from backends.spec import Image, Note, Outcome, Result, Slider, Step
 
@@ -74,6 +76,26 @@ def test_what_is_drawn_beside_the_picture_is_off_the_clock_and_only_when_shown(t
         del METHODS["shows"]
     assert asked == [1, 3] or asked == [3], "the first may be shown, the last always is"
     assert events[-1].seconds < 0.1 and all(len(e.aside) == 1 for e in events if isinstance(e, Step))
+
+
+def test_a_further_model_is_loaded_while_the_clock_stands(tiny, monkeypatch):
+    card, resolve, now, clock, loaded = models.get("emoji-ldm-weak"), models.resolve, runner._now, [], []
+
+    def load(card):
+        loaded.append(len(clock) % 2)  # the clock is read before and after each piece of work
+        return tiny
+
+    monkeypatch.setitem(models.CARDS, card.name, dataclasses.replace(card, loader="its:loader"))
+    monkeypatch.setattr(models, "resolve", lambda path: load if path == "its:loader" else resolve(path))
+    monkeypatch.setattr(runner, "_now", lambda: clock.append(0) or now())
+    piece = {"method": "adaptive_guidance", "knobs": {"steps": 2}, "stack": [{"method": "w2sd", "knobs": {"pair": "model"}}]}
+    for given in (arm("w2sd", steps=2, pair="model"), piece):
+        models._cache.pop(card.name, None)
+        (end,) = outcomes([given])
+        assert not end.error and end.nfe == 2 * 2 + 2 * 2
+    assert loaded == [0, 0]
+    models._cache.pop(card.name)
+    assert not outcomes([arm("w2sd", steps=2)])[0].error and len(loaded) == 2, "only the pair “model” takes one"
 
 
 def test_what_a_long_prompt_loses_is_said(tiny):

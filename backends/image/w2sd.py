@@ -43,19 +43,29 @@ class Reflection:
         return {"model": Twin(model, self.weak_model)}
 
 
+def weak_cards(model, pair: str, weak_model: str, strength: float, **_) -> tuple[str, ...]:
+    """The weaker model that these knobs take; raises BadInput when its card tells that it can't be the weak side."""
+    if pair != "model" or not strength:
+        return ()
+    card = models.get(weak_model)
+    if "cfg" not in card.capabilities:
+        raise BadInput(f"{card.title} works without guidance and can't be the weak side; choose another model.")
+    if (card.embedded, card.options.get("kind")) != (model.card.embedded, model.card.options.get("kind")):
+        raise _unlike(model, card)  # before gigabytes are fetched for nothing
+    return (weak_model,)
+
+
+def _unlike(model, card) -> BadInput:
+    return BadInput(f"{card.title} draws in other latents or on another noise schedule than {model.card.title}; choose a weaker model of its kind.")
+
+
 class Twin:
     """A second model on the same latents; its evaluations count as the run's."""
 
     def __init__(self, model, name: str):
-        card = models.get(name)
-        if "cfg" not in card.capabilities:
-            raise BadInput(f"{card.title} works without guidance and can't be the weak side; choose another model.")
-        unlike = BadInput(f"{card.title} draws in other latents or on another noise schedule than {model.card.title}; choose a weaker model of its kind.")
-        if (card.embedded, card.options.get("kind")) != (model.card.embedded, model.card.options.get("kind")):
-            raise unlike  # before gigabytes are fetched for nothing
         self.model, self.weak, self.encoded = model, models.load(name), {}
         if not _same_latents(model, self.weak):
-            raise unlike
+            raise _unlike(model, self.weak.card)
 
     def x0s(self, x, t, *conds):
         if self.weak is not self.model and not self.model.card.embedded:  # the embedded models share one text encoder
@@ -141,7 +151,16 @@ def _same_latents(one, two) -> bool:
     return first.shape == second.shape and torch.allclose(first, second.to(first.device), atol=1e-2)
 
 
-@method("w2sd", task=TEXT_TO_IMAGE, needs={"cfg"}, slot="walk", piece=Reflection, holds={"patch", "wrap"}, clashes={"faster_diffusion": KEEPS_STATE})
+@method(
+    "w2sd",
+    task=TEXT_TO_IMAGE,
+    needs={"cfg"},
+    slot="walk",
+    piece=Reflection,
+    holds={"patch", "wrap"},
+    loads=weak_cards,
+    clashes={"faster_diffusion": KEEPS_STATE},
+)
 def w2sd(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.5, pair: Pair = "guidance", weak_scale: WeakScale = 1.0, weak_model: WeakModel = "emoji-ldm-weak", plain: Plain = "", strength: Strength = 1.0, start: Start = 0.0, stop: Stop = 1.0, reverse: Reverse = False) -> Events:  # fmt: skip
     """Weak-to-Strong Diffusion with Reflection.
 
