@@ -83,7 +83,8 @@ class Noise:
             Metric("prompts that took no part and fail", float(new.float().mean()), "higher"),
         ]
         told = f"misses the object under {int(failed.sum())} of {len(prompts)} prompts ({int(without.sum())} with the start noise), "
-        told += f"under {int(new.sum())} of the {len(new)} that took no part; {bare} of these pictures are distorted, the others natural"
+        told += f"under {int(new.sum())} of the {len(new)} that took no part"
+        told += f"; distorted pictures among the failures: {bare}, natural ones: {int(failed.sum()) - bare}" if failed.any() else ""
         captions = [f"{p}: {float(s):.0%} ({float(b):.0%} with the start noise)" for p, s, b in zip(prompts, sure, before, strict=True)]
         yield from search.end(float(sure.mean()), told, metrics, (labelled(found, captions),))
 
