@@ -35,12 +35,16 @@ style: .venv/dev
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/studio: requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.venv/studio: requirements.txt requirements-nodeps.txt | .venv/bin/python
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -r requirements-nodeps.txt
 	touch $@
 
-.venv/dev: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/dev: requirements.txt requirements-nodeps.txt requirements-dev.txt | .venv/bin/python
+	$(PIP) -r requirements-dev.txt
+	$(PIP) --no-deps -r requirements-nodeps.txt
 	touch $@ .venv/studio
 
 # Debian packages: installed when run as root on Debian, else named when missing.

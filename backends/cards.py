@@ -22,6 +22,12 @@ add(
         previews="backends.embedded:small_previewer",
         about="A third of the width and a fraction of the training, on the same latents: the weak side for methods that want one.",
     ),
+    Card(
+        name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope"}),
+        licence="Apache-2.0 (weights)", source="text-mdm", parameters="22 M",
+        trained_on="sums, countdown, sudoku, forms, key-value notes, recipes and stories by SmolLM2", command="make train MODEL=text_mdm MINUTES=60",
+        about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
+    ),
 )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Annotated, get_args, get_origin
 
 from backends.spec import Choice, Knob, Method, Slider, Slot, Task, TextKnob, Toggle
 
-PACKAGES = ("image", "restoration", "scene", "audio", "motion", "understanding", "lab")  # "text" joins once its model is trained
+PACKAGES = ("image", "text", "restoration", "scene", "audio", "motion", "understanding", "lab")
 METHODS: dict[str, Method] = {}
 TASKS: dict[str, Task] = {}
 

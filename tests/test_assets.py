@@ -9,9 +9,11 @@ import pytest
 
 from backends import METHODS, models, run
 from backends.spec import Outcome
+from backends.worlds import text
 
 ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = [c for c in models.CARDS.values() if c.embedded]
+PICTURES, TEXT = ([c for c in EMBEDDED if kind in c.capabilities] for kind in ("image", "text"))
 
 
 def committed() -> list[Path]:
@@ -47,7 +49,7 @@ def test_nothing_committed_names_a_path_of_some_machine():
             assert "/work/" not in text and "/root/" not in text, path
 
 
-@pytest.mark.parametrize("card", EMBEDDED, ids=lambda c: c.name)
+@pytest.mark.parametrize("card", PICTURES, ids=lambda c: c.name)
 def test_an_embedded_model_draws(card):
     models.clear()
     recipe = {"task": "text_to_image", "model": card.name, "job": {"prompt": "a red apple", "seed": 0}, "arms": [{"method": "dpm", "knobs": {"steps": 6}}]}
@@ -57,6 +59,21 @@ def test_an_embedded_model_draws(card):
     assert pixels.shape == (card.side, card.side, 3) and pixels.std() > 5
     # A picture is smooth where noise is not: neighbouring pixels are alike.
     assert np.abs(np.diff(pixels, axis=1)).mean() < 0.5 * pixels.std()
+    models.clear()
+
+
+@pytest.mark.parametrize("card", TEXT, ids=lambda c: c.name)
+def test_an_embedded_model_writes(card):
+    models.clear()
+    model, rng = models.load(card.name), np.random.default_rng(text.HELD_OUT_SEED)
+    problems = [text.draw(rng, "sum", for_test=True, terms=2, digits=1) for _ in range(20)]
+    right = []
+    for problem in problems:
+        recipe = {"task": "write_text", "model": card.name, "job": {"prompt": problem.prompt, "length": 8}, "arms": [{"method": "low_confidence"}]}
+        *_, last = run(recipe)
+        assert isinstance(last.event, Outcome) and not last.event.error
+        right.append(last.event.value.text.strip() == problem.answer)
+    assert sum(right) >= 10 and model.context >= 128, "half of the simplest sums, none of which it has seen"
     models.clear()
 
 

@@ -22,7 +22,7 @@ from backends.text import rcr, smollm
 from backends.text.canvas import Canvas
 from backends.text.decoding import BlockCache, Reader, Rule, decode
 from backends.text.feature_cache import FeatureCache
-from backends.train.text_mdm import Corpus, diffusion_loss
+from backends.train.text_mdm import MIX, Corpus, diffusion_loss
 from backends.worlds import text
 from backends.worlds.text_build import stories
 
@@ -79,7 +79,7 @@ def bounds(model, n: int) -> dict[str, float]:
     corpus = Corpus(model.tokenizer)
     levels = ((torch.arange(n) + 0.5) / n).to(model.device)
     found = {}
-    for kind in text.KINDS:
+    for kind in (k for k in MIX if corpus.kept.get(k, True)):
         torch.manual_seed(0)
         ids, may = (m.to(model.device) for m in corpus.batch(np.random.default_rng(text.HELD_OUT_SEED + 8), kind, n, for_test=True))
         found[kind] = round(math.exp(float(diffusion_loss(model.net, ids, may, corpus.mask, levels, model.device).mean())), 3)

@@ -18,14 +18,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from backends.embedded import text_tokenizer
 from backends.text.scaffold import scaffold
 from backends.text.smollm import smollm
-from backends.train.common import RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state
+from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained, save_state
 from backends.train.text_start import pruned
 from backends.worlds import text
 from backends.worlds.text_build import recipes, stories
 
 LIKE = dict(is_causal=False, use_cache=False, rope_theta=500.0, max_position_embeddings=128)
 SCRATCH = dict(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=6, tie_word_embeddings=True)
-MIX = {"sum": 0.24, "countdown": 0.2, "sudoku": 0.12, "profile": 0.16, "recall": 0.1, "recipe": 0.06, "story": 0.12}  # of the tokens
+MIX = {"sum": 0.2, "countdown": 0.2, "sudoku": 0.1, "profile": 0.16, "recall": 0.1, "recipe": 0.08, "story": 0.16}  # of the tokens
 LONGEST = 128
 
 
@@ -33,9 +33,8 @@ class Corpus:
     """Batches of one kind each: (ids, which may be masked), padded with end tokens."""
 
     def __init__(self, tokenizer):
-        self.tokenizer, self.fixed = tokenizer, {"story": stories(), "recipe": recipes()}
-        for kind, rows in self.fixed.items():
-            self.fixed[kind] = [r for r in rows if not text.held_out(r[0])]
+        self.tokenizer, written = tokenizer, {"story": stories(), "recipe": recipes()}
+        self.fixed, self.kept = ({k: [r for r in rows if text.held_out(r[0]) is out] for k, rows in written.items()} for out in (False, True))
         self.ask, self.answer, self.mask, self.null = (tokenizer.convert_tokens_to_ids(t) for t in ("<ask>", "<answer>", "<mask>", text.NULL))
 
     def tokens(self, words: str) -> list[int]:
@@ -55,7 +54,8 @@ class Corpus:
 
     def _row(self, rng, kind, for_test):
         if kind in self.fixed:
-            prompt, answer = self.fixed[kind][rng.integers(len(self.fixed[kind]))]
+            rows = (self.kept if for_test else self.fixed)[kind]
+            prompt, answer = rows[rng.integers(len(rows))]
         else:
             example = text.draw(rng, kind, for_test)
             prompt, answer = example.prompt, example.answer
@@ -81,13 +81,14 @@ def diffusion_loss(net, ids, may, mask: int, levels: torch.Tensor, device: str) 
     """(B,) bound on the negative log-likelihood of an answer's tokens, in nats a token; `levels` (B,): the shares t to mask."""
     hidden = may & (torch.rand(ids.shape, device=ids.device) < levels[:, None])
     with autocast(device):
-        logits = net(input_ids=ids.masked_fill(hidden, mask)).logits
-    lost = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), ids, reduction="none") * hidden / levels[:, None]
-    return lost.sum(1) / may.sum(1).clamp_min(1)
+        states = net.model(input_ids=ids.masked_fill(hidden, mask)).last_hidden_state
+        logits = net.lm_head(states[hidden])  # only where it counts: the vocabulary is a fifth of the work
+    lost = torch.nn.functional.cross_entropy(logits.float(), ids[hidden], reduction="none")
+    return torch.zeros(ids.shape, device=ids.device).masked_scatter(hidden, lost / levels[:, None].expand_as(ids)[hidden]).sum(1) / may.sum(1).clamp_min(1)
 
 
 def main() -> None:
-    args = arguments("text-mdm", lr=1e-3, tokens=6144, start="smollm2")
+    args = arguments("text-mdm", lr=6e-4, tokens=2048, start="smollm2")
     device, tokenizer = args.device, text_tokenizer()
     # Explicit attention: the fused kernel's backward is slow on a CPU.
     if (args.out / "config.json").exists():
@@ -98,7 +99,9 @@ def main() -> None:
         ends = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
         net = LlamaForCausalLM._from_config(LlamaConfig(vocab_size=len(tokenizer), **ends, **LIKE, **SCRATCH), attn_implementation="eager")
     net.to(device).train()
-    optimiser, ema = MuonAdamW(net, args.lr), Ema(net, 0.995)
+    # Measured from SmolLM2's layers, 3.5 minutes each: Muon, 3,072 tokens a step, leaves sums at a bound of 0.97 nats a token and forms
+    # at 6.1; AdamW, 2,048 a step, at 0.27 and 2.6: small steps keep more of what the layers know, and there are more of them.
+    optimiser, ema = torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True), Ema(net, 0.995)
     log = json.loads((args.out / "training.json").read_text()) if (args.out / "training.json").exists() else {"tokens": 0, "minutes": 0}
     state_path = RUNS / f"{args.out.name}.pt"
     if (state := load_state(state_path)) and state["tokens"] >= log["tokens"]:
@@ -108,7 +111,7 @@ def main() -> None:
     kinds = [k for k in MIX if corpus.fixed.get(k, True)]
     odds = np.array([MIX[k] for k in kinds]) / sum(MIX[k] for k in kinds)
     ema.updates = log["tokens"] // args.tokens
-    held = {k: corpus.batch(np.random.default_rng(text.HELD_OUT_SEED), k, 48, True) for k in kinds if k in text.KINDS}
+    held = {k: corpus.batch(np.random.default_rng(text.HELD_OUT_SEED), k, 48, True) for k in kinds}
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['tokens']} tokens so far, kinds {kinds}", flush=True)
 
     @torch.no_grad()
@@ -127,8 +130,8 @@ def main() -> None:
         (args.out / "training.json").write_text(json.dumps(log | {"held_out_bound": bound()}, indent=1) + "\n")
 
     while not clock.over:
-        rate = args.lr * min(1, (step + 1) / 200) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
-        optimiser.rate(rate)
+        for group in optimiser.param_groups:
+            group["lr"] = args.lr * min(1, (step + 1) / 100) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
         rng = np.random.default_rng([args.seed, log["tokens"]])
         kind = str(rng.choice(kinds, p=odds))
         ids, may = (m.to(device) for m in corpus.batch(rng, kind, max(8, args.tokens // TYPICAL[kind])))
@@ -139,7 +142,7 @@ def main() -> None:
         loss = diffusion_loss(net, ids, may, corpus.mask, levels, device).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step(), optimiser.zero_grad()
         ema.update(net)
         step, log["tokens"] = step + 1, log["tokens"] + ids.numel()
         if clock.every(120, "log"):

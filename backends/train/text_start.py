@@ -1,7 +1,8 @@
 """What the text model starts from: SmolLM2-135M with a sixth of its layers and the tokens our world needs.
 
-A net of 16 M parameters begun from random weights was tried beside it (`python -m backends.train.text_mdm --start random --out /tmp/random`):
-layers and embeddings that know English already leave the short training for looking both ways. Taking some of a larger
+Measured against 17 M random parameters on the same tokenizer, 3.5 minutes each (`--start random --lr 1e-3`): a bound of 0.27 against
+0.68 nats a token on sums, 1.07 against 1.75 on countdown, 1.36 against 2.12 on sudoku, 0.39 against 0.76 on recall, 2.58 against
+2.27 on forms. Taking some of a larger
 network's layers to start a smaller one is DistilBERT's way (Sanh et al., arXiv 1910.01108, §3); that an autoregressive model
 can be turned into a masked diffusion model by training it on is DiffuLLaMA's finding (Gong et al., arXiv 2410.17891).
 """
@@ -36,7 +37,9 @@ def trimmed(teacher: PreTrainedTokenizerFast, corpus: list[str]) -> PreTrainedTo
             wanted += made_of.get(token, ())
     order = [*SPECIAL, *sorted(kept, key=vocabulary.get)]
     state["model"] |= {"vocab": {t: i for i, t in enumerate(order)}, "merges": [list(m) for m in merges if {*m, m[0] + m[1]} <= kept]}
-    state["added_tokens"] = [dict(id=i, content=t, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True) for i, t in enumerate(SPECIAL)]
+    state["added_tokens"] = [
+        dict(id=i, content=t, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True) for i, t in enumerate(SPECIAL)
+    ]
     state["post_processor"] = None
     # A sudoku's empty cells are told apart, as digits are.
     apart = {"type": "Split", "pattern": {"String": "_"}, "behavior": "Isolated", "invert": False}
