@@ -127,7 +127,7 @@ def test_edit_metrics_follow_what_was_given():
 def test_failures_are_seen_by_both_judges():
     shown = Images((Image(emoji.render(scene("cat"))), Image(emoji.render(scene("owl")))))
     found = {m.name: m.value for m in image.find_failures(FindFailures(prompt="a cat"), shown, None)}
-    for name, label in (("main", "object seen by the judge"), ("second", "object seen by the held-out judge")):
+    for name, label in (("main", "object seen by the main judge"), ("second", "object seen by the second judge")):
         assert not detector.available(name) or 0.3 < found[label] < 0.7
 
 

@@ -183,7 +183,7 @@ def test_the_energy_network_starts_at_zero_and_tells_answers_apart_when_trained(
 
     torch.manual_seed(0)
     model = tiny()
-    net = EnergyNetwork(hidden_size=32, intermediate_size=64, layers=2, heads=2)
+    net = EnergyNetwork(hidden_size=32, intermediate_size=64, layers=2, heads=2, key_value_heads=2)
     net.start_from(model.net)
     embed, answer = model.net.model.embed_tokens, torch.ones(16, 8, dtype=torch.bool)
     noisy = embed(torch.full((16, 8), model.mask))

@@ -82,11 +82,11 @@ def test_answers_that_all_fare_alike_teach_nothing():
 
 
 @pytest.mark.parametrize("slug", ["tracerl", "mdpo", "random_masks"])
-def test_training_makes_a_rewarded_token_likelier(model, slug, monkeypatch):
-    """Answers that hold an “a” are rewarded: after some updates of a copy more do; the model itself is untouched."""
+def test_training_makes_rewarded_tokens_likelier(model, slug, monkeypatch):
+    """Answers that hold one of the first letters are rewarded: after some updates of a copy more do; the model itself is untouched."""
     from backends.text.tasks import TrainText
 
-    monkeypatch.setattr(reinforce.text, "check", lambda prompt, answer: float("a" in answer))
+    monkeypatch.setattr(reinforce.text, "check", lambda prompt, answer: float(any(c in answer for c in "abcdefgh")))
     before = {k: v.clone() for k, v in model.net.state_dict().items()}
     method = {"tracerl": tracerl.tracerl, "mdpo": mdpo.mdpo, "random_masks": mdpo.random_masks}[slug]
     torch.manual_seed(0)

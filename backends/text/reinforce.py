@@ -54,7 +54,6 @@ class Rollout:
                        [(f[keep], p[keep]) for f, p in self.filled])  # fmt: skip
 
 
-@torch.no_grad()
 def roll_out(model, prompts: list[str], answers: int, length: int, temperature: float, threshold: float = 0.9, per_step: int = 1) -> Rollout:
     """`answers` to each prompt by dynamic low-confidence decoding: at each step all tokens at least `threshold` sure, else the best `per_step`."""
     rows = [model.template(p) for p in prompts for _ in range(answers)]
@@ -70,7 +69,8 @@ def roll_out(model, prompts: list[str], answers: int, length: int, temperature: 
         masked = ids[:, start:] == model.mask
         if not masked.any():
             break
-        logits = model.logits(ids, attention_mask=seen)[:, start:]
+        with torch.no_grad():
+            logits = model.logits(ids, attention_mask=seen)[:, start:]
         tokens, _ = predict(logits, temperature)
         logp = _logp(logits, tokens, temperature)
         sure = logp.exp().masked_fill(~masked, -1)
