@@ -1,6 +1,7 @@
 """@method: a generator function becomes a method of the studio. Its signature is its form."""
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import typing
@@ -77,5 +78,9 @@ def discover() -> None:
             if error.name != f"backends.{name}":
                 raise
             continue
+        if importlib.util.find_spec(f"backends.{name}.tasks"):  # the tabs stand in the order in which tasks are written there
+            TASKS.update({t.slug: t for t in vars(importlib.import_module(f"backends.{name}.tasks")).values() if isinstance(t, Task)})
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             importlib.import_module(info.name)
+    for slug in TASKS.keys() - {m.task.slug for m in METHODS.values()}:
+        del TASKS[slug]

@@ -56,8 +56,8 @@ def test_a_threshold_of_zero_is_one_step_a_block(model):
 def test_factor_reveals_as_many_as_the_rule_allows(model):
     confidence, among = torch.tensor([0.99, 0.9, 0.5, 0.95]), torch.tensor([True, True, True, True])
     # (n + 1)(1 − c_n): 0.02, 0.15, 0.4, 2.5
-    assert Rule(commit="factor", factor=0.3).choose(None, confidence, among, 1).tolist() == [True, False, False, True]
-    assert Rule(commit="factor", factor=0.01).choose(None, confidence, among, 1).tolist() == [True, False, False, False]
+    assert Rule(commit="factor", factor=0.3).choose(None, torch.arange(len(among)), confidence, among, 1).tolist() == [True, False, False, True]
+    assert Rule(commit="factor", factor=0.01).choose(None, torch.arange(len(among)), confidence, among, 1).tolist() == [True, False, False, False]
 
 
 def test_blocks_are_done_from_left_to_right(model):
@@ -130,3 +130,13 @@ def test_what_is_shown(model):
 def test_too_long_is_a_sentence(model):
     with pytest.raises(BadInput, match="together more than the 128"):
         model.encode("a" * 120, 16)
+
+
+def test_end_tokens_wait_for_words():
+    ids, confidence, among = torch.tensor([0, 5, 0, 7]), torch.tensor([0.99, 0.2, 0.95, 0.4]), torch.ones(4, dtype=torch.bool)
+    for commit in ("steps", "threshold", "factor"):
+        rule = Rule(commit=commit, late=(0,))
+        assert rule.choose(None, ids, confidence, among, 1).tolist() == [False, False, False, True]
+        assert not (rule.choose(None, ids, confidence, among & (ids == 0), 2) & (ids != 0)).any()
+        assert rule.choose(None, ids, confidence, among & (ids == 0), 2).any()
+    assert Rule().choose(None, ids, confidence, among, 1).tolist() == [True, False, False, False]

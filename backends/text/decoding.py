@@ -105,17 +105,24 @@ class BlockCache(Reader):
 class Rule:
     """What a step reveals. `commit`: "steps", an even share of the masked tokens; "threshold", every token at least that sure;
     "factor", the most tokens n with (n + 1)(1 − c_n) < factor, c_n the n-th confidence. Never none.
+
+    `late`: token ids that wait, however sure, until nothing else is left to reveal. Without it end tokens, which stand behind every
+    answer and are the surest of all, come first and leave room for a few words (LLaDA's appendix B.4 sets their confidence to −∞).
     """
 
     order: str = "confidence"
     commit: str = "steps"
     threshold: float = 0.9
     factor: float = 1.0
+    late: tuple[int, ...] = ()
 
-    def choose(self, logits: Tensor, confidence: Tensor, among: Tensor, share: int) -> Tensor:
+    def choose(self, logits: Tensor, ids: Tensor, confidence: Tensor, among: Tensor, share: int) -> Tensor:
         """(N,) bool of the positions to reveal."""
+        late = among & torch.isin(ids, torch.tensor(self.late, device=ids.device))
         if self.commit == "steps":
-            return best(scores(logits, confidence, self.order), among, share)
+            score = scores(logits, confidence, self.order)
+            return best(score if self.order in ("random", "left to right") else score - 1e6 * late, among, share)
+        among = among & ~late if (among & ~late).any() else among
         if self.commit == "threshold":
             sure = among & (confidence >= self.threshold)
             return sure if sure.any() else best(confidence, among, 1)
@@ -150,6 +157,6 @@ def decode(canvas: Canvas, read: Reader, rule: Rule, steps: int, block: int, tem
                 break
             logits = read(canvas)
             ids, confidence = predict(logits, temperature)
-            canvas.put(rule.choose(logits, confidence, among, share), ids, confidence)
+            canvas.put(rule.choose(logits, ids, confidence, among, share), ids, confidence)
             done += 1
             yield done, max(most, done)

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from backends.registry import method
-from backends.spec import Choice, Events, Metric, Result, Slider, Step
+from backends.spec import Choice, Events, Metric, Result, Slider, Step, Toggle
 from backends.text.canvas import ORDERS, Canvas
 from backends.text.decoding import BlockCache, Reader, Rule, decode
 from backends.text.feature_cache import FeatureCache
@@ -12,6 +12,7 @@ from backends.text.tasks import WRITE_TEXT, WriteText
 Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens")]
 Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; 0 takes the whole answer as one")]
 Temperature = Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")]
+EndsLast = Annotated[bool, Toggle(help="end tokens wait until no word is left to reveal")]
 Cache = Annotated[str, Choice(("off", "prefix", "dual", "features"), help="what of earlier steps is reused")]
 
 
@@ -28,15 +29,20 @@ def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: i
     yield Result(canvas.final())
 
 
+def late(model, ends_last: bool) -> tuple[int, ...]:
+    return (model.eos,) if ends_last else ()
+
+
 @method("low_confidence", task=WRITE_TEXT, needs={"text", "masked"}, paper=False)
-def low_confidence(job: WriteText, model, steps: Steps = 64, block: Block = 0, temperature: Temperature = 0.0) -> Events:
+def low_confidence(job: WriteText, model, steps: Steps = 64, block: Block = 0, temperature: Temperature = 0.0, ends_last: EndsLast = True) -> Events:
     """Low-confidence remasking (LLaDA).
 
     At each step every masked token is predicted and the surest ones are kept; the others are masked again for the next step.
 
-    Nie et al., arXiv 2502.09992, section 2.4; the order is MaskGIT's (Chang et al., arXiv 2202.04200).
+    Nie et al., arXiv 2502.09992, section 2.4 and, for the end tokens, appendix B.4; the order is MaskGIT's (Chang et al.,
+    arXiv 2202.04200).
     """
-    return filled(job, model, Reader(model), Rule(), steps, block, temperature)
+    return filled(job, model, Reader(model), Rule(late=late(model, ends_last)), steps, block, temperature)
 
 
 @method("dlm_survey", task=WRITE_TEXT, needs={"text", "masked"})
@@ -47,7 +53,7 @@ def dlm_survey(
     factor: Annotated[float, Slider(0.1, 4, 0.1, help="under “factor”: larger reveals more")] = 1.0,
     block: Block = 0, cache: Cache = "off", refresh: Annotated[int, Slider(1, 64, 1, help="steps until a cache is made anew")] = 8,
     guidance: Annotated[float, Slider(0, 4, 0.1, help="strength of the prompt; 0 costs one evaluation a step, else two")] = 0.0,
-    temperature: Temperature = 0.0,
+    temperature: Temperature = 0.0, ends_last: EndsLast = True,
 ) -> Events:  # fmt: skip
     """Diffusion language models: the survey's decoders.
 
@@ -65,4 +71,4 @@ def dlm_survey(
         read = Reader(model, guidance)
     else:
         read = BlockCache(model, guidance, dual=cache == "dual", refresh=refresh)
-    return filled(job, model, read, Rule(order, commit, threshold, factor), steps, block, temperature)
+    return filled(job, model, read, Rule(order, commit, threshold, factor, late(model, ends_last)), steps, block, temperature)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def remask(canvas: Canvas, inside: Tensor, count: int) -> None:
-    """Mask the `count` least sure positions of a block again, whenever they were decoded."""
-    least = best(-canvas.confidence, inside & ~canvas.given, count)
+    """Mask the `count` least sure positions of a block again, whenever they were decoded; end tokens before all others (see Rule.late)."""
+    least = best((canvas.ids == canvas.model.eos).float() - canvas.confidence, inside & ~canvas.given, count)
     canvas.put(least, torch.full_like(canvas.ids, canvas.model.mask), canvas.confidence)
 
 

@@ -73,7 +73,7 @@ def free_form(job: FillForm, model, steps: Steps = 64, length: Annotated[int, Sl
     """
     canvas = Canvas.after(model, model.encode(form_prompt(job.text, fields_of(job.form)), length), length)
     spent = model.nfe
-    for i, n in decode(canvas, Reader(model), Rule(), steps, length):
+    for i, n in decode(canvas, Reader(model), Rule(late=(model.eos,)), steps, length):
         yield Step(i, n, canvas.show())
     yield Metric("tokens per NFE", length / (model.nfe - spent), "higher")
     yield Result(canvas.final())
