@@ -101,6 +101,10 @@ def load_mdm(card: Card):
 
     tokenizer, folder = text_tokenizer(), ASSETS / card.source
     net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False).to(device())
+    if adapter := card.options.get("adapter"):
+        from backends.text.adapter import apply
+
+        apply(net, folder / adapter)
     ask, answer, mask = (tokenizer.convert_tokens_to_ids(t) for t in ("<ask>", "<answer>", "<mask>"))
 
     def template(prompt: str) -> list[int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from backends.lazy import torch
 from backends.spec import Events, Metric, Plot, Result, Step
 from backends.text import reinforce
 from backends.text.reinforce import Rollout
 from backends.text.tasks import TrainText
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 24, "recall": 8}  # tokens of an answer
 TESTED = 48  # held-out problems
@@ -22,23 +26,33 @@ def learn(job: TrainText, model, rate: float, temperature: float, threshold: flo
     """
     length, tests = LENGTHS[job.problem], reinforce.problems(job.problem, job.seed, TESTED, held_out=True)
     with reinforce.trained_copy(model) as policy:
-        optimiser = torch.optim.AdamW(policy.net.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+        optimiser = adamw(policy, rate)
         before, drawn = reinforce.accuracy(policy, tests, length), []
         for i in range(job.updates):
-            prompts = reinforce.problems(job.problem, job.seed + 1 + i, job.prompts)
-            made = reinforce.roll_out(policy, prompts, job.answers, length, temperature, threshold)
-            reward = reinforce.rewards(policy, prompts, made)
-            with torch.enable_grad():
-                lose(policy, made, reward, prompts)
-            torch.nn.utils.clip_grad_norm_(policy.net.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            made, reward = update(policy, optimiser, job, i, temperature, threshold, lose)
             drawn.append(float(reward.mean()))
             yield Step(i + 1, job.updates, curve(drawn, before), (reinforce.shown(policy, made, int(reward.argmax())),))
         after = reinforce.accuracy(policy, tests, length)
     yield Metric("right before (%)", 100 * before)
     yield Metric("right after (%)", 100 * after, "higher")
     yield Result(curve(drawn, before, after))
+
+
+def adamw(policy, rate: float):
+    return torch.optim.AdamW(policy.net.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def update(policy, optimiser, job: TrainText, i: int, temperature: float, threshold: float, lose: Callable[..., None]) -> tuple[Rollout, Tensor]:
+    """The i-th step of the optimiser, on answers drawn anew; (those, their rewards)."""
+    prompts = reinforce.problems(job.problem, job.seed + 1 + i, job.prompts)
+    made = reinforce.roll_out(policy, prompts, job.answers, LENGTHS[job.problem], temperature, threshold)
+    reward = reinforce.rewards(policy, prompts, made)
+    with torch.enable_grad():
+        lose(policy, made, reward, prompts)
+    torch.nn.utils.clip_grad_norm_(policy.net.parameters(), 1.0)
+    optimiser.step()
+    optimiser.zero_grad()
+    return made, reward
 
 
 def curve(drawn: list[float], before: float, after: float | None = None) -> Plot:

@@ -36,22 +36,8 @@ def normalised(gains: Tensor, group: Tensor) -> Tensor:
     return out
 
 
-@method("mdpo", task=TRAIN_TEXT, needs={"text", "masked"})
-def mdpo(
-    job: TrainText, model, rate: Rate = 3e-5, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 4,
-    beta: Annotated[float, Slider(0, 0.5, 0.01, help="pull towards the model as it was")] = 0.02,
-    temperature: Temperature = 0.4, threshold: Sure = 1.01,
-) -> Events:  # fmt: skip
-    """MDPO: masked diffusion policy optimisation.
-
-    Half-way through decoding, the answer that could be read off is often right already, and then goes wrong. MDPO fills in all
-    masks at each step, rewards that answer, and trains the steps that made it better or worse.
-
-    He et al., arXiv 2508.13148, sections 3 and 4: advantages of each step from the rewards before and after it, normalised within
-    the prompt's answers; the steps with the largest sum of absolute advantages; PPO's clip, weighed by L over the number of masked
-    tokens and by each token's confidence; β·½(log-ratio to the reference)². Left out: the curriculum of prompts that show
-    over-denoising. The paper's learning rate, 7e-7, is for billions of parameters.
-    """
+def step_loss(model, kept: int = 4, beta: float = 0.02):
+    """The loss of one update, as learning.py takes it; `model`: the reference, from which the policy is not to go far."""
     reference = copy.copy(model)  # the weights as they are; only the policy's are trained
 
     def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
@@ -75,7 +61,26 @@ def mdpo(
             weight = old.exp() * masked
             ((beta * pull - gained) * weight).sum(1)[rows].div(length).sum().div(len(made.ids) * len(chosen)).backward()
 
-    yield from learn(job, model, rate, temperature, threshold, lose)
+    return lose
+
+
+@method("mdpo", task=TRAIN_TEXT, needs={"text", "masked"})
+def mdpo(
+    job: TrainText, model, rate: Rate = 3e-5, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 4,
+    beta: Annotated[float, Slider(0, 0.5, 0.01, help="pull towards the model as it was")] = 0.02,
+    temperature: Temperature = 0.4, threshold: Sure = 1.01,
+) -> Events:  # fmt: skip
+    """MDPO: masked diffusion policy optimisation.
+
+    Half-way through decoding, the answer that could be read off is often right already, and then goes wrong. MDPO fills in all
+    masks at each step, rewards that answer, and trains the steps that made it better or worse.
+
+    He et al., arXiv 2508.13148, sections 3 and 4: advantages of each step from the rewards before and after it, normalised within
+    the prompt's answers; the steps with the largest sum of absolute advantages; PPO's clip, weighed by L over the number of masked
+    tokens and by each token's confidence; β·½(log-ratio to the reference)². Left out: the curriculum of prompts that show
+    over-denoising. The paper's learning rate, 7e-7, is for billions of parameters.
+    """
+    yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta))
 
 
 @method("random_masks", task=TRAIN_TEXT, needs={"text", "masked"}, paper=False)

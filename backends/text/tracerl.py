@@ -73,24 +73,8 @@ class Value:
         self.optimiser.step(), self.optimiser.zero_grad()
 
 
-@method("tracerl", task=TRAIN_TEXT, needs={"text", "masked", "llama"})
-def tracerl(
-    job: TrainText, model, rate: Rate = 3e-5, shrink: Annotated[int, Slider(1, 8, 1, help="decoding steps merged into one training state")] = 1,
-    value: Annotated[bool, Toggle(help="a value model beside the policy, for steadier advantages")] = False,
-    temperature: Temperature = 1.0, threshold: Sure = 0.9,
-) -> Events:  # fmt: skip
-    """TraceRL: training on the trace.
-
-    Random masks train a diffusion language model on states it never meets when it decodes. TraceRL remembers at which step each
-    token of an answer appeared, goes back to those states, and makes right answers likelier, wrong ones less so, where the
-    decision was taken.
-
-    Wang et al., arXiv 2509.06949: PPO with clip 0.2 over the slices of a trace, summed over the tokens and divided by their
-    number, plus 0.01 of the k3 estimate of the KL to the policy that drew them; rewards standardised for each prompt, prompts
-    with less than 20 or more than 80 % right left out; the value model and its advantages are eqs. 7 to 11. Full attention, so one
-    pass a slice. The paper's learning rate, 1e-6, is for billions of parameters.
-    """
-    critic = Value(model, rate) if value else None
+def trace_loss(shrink: int = 1, critic: Value | None = None):
+    """The loss of one update, as learning.py takes it."""
 
     def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
         keep = spread(made, reward)
@@ -114,4 +98,24 @@ def tracerl(
             gained = clipped(logp, part.logp, advantage[rows]) - 0.01 * k3(logp, part.logp)
             (-(gained * tokens[rows]).sum(1) / counts[rows].sum(1)).sum().div(len(made.ids)).backward()
 
-    yield from learn(job, model, rate, temperature, threshold, lose)
+    return lose
+
+
+@method("tracerl", task=TRAIN_TEXT, needs={"text", "masked", "llama"})
+def tracerl(
+    job: TrainText, model, rate: Rate = 3e-5, shrink: Annotated[int, Slider(1, 8, 1, help="decoding steps merged into one training state")] = 1,
+    value: Annotated[bool, Toggle(help="a value model beside the policy, for steadier advantages")] = False,
+    temperature: Temperature = 1.0, threshold: Sure = 0.9,
+) -> Events:  # fmt: skip
+    """TraceRL: training on the trace.
+
+    Random masks train a diffusion language model on states it never meets when it decodes. TraceRL remembers at which step each
+    token of an answer appeared, goes back to those states, and makes right answers likelier, wrong ones less so, where the
+    decision was taken.
+
+    Wang et al., arXiv 2509.06949: PPO with clip 0.2 over the slices of a trace, summed over the tokens and divided by their
+    number, plus 0.01 of the k3 estimate of the KL to the policy that drew them; rewards standardised for each prompt, prompts
+    with less than 20 or more than 80 % right left out; the value model and its advantages are eqs. 7 to 11. Full attention, so one
+    pass a slice. The paper's learning rate, 1e-6, is for billions of parameters.
+    """
+    yield from learn(job, model, rate, temperature, threshold, trace_loss(shrink, Value(model, rate) if value else None))

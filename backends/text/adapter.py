@@ -1,0 +1,37 @@
+"""What a training changed, kept small: of each matrix's change its best approximation of low rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def difference(before, after, rank: int) -> dict[str, Tensor]:
+    """name.up (out, rank) and name.down (rank, in), fp16, of every 2-d weight that differs between two networks of one kind; vectors whole."""
+    old, found = dict(before.named_parameters()), {}
+    for name, new in after.named_parameters():
+        change = (new - old[name]).detach().float()
+        if new.ndim != 2:
+            found[name] = change.half()
+        elif change.any():
+            u, s, v = torch.linalg.svd(change, full_matrices=False)
+            found[f"{name}.up"], found[f"{name}.down"] = (u[:, :rank] * s[:rank]).half().contiguous(), v[:rank].half().contiguous()
+    return {k: v for k, v in found.items() if v.any()}
+
+
+def apply(net, file: Path) -> None:
+    """Add a kept change to a frozen network's weights."""
+    from safetensors.torch import load_file
+
+    weights, kept = dict(net.named_parameters()), load_file(file)
+    for name, change in kept.items():
+        if name.endswith(".up"):
+            name, change = name.removesuffix(".up"), change.float() @ kept[name.removesuffix(".up") + ".down"].float()
+        elif name.endswith(".down"):
+            continue
+        weights[name].data += change.to(weights[name])
