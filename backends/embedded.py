@@ -8,6 +8,7 @@ from backends.denoiser import Cond, Denoiser, linear_previewer
 from backends.hub import PixArt
 from backends.lazy import torch
 from backends.models import ASSETS, Card, device
+from backends.text import adapter
 
 TOKENS = 32  # a longer prompt is cut: about 24 words
 # The last layer but one, as Imagen's followers and SDXL take CLIP's. MiniLM's last prepares the mean over tokens and blends them: from the
@@ -93,21 +94,43 @@ def text_tokenizer():
     return PreTrainedTokenizerFast.from_pretrained(TEXT)
 
 
+def writer_base():
+    """SmolLM2-135M, looking both ways, with the text world's tokens: what the writer's adapter stands on."""
+    from backends.nets.smollm_start import pruned
+    from backends.text.smollm import smollm
+
+    teacher, of = smollm()
+    rope = dict(rope_parameters=teacher.config.rope_parameters, max_position_embeddings=teacher.config.max_position_embeddings)
+    return pruned(teacher, of, text_tokenizer(), range(teacher.config.num_hidden_layers), is_causal=False, use_cache=False, **rope).requires_grad_(False)
+
+
 def load_mdm(card: Card):
     """The masked diffusion language model of the text world: a Llama that looks both ways."""
     from transformers import LlamaForCausalLM
 
+    folder = ASSETS / card.source
+    net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
+    if name := card.options.get("adapter"):
+        adapter.apply(net, folder / name)
+    return _mask_predictor(card, net, 512)
+
+
+def load_writer(card: Card):
+    """SmolLM2 taught to fill in masks; raises BadInput where the package with its weights is missing."""
+    net = writer_base().eval()
+    adapter.apply(net, ASSETS / card.source / "adapter.safetensors")
+    return _mask_predictor(card, net, 1024, shift=True)
+
+
+def _mask_predictor(card: Card, net, context: int, shift: bool = False):
     from backends.text.predictor import MaskPredictor
 
-    tokenizer, folder = text_tokenizer(), ASSETS / card.source
-    net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False).to(device())
-    if adapter := card.options.get("adapter"):
-        from backends.text.adapter import apply
-
-        apply(net, folder / adapter)
+    tokenizer = text_tokenizer()
     ask, answer, mask = (tokenizer.convert_tokens_to_ids(t) for t in ("<ask>", "<answer>", "<mask>"))
 
     def template(prompt: str) -> list[int]:
         return [ask, *tokenizer(prompt, add_special_tokens=False)["input_ids"], answer]
 
-    return MaskPredictor(card, net, tokenizer, mask=mask, eos=tokenizer.eos_token_id, template=template, context=512, device=device())
+    return MaskPredictor(
+        card, net.to(device()), tokenizer, mask=mask, eos=tokenizer.eos_token_id, template=template, context=context, shift=shift, device=device()
+    )

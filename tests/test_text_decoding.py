@@ -94,9 +94,11 @@ def test_a_cache_renewed_at_every_step_changes_nothing(model, kind, guidance):
         canvas.ids[canvas.start + place] = 7
 
 
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
-def test_a_block_cache_is_exact_while_nothing_outside_changes(model, kind):
+def test_a_block_cache_is_exact_while_nothing_outside_changes(kind, shift):
     """Only keys and values are kept, so with one layer's inputs unchanged the first cached step differs by what the block changed alone."""
+    model = tiny(shift=shift)
     plain, cached = Reader(model), BlockCache(model, dual=kind == "dual")
     canvas = Canvas.after(model, model.encode(PROMPT, LENGTH), LENGTH)
     cached.begin(canvas, canvas.start, canvas.start + 8)

@@ -117,3 +117,18 @@ def test_an_adapter_brings_a_trained_change_back(model, tmp_path):
         gaps[rank] = float((other(input_ids=ids).logits - wanted).abs().mean())
     assert gaps[64] < 0.01 < gaps[8] < gaps[1]
     assert torch.equal(model.net(input_ids=ids).logits, own)
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_the_training_loss_reads_the_states_that_decoding_reads(shift):
+    """With everything masked the bound is the cross-entropy of the predictor's own logits, shifted or not."""
+    from backends.train.text_mdm import diffusion_loss
+    from tests.tiny_text import tiny
+
+    predictor = tiny(shift=shift)
+    ids, may = torch.randint(4, 40, (3, 10)), torch.zeros(3, 10, dtype=torch.bool)
+    may[:, 4:] = True
+    loss = diffusion_loss(predictor.net, ids, may, predictor.mask, torch.full((3,), 0.9999999), "cpu", shift)
+    logp = predictor.logits(ids.masked_fill(may, predictor.mask)).log_softmax(-1)
+    wanted = -logp.gather(-1, ids[..., None])[:, 4:, 0].mean(1)
+    assert torch.allclose(loss, wanted, atol=0.02)  # the predictor never says the mask itself

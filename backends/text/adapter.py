@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from backends.lazy import torch
 
+ROWS = ".rows"  # the first rows of a matrix, as they are to be
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,6 +34,10 @@ def apply(net, file: Path) -> None:
     for name, change in kept.items():
         if name.endswith(".up"):
             name, change = name.removesuffix(".up"), change.float() @ kept[name.removesuffix(".up") + ".down"].float()
+        elif name.endswith(ROWS):
+            name = name.removesuffix(ROWS)
+            weights[name].data[: len(change)] = change.to(weights[name])
+            continue
         elif name.endswith(".down"):
             continue
         weights[name].data += change.to(weights[name])

@@ -74,30 +74,31 @@ class BlockCache(Reader):
     def __call__(self, canvas: Canvas) -> Tensor:
         rows = self.rows(canvas)
         end = self.high if self.dual else rows.shape[1]
+        low = self.low - int(self.model.shift)  # whose states speak of the next token
         if self.age % self.refresh == 0:
             from transformers import DynamicCache
 
             cache = DynamicCache(config=self.model.net.config)
             logits = self.model.logits(rows, past_key_values=cache, use_cache=True)
-            self.cache = self._outside(cache, end)
+            self.cache = self._outside(cache, low, end)
             self._tally(rows, rows.shape[1])
         else:
-            positions = torch.arange(self.low, end, device=rows.device)[None]
-            part = self.model.logits(rows[:, self.low : end], past_key_values=self.cache, use_cache=True, position_ids=positions)
-            self.cache.crop(self.low - end)  # a negative length is taken off
+            positions = torch.arange(low, end, device=rows.device)[None]
+            part = self.model.logits(rows[:, low:end], past_key_values=self.cache, use_cache=True, position_ids=positions)
+            self.cache.crop(low - end)  # a negative length is taken off
             logits = part.new_full((len(rows), rows.shape[1], part.shape[-1]), float("-inf"))
-            logits[:, self.low : end] = part
-            self._tally(rows, end - self.low)
+            logits[:, self.low : end] = part[:, self.low - low :]
+            self._tally(rows, end - low)
         self.age += 1
         return self.guided(logits)
 
-    def _outside(self, cache, end: int):
+    def _outside(self, cache, low: int, end: int):
         """A cache of the keys and values outside [low, end); keys carry their position already, so their order is free."""
         from transformers import DynamicCache
 
         kept = DynamicCache(config=self.model.net.config)
         for i, layer in enumerate(cache.layers):
-            kept.update(*(torch.cat([m[:, :, : self.low], m[:, :, end:]], 2) for m in (layer.keys, layer.values)), i)
+            kept.update(*(torch.cat([m[:, :, :low], m[:, :, end:]], 2) for m in (layer.keys, layer.values)), i)
         return kept
 
 

@@ -16,16 +16,16 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from backends.embedded import text_tokenizer
+from backends.nets.smollm_start import pruned
 from backends.text.scaffold import scaffold
 from backends.text.smollm import smollm
-from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained, save_state
-from backends.train.text_start import pruned
+from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained
 from backends.worlds import text
 from backends.worlds.text_build import recipes, stories
 
 LIKE = dict(is_causal=False, use_cache=False, rope_theta=500.0, max_position_embeddings=128)
 SCRATCH = dict(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=6, tie_word_embeddings=True)
-MIX = {"sum": 0.2, "countdown": 0.2, "sudoku": 0.1, "profile": 0.16, "recall": 0.1, "recipe": 0.08, "story": 0.16}  # of the tokens
+MIX = {"sum": 0.3, "countdown": 0.2, "sudoku": 0.15, "profile": 0.2, "recall": 0.15}  # of the tokens
 LONGEST = 128
 
 
@@ -77,19 +77,92 @@ class Corpus:
         return [*before, *ids], [False] * len(before) + may
 
 
-def diffusion_loss(net, ids, may, mask: int, levels: torch.Tensor, device: str) -> torch.Tensor:
-    """(B,) bound on the negative log-likelihood of an answer's tokens, in nats a token; `levels` (B,): the shares t to mask."""
+def diffusion_loss(net, ids, may, mask: int, levels: torch.Tensor, device: str, shift: bool = False) -> torch.Tensor:
+    """(B,) bound on the negative log-likelihood of an answer's tokens, in nats a token; `levels` (B,): the shares t to mask.
+
+    `shift`: the states at a position speak of the next token (MaskPredictor).
+    """
     hidden = may & (torch.rand(ids.shape, device=ids.device) < levels[:, None])
     with autocast(device):
         states = net.model(input_ids=ids.masked_fill(hidden, mask)).last_hidden_state
-        logits = net.lm_head(states[hidden])  # only where it counts: the vocabulary is a fifth of the work
+        logits = net.lm_head((states.roll(1, 1) if shift else states)[hidden])  # only where it counts: the vocabulary is a fifth of the work
     lost = torch.nn.functional.cross_entropy(logits.float(), ids[hidden], reduction="none")
     return torch.zeros(ids.shape, device=ids.device).masked_scatter(hidden, lost / levels[:, None].expand_as(ids)[hidden]).sum(1) / may.sum(1).clamp_min(1)
 
 
+def trainable(net) -> dict[str, torch.Tensor]:
+    return {n: p.detach() for n, p in net.named_parameters() if p.requires_grad}
+
+
+def fit(args, net, corpus: Corpus, mix: dict[str, float], keep, shift: bool = False) -> None:
+    """Train `net` on the corpus for args.minutes; `keep(net)` writes the averaged weights to args.out, from which it was read.
+
+    A step sees three kinds, drawn by `mix` (shares of the tokens), args.tokens each.
+    """
+    device, eos = args.device, corpus.tokenizer.eos_token_id
+    net.to(device).train()
+    # Measured from SmolLM2's layers, 3.5 minutes each: Muon, 3,072 tokens a step, leaves sums at a bound of 0.97 nats a token and forms
+    # at 6.1; AdamW, 2,048 a step, at 0.27 and 2.6: small steps keep more of what the layers know, and there are more of them.
+    weights = [p for p in net.parameters() if p.requires_grad]
+    optimiser, ema = torch.optim.AdamW(weights, lr=args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True), Ema(net, 0.995)
+    log = json.loads((args.out / "training.json").read_text()) if (args.out / "training.json").exists() else {"tokens": 0, "minutes": 0}
+    state_path = RUNS / f"{args.out.name}.pt"
+    if (state := load_state(state_path)) and state["tokens"] >= log["tokens"]:
+        for mine, saved in ((net, "net"), (ema.net, "ema")):
+            mine.load_state_dict(state[saved], strict=False)
+        optimiser.load_state_dict(state["optimiser"])
+        log["tokens"], log["minutes"] = state["tokens"], state["minutes"]
+    clock, began, step = Clock(args.minutes), log["minutes"], 0
+    kinds = [k for k in mix if corpus.fixed.get(k, True)]
+    odds = np.array([mix[k] for k in kinds]) / sum(mix[k] for k in kinds)
+    ema.updates = log["tokens"] // args.tokens // 3
+    held = {k: [m.to(device) for m in corpus.batch(np.random.default_rng(text.HELD_OUT_SEED), k, args.tested, True)] for k in kinds}
+    print(f"{sum(p.numel() for p in weights) / 1e6:.1f} M trained parameters, {log['tokens']} tokens so far, kinds {kinds}", flush=True)
+
+    @torch.no_grad()
+    def bound() -> dict[str, float]:
+        torch_state = torch.random.get_rng_state()
+        torch.manual_seed(1)
+        levels = ((torch.arange(args.tested) + 0.5) / args.tested).to(device)
+        found = {k: round(float(diffusion_loss(ema.net, *rows, corpus.mask, levels, device, shift).mean()), 3) for k, rows in held.items()}
+        torch.random.set_rng_state(torch_state)
+        return found
+
+    def save() -> None:
+        log["minutes"] = round(began + clock.seconds / 60, 1)
+        state = dict(net=trainable(net), ema=trainable(ema.net), tokens=log["tokens"], minutes=log["minutes"])
+        RUNS.mkdir(exist_ok=True)
+        torch.save(state | {"optimiser": optimiser.state_dict()}, state_path)
+        keep(ema.net)
+        (args.out / "training.json").write_text(json.dumps(log | {"held_out_bound": bound()}, indent=1) + "\n")
+
+    while not clock.over:
+        for group in optimiser.param_groups:
+            group["lr"] = args.lr * min(1, (step + 1) / 100) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
+        rng = np.random.default_rng([args.seed, log["tokens"]])
+        for kind in map(str, rng.choice(kinds, 3, p=odds)):  # of unlike lengths, hence apart
+            ids, may = (m.to(device) for m in corpus.batch(rng, kind, max(4, args.tokens // TYPICAL[kind])))
+            if kind != "profile" and rng.random() < 0.1:  # without its prompt, for guidance
+                ids = ids.masked_fill(~may & (ids != eos), corpus.mask)
+            levels = ((torch.rand(1) + torch.arange(len(ids)) / len(ids)) % 1).to(device).clamp_min(0.02)  # evenly spread over the batch
+            loss = diffusion_loss(net, ids, may, corpus.mask, levels, device, shift).mean() / 3
+            loss.backward()
+            log["tokens"] += ids.numel()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step(), optimiser.zero_grad()
+        ema.update(net)
+        step += 1
+        if clock.every(120, "log"):
+            print(f"{clock.seconds / 60:6.1f} min  {log['tokens']:,} tokens  loss {3 * loss.item():.3f} ({kind})  bound {bound()}", flush=True)
+        if clock.every(600, "save"):
+            save()
+    save()
+    print(json.dumps(log))
+
+
 def main() -> None:
-    args = arguments("text-mdm", lr=6e-4, tokens=2048, start="smollm2")
-    device, tokenizer = args.device, text_tokenizer()
+    args = arguments("text-mdm", lr=6e-4, tokens=1024, start="smollm2", tested=48)
+    tokenizer = text_tokenizer()
     # Explicit attention: the fused kernel's backward is slow on a CPU.
     if (args.out / "config.json").exists():
         net = LlamaForCausalLM.from_pretrained(args.out, dtype=torch.float32, attn_implementation="eager")
@@ -98,59 +171,7 @@ def main() -> None:
     else:
         ends = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
         net = LlamaForCausalLM._from_config(LlamaConfig(vocab_size=len(tokenizer), **ends, **LIKE, **SCRATCH), attn_implementation="eager")
-    net.to(device).train()
-    # Measured from SmolLM2's layers, 3.5 minutes each: Muon, 3,072 tokens a step, leaves sums at a bound of 0.97 nats a token and forms
-    # at 6.1; AdamW, 2,048 a step, at 0.27 and 2.6: small steps keep more of what the layers know, and there are more of them.
-    optimiser, ema = torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True), Ema(net, 0.995)
-    log = json.loads((args.out / "training.json").read_text()) if (args.out / "training.json").exists() else {"tokens": 0, "minutes": 0}
-    state_path = RUNS / f"{args.out.name}.pt"
-    if (state := load_state(state_path)) and state["tokens"] >= log["tokens"]:
-        net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
-        log["tokens"], log["minutes"] = state["tokens"], state["minutes"]
-    corpus, clock, began, step = Corpus(tokenizer), Clock(args.minutes), log["minutes"], 0
-    kinds = [k for k in MIX if corpus.fixed.get(k, True)]
-    odds = np.array([MIX[k] for k in kinds]) / sum(MIX[k] for k in kinds)
-    ema.updates = log["tokens"] // args.tokens
-    held = {k: corpus.batch(np.random.default_rng(text.HELD_OUT_SEED), k, 48, True) for k in kinds}
-    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['tokens']} tokens so far, kinds {kinds}", flush=True)
-
-    @torch.no_grad()
-    def bound() -> dict[str, float]:
-        torch_state = torch.random.get_rng_state()
-        torch.manual_seed(1)
-        levels = (torch.arange(48) + 0.5) / 48
-        found = {k: round(float(diffusion_loss(ema.net, ids.to(device), may.to(device), corpus.mask, levels.to(device), device).mean()), 3) for k, (ids, may) in held.items()}  # fmt: skip
-        torch.random.set_rng_state(torch_state)
-        return found
-
-    def save() -> None:
-        log["minutes"] = round(began + clock.seconds / 60, 1)
-        save_state(state_path, net=net, ema=ema.net, optimiser=optimiser, tokens=log["tokens"], minutes=log["minutes"])
-        save_pretrained(ema.net, args.out)
-        (args.out / "training.json").write_text(json.dumps(log | {"held_out_bound": bound()}, indent=1) + "\n")
-
-    while not clock.over:
-        for group in optimiser.param_groups:
-            group["lr"] = args.lr * min(1, (step + 1) / 100) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
-        rng = np.random.default_rng([args.seed, log["tokens"]])
-        kind = str(rng.choice(kinds, p=odds))
-        ids, may = (m.to(device) for m in corpus.batch(rng, kind, max(8, args.tokens // TYPICAL[kind])))
-        ids = (
-            ids.masked_fill(~may & (torch.rand(len(ids), 1, device=device) < 0.1) & (ids != tokenizer.eos_token_id), corpus.mask) if kind != "profile" else ids
-        )
-        levels = ((torch.rand(1) + torch.arange(len(ids)) / len(ids)) % 1).to(device).clamp_min(0.02)  # evenly spread over the batch
-        loss = diffusion_loss(net, ids, may, corpus.mask, levels, device).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step(), optimiser.zero_grad()
-        ema.update(net)
-        step, log["tokens"] = step + 1, log["tokens"] + ids.numel()
-        if clock.every(120, "log"):
-            print(f"{clock.seconds / 60:6.1f} min  {log['tokens']:,} tokens  loss {loss.item():.3f} ({kind})  bound {bound()}", flush=True)
-        if clock.every(600, "save"):
-            save()
-    save()
-    print(json.dumps(log))
+    fit(args, net, Corpus(tokenizer), MIX, lambda net: save_pretrained(net, args.out))
 
 
 TYPICAL = {"sum": 32, "countdown": 40, "sudoku": 56, "profile": 80, "recall": 96, "recipe": 112, "story": 88}  # tokens of a row

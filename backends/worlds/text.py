@@ -57,7 +57,7 @@ def draw(rng: np.random.Generator, kind: str, for_test: bool = False, **kw) -> E
 
 
 def _sum(rng, terms: int = 0, digits: int = 0):
-    n = terms or int(rng.choice([2, 3, 4], p=[0.6, 0.3, 0.1]))
+    n = terms or int(rng.choice([2, 3, 4], p=[0.65, 0.28, 0.07]))
     values = [int(rng.integers(0, 10 ** (digits or int(rng.integers(1, 3))))) for _ in range(n)]
     signs = rng.choice(["+", "-"], n - 1)
     text = str(values[0]) + "".join(f" {s} {v}" for s, v in zip(signs, values[1:]))

@@ -94,8 +94,8 @@ def tidied(story: str) -> str:
 
 
 def build_tokenizer() -> None:
+    from backends.nets.smollm_start import trimmed
     from backends.text.smollm import smollm
-    from backends.train.text_start import trimmed
 
     rng = np.random.default_rng(1)
     made = [text.draw(rng, kind) for _ in range(300) for kind in text.KINDS]

@@ -48,10 +48,10 @@ def trimmed(teacher: PreTrainedTokenizerFast, corpus: list[str]) -> PreTrainedTo
                                    additional_special_tokens=list(SPECIAL[2:]))  # fmt: skip
 
 
-def pruned(teacher: LlamaForCausalLM, of: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast, **config) -> LlamaForCausalLM:
-    """The teacher's LAYERS and its embeddings of `tokenizer`'s tokens; special tokens begin near the mean of all."""
+def pruned(teacher: LlamaForCausalLM, of: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast, layers=LAYERS, **config) -> LlamaForCausalLM:
+    """The teacher's `layers` and its embeddings of `tokenizer`'s tokens; special tokens begin near the mean of all."""
     whole = {k: getattr(teacher.config, k) for k in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "rms_norm_eps")}
-    small = LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=len(LAYERS), bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+    small = LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=len(layers), bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
                         pad_token_id=tokenizer.eos_token_id, tie_word_embeddings=True, **whole | config)  # fmt: skip
     net = LlamaForCausalLM._from_config(small, attn_implementation="eager")
     table, old = teacher.get_input_embeddings().weight.detach(), of.get_vocab()
@@ -59,7 +59,7 @@ def pruned(teacher: LlamaForCausalLM, of: PreTrainedTokenizerFast, tokenizer: Pr
         for token, i in tokenizer.get_vocab().items():
             net.model.embed_tokens.weight[i] = table[old[token]] if token in old else table.mean(0) + 0.02 * torch.randn(table.shape[1])
         net.model.embed_tokens.weight[tokenizer.eos_token_id] = table[of.eos_token_id]
-        for i, layer in enumerate(LAYERS):
+        for i, layer in enumerate(layers):
             net.model.layers[i].load_state_dict(teacher.model.layers[layer].state_dict())
         net.model.norm.load_state_dict(teacher.model.norm.state_dict())
     return net
