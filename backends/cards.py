@@ -23,9 +23,9 @@ add(
         about="A third of the width and a fraction of the training, on the same latents: the weak side for methods that want one.",
     ),
     Card(
-        name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope"}),
+        name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope", "trainable"}),
         licence="Apache-2.0 (weights)", source="text-mdm", parameters="22 M",
-        trained_on="sums, countdown, sudoku, forms, key-value notes, recipes and stories by SmolLM2", command="make train MODEL=text_mdm MINUTES=60",
+        trained_on="sums, countdown, 4×4 sudoku, forms filled from a few sentences, key-value notes", command="make train MODEL=text_mdm MINUTES=60",
         about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
     ),
 )  # fmt: skip
@@ -95,8 +95,21 @@ HUB = (
     Card(
         name="trado-4b", title="TraDo 4B Instruct", loader="backends.text.hub:load", capabilities=TEXT | {"block"}, embedded=False,
         licence="MIT", source="Gen-Verse/TraDo-4B-Instruct", revision="", parameters="4 B", trained_on="SDAR 4B, with TraceRL (its paper)",
-        options={"kind": "sdar", "mask": 151669, "eos": 151645, "context": 4096},
+        options={"kind": "sdar", "mask": 151669, "eos": 151645, "context": 4096, "block": 4},
         about="Diffusion within blocks of four tokens, from left to right between them: choose blocks of 4. About 8 GB to download.",
+    ),
+    Card(
+        name="llada2-mini", title="LLaDA 2.0 mini", loader="backends.text.hub:load", capabilities=TEXT | {"block"}, embedded=False,
+        licence="Apache-2.0", source="inclusionAI/LLaDA2.0-mini", revision="dad945cac317da394b390f82c7b40691d8a881ed", parameters="16 B", trained_on="made from an autoregressive model (its report)",
+        options={"kind": "llada2", "mask": 156895, "eos": 156892, "context": 4096, "block": 32},
+        about="A mixture of experts; diffusion within blocks of 32 tokens, from left to right between them: choose blocks of 32. About 33 GB to download.",
+    ),
+    Card(
+        name="mdlm", title="MDLM (OpenWebText)", loader="backends.text.hub:load", capabilities=TEXT, embedded=False,
+        licence="Apache-2.0", source="kuleshov-group/mdlm-owt", revision="d0958fa851335ece6c15260ce0025f030673c0fb", parameters="170 M", trained_on="OpenWebText (its paper)",
+        options={"kind": "mdlm", "mask": 50257, "eos": 50256, "context": 1024, "dtype": "float32",
+                 "tokenizer": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e")},
+        about="The model of the masked diffusion language model paper. It goes on from a text and was not taught to answer. About 0.7 GB to download.",
     ),
 )  # fmt: skip
 

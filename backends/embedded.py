@@ -129,7 +129,7 @@ def _mask_predictor(card: Card, net, context: int, shift: bool = False):
     ask, answer, mask = (tokenizer.convert_tokens_to_ids(t) for t in ("<ask>", "<answer>", "<mask>"))
 
     def template(prompt: str) -> list[int]:
-        return [ask, *tokenizer(prompt, add_special_tokens=False)["input_ids"], answer]
+        return [ask, *tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"], answer]
 
     return MaskPredictor(
         card, net.to(device()), tokenizer, mask=mask, eos=tokenizer.eos_token_id, template=template, context=context, shift=shift, device=device()

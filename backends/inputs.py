@@ -72,7 +72,7 @@ def text(value, what: str, limit: int, required: bool) -> str:
         raise BadInput(f"{what} has {len(value):,} characters; at most {limit:,} are taken.")
     clean = "".join(c for c in value if c.isprintable() or c in "\n\t").strip()
     if required and not clean:
-        raise BadInput(f"{what} is empty; write what you want to see.")
+        raise BadInput(f"{what} is empty; write something there.")
     return clean
 
 

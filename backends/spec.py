@@ -176,7 +176,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class Choice:
-    options: tuple[str, ...]
+    options: tuple[str | float, ...]
     help: str = ""
 
 
@@ -216,7 +216,7 @@ class Knob:
         if isinstance(control, Choice):
             if value in control.options:
                 return value
-            raise BadInput(f"{where}: {self.name} must be one of {', '.join(control.options)}.")
+            raise BadInput(f"{where}: {self.name} must be one of {', '.join(map(str, control.options))}.")
         if isinstance(control, TextKnob):
             if isinstance(value, str) and len(value) <= control.limit:
                 return value

@@ -195,3 +195,70 @@ def test_the_energy_network_starts_at_zero_and_tells_answers_apart_when_trained(
         loss.backward()
         optimiser.step(), optimiser.zero_grad()
     assert (net(noisy, embed(right), answer) < net(noisy, embed(wrong), answer)).all()
+
+
+def test_what_looks_like_a_special_token_is_spelt_out():
+    from backends.embedded import text_tokenizer
+
+    read = text_tokenizer()
+    typed = read("make <mask> 3 <eos> <answer>", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert not set(typed) & set(read.all_special_ids) and read.decode(typed) == "make <mask> 3 <eos> <answer>"
+
+
+@pytest.mark.parametrize(("given", "kind", "made"), [
+    ("41", "integer", 41), ("41", "number", 41), ("4.5", "number", 4.5), ("nan", "number", "nan"), ("4.5", "integer", "4.5"), ("yes", "boolean", True),
+    ("perhaps", "boolean", "perhaps"), (None, "integer", None), ("x", "string", "x"),
+])  # fmt: skip
+def test_a_slot_is_read_as_its_type_or_left_as_it_is(given, kind, made):
+    from backends.text.forms import typed
+
+    assert typed(given, kind) == made and type(typed(given, kind)) is type(made)
+
+
+def test_half_a_surrogate_pair_in_a_schema_comes_back_in_words():
+    from backends.spec import BadInput
+    from backends.text.forms import fields_of
+
+    for form in ('{"properties": {"\\ud800": {"type": "string"}}}', '{"properties": {"a": {"type": "\\ud800"}}}'):
+        with pytest.raises(BadInput) as refused:
+            fields_of(form)
+        str(refused.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual", "features"])
+def test_a_cache_that_a_model_has_no_layers_for_is_refused(cache):
+    from backends.spec import BadInput
+    from backends.text.dlm_survey import dlm_survey
+    from backends.text.tasks import WriteText
+
+    model = tiny()
+    model.card = types.SimpleNamespace(title="Other", capabilities=frozenset({"text", "masked"}))
+    with pytest.raises(BadInput, match="not made for Other"):
+        list(dlm_survey(WriteText(prompt="ab", length=8), model, cache=cache))
+
+
+def test_padding_behind_an_answer_counts_as_no_work():
+    from backends.text.canvas import Canvas
+
+    model = tiny()
+    canvas = Canvas.after(model, model.encode("ab", 8), 8)
+    canvas.ids[canvas.start :] = torch.tensor([7, 8, model.eos, model.eos, 9, 9, model.eos, model.eos])
+    assert canvas.written() == 3
+    canvas.ids[canvas.start :] = 7
+    assert canvas.written() == 8
+
+
+def test_edlm_weighs_what_its_draw_says_up_to_the_end():
+    """Tokens behind the first end are not in the autoregressive model's likelihood, so they may not be in the draw's either."""
+    from backends.text import edlm
+    from backends.text.canvas import Canvas
+
+    model, seen = tiny(), []
+    canvas = Canvas.after(model, model.encode("ab", 6), 6)
+    logits = torch.full((1, len(canvas.ids), 56), -20.0)
+    logits[0, :, 7] = 0.0
+    logits[0, canvas.start + 1, 7], logits[0, canvas.start + 1, model.eos] = -20.0, 0.0
+    logits[0, canvas.start + 2 :, 9] = 0.0  # behind the end: a toss
+    model.logits = lambda ids: logits.clone()
+    list(edlm.denoise(canvas, 1, 4, (0.0, 1.0), 1.0, lambda ids, under: seen.append(under) or torch.zeros(4)))
+    assert torch.allclose(seen[0], torch.zeros(4), atol=1e-4)

@@ -11,6 +11,8 @@ from backends.text.forms import fields_of
 from backends.text.tasks import FillForm, WriteText
 from backends.worlds import text
 
+TYPES = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
+
 
 def write_text(job: WriteText, value: Media | None, reference: Media | None) -> list[Metric]:
     """Whether a checkable answer is right; of free text, its perplexity under SmolLM2 and the entropy of its words.
@@ -47,7 +49,7 @@ def perplexity(prompt: str, said: str) -> float:
 
 
 def fill_form(job: FillForm, value: Media | None, reference: Media | None) -> list[Metric]:
-    """Whether the answer is the asked object; how much of it is right, and how much invented, where the text is of this world.
+    """Whether the answer is the asked object, each value of its type or null; how much of it is right, and how much invented, where the text is of this world.
 
     Fidelity: share of the facts said that stand in their field; invented: share of the fields the text says nothing of that hold a value.
     """
@@ -57,8 +59,9 @@ def fill_form(job: FillForm, value: Media | None, reference: Media | None) -> li
         form = json.loads(value.text)
     except ValueError:
         form = None
-    fields = list(fields_of(job.form))
-    valid = isinstance(form, dict) and list(form) == fields
+    kinds = fields_of(job.form)
+    fields = list(kinds)
+    valid = isinstance(form, dict) and list(form) == fields and all(isinstance(form[f], TYPES[k] + (type(None),)) for f, k in kinds.items())
     found, facts = [Metric("valid (%)", 100.0 * valid, "higher")], text.facts_in(job.text)
     if facts is None:
         return found

@@ -51,6 +51,12 @@ class Canvas:
         self._past.append(tokens)
         return tokens
 
+    def written(self) -> int:
+        """Tokens of the answer that were not given, up to its first end token: padding behind it is no work done."""
+        ends = (self.ids[self.start :] == self.model.eos).nonzero()
+        most = int(ends[0]) + 1 if len(ends) else len(self.ids)
+        return int((~self.given[self.start :][:most]).sum())
+
     def final(self) -> Tokens:
         """The answer, with every step on the way to it."""
         last = self._past[-1] if self._past else self.show()

@@ -3,17 +3,20 @@
 from typing import Annotated
 
 from backends.registry import method
-from backends.spec import Choice, Events, Metric, Result, Slider, Step, Toggle
+from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Step, Toggle
 from backends.text.canvas import ORDERS, Canvas
 from backends.text.decoding import BlockCache, Reader, Rule, decode
 from backends.text.feature_cache import FeatureCache
 from backends.text.tasks import WRITE_TEXT, WriteText
 
 Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens")]
-Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; 0 takes the whole answer as one")]
+Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; must divide the length; 0: one block")]
 Temperature = Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")]
 EndsLast = Annotated[bool, Toggle(help="end tokens wait until no word is left to reveal")]
-Cache = Annotated[str, Choice(("off", "prefix", "dual", "features"), help="what of earlier steps is reused")]
+Cache = Annotated[
+    str,
+    Choice(("off", "prefix", "dual", "features"), help="what is reused: the keys and values before a block, or also behind it, or of tokens that hardly move"),
+]
 
 
 def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: int, temperature: float, canvas: Canvas | None = None) -> Events:
@@ -23,7 +26,7 @@ def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: i
     for i, n in decode(canvas, read, rule, steps, block or job.length, temperature):
         yield Step(i, n, canvas.show())
     spent = max(1, model.nfe - before)
-    yield Metric("tokens per NFE", int((~canvas.given).sum()) / spent, "higher")
+    yield Metric("tokens per NFE", canvas.written() / spent, "higher")
     if read.computed < read.asked:
         yield Metric("tokens reused (%)", 100 * (1 - read.computed / read.asked), "higher")
     yield Result(canvas.final())
@@ -47,11 +50,11 @@ def low_confidence(job: WriteText, model, steps: Steps = 64, block: Block = 0, t
 
 @method("dlm_survey", task=WRITE_TEXT, needs={"text", "masked"})
 def dlm_survey(
-    job: WriteText, model, order: Annotated[str, Choice(ORDERS, help="which masked tokens come first")] = "confidence",
+    job: WriteText, model, order: Annotated[str, Choice(ORDERS, help="under “steps”: which masked tokens come first")] = "confidence",
     commit: Annotated[str, Choice(("steps", "threshold", "factor"), help="how many come in a step: an even share, or all that are sure enough")] = "threshold",
-    steps: Steps = 64, threshold: Annotated[float, Slider(0, 1.01, 0.01, help="sure enough, under “threshold”; above 1 reveals one a step")] = 0.9,
+    steps: Annotated[int, Slider(1, 256, 1, help="under “steps”: evaluations; each reveals an even share")] = 64, threshold: Annotated[float, Slider(0, 1.01, 0.01, help="sure enough, under “threshold”; above 1 reveals one a step")] = 0.9,
     factor: Annotated[float, Slider(0.1, 4, 0.1, help="under “factor”: larger reveals more")] = 1.0,
-    block: Block = 0, cache: Cache = "off", refresh: Annotated[int, Slider(1, 64, 1, help="steps until a cache is made anew")] = 8,
+    block: Block = 0, cache: Cache = "off", refresh: Annotated[int, Slider(1, 64, 1, help="with a cache: steps until it is made anew")] = 8,
     guidance: Annotated[float, Slider(0, 4, 0.1, help="strength of the prompt; 0 costs one evaluation a step, else two")] = 0.0,
     temperature: Temperature = 0.0, ends_last: EndsLast = True,
 ) -> Events:  # fmt: skip
@@ -65,6 +68,9 @@ def dlm_survey(
     (Wu et al., arXiv 2505.22618), "features" is dLLM-Cache (Liu et al., arXiv 2506.06295; see feature_cache.py); guidance is
     LLaDA's. Under "prefix" and "dual" the cache lives for a block at most; `refresh` renews it sooner.
     """
+    needed = {"features": "llama", "prefix": "rope", "dual": "rope"}.get(cache)
+    if needed and needed not in model.card.capabilities:
+        raise BadInput(f"The cache “{cache}” is not made for {model.card.title}; choose “off” or another model.")
     if cache == "features":
         read = FeatureCache(model, guidance, prompt_every=4 * refresh, answer_every=refresh)
     elif cache == "off":

@@ -35,9 +35,12 @@ def language_energy(job: WriteText, model, candidates: Tensor, start: int) -> Te
     texts = [tokenizer(model.text(row[start:]))["input_ids"] + [tokenizer.eos_token_id] for row in candidates]
     longest = max(map(len, texts))
     rows = torch.tensor([before + t + [tokenizer.pad_token_id] * (longest - len(t)) for t in texts])
-    logits = net(input_ids=rows).logits[:, len(before) - 1 : -1].float()
+    lost = []
+    for some in rows.split(4):  # a row of logits is 49,152 wide
+        logits = net(input_ids=some, logits_to_keep=longest + 1).logits[:, :-1].float()
+        lost.append(torch.nn.functional.cross_entropy(logits.transpose(1, 2), some[:, len(before) :], reduction="none"))
     model.nfe += len(rows)
-    lost = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, len(before) :], reduction="none")
+    lost = torch.cat(lost)
     return (lost * torch.tensor([[1.0] * len(t) + [0.0] * (longest - len(t)) for t in texts])).sum(1).to(candidates.device)
 
 
@@ -65,15 +68,18 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
 
     `energy(ids, under)` gives (k,) energies of candidates (k, N) whose new tokens have log p_θ(x0 | x_t) `under` (k,).
     """
+    answer = torch.arange(len(canvas.ids), device=canvas.ids.device) >= canvas.start
     for i in range(steps):
         t, s = 1 - i / steps, 1 - (i + 1) / steps
-        logits, masked = canvas.model.logits(canvas.ids[None])[0], canvas.masked
+        logits, masked = canvas.model.logits(canvas.ids[None])[0], canvas.masked & answer
         many = k if window[0] <= t <= window[1] else 1
         ids, confidence = predict(logits.expand(many, -1, -1), temperature=1.0)
         ids = torch.where(masked, ids, canvas.ids)
         chosen, rows = 0, ()
         if many > 1 and masked.any():
-            under = (confidence.clamp_min(1e-30).log() * masked).sum(1)  # log p_θ(x0 | x_t), of what is not yet there
+            # log p_θ(x0 | x_t) of what is not yet there; up to the first end token, for what follows it is not in p_AR either.
+            ends = (ids == canvas.model.eos) & answer
+            under = (confidence.clamp_min(1e-30).log() * (masked & (ends.long().cumsum(1) - ends.long() == 0))).sum(1)
             energies = energy(ids, under)
             chosen = pick(energies, tau)
             texts = [canvas.model.text(row[canvas.start :])[:SHOWN] for row in ids]
@@ -90,8 +96,8 @@ def edlm(
     steps: Annotated[int, Slider(1, 256, 1, help="steps of the ancestral sampler")] = 16,
     candidates: Annotated[int, Slider(1, 32, 1, help="drawn at each step within the window; 1 is the plain sampler")] = 8,
     tau: Annotated[float, Slider(0.1, 10, 0.1, help="temperature of the choice among them")] = 1.0,
-    start: Annotated[float, Slider(0, 1, 0.05, help="choose from this noise level on")] = 1.0,
-    end: Annotated[float, Slider(0, 1, 0.05, help="down to this one")] = 0.0,
+    start: Annotated[float, Slider(0, 1, 0.05, help="noise level from which on it chooses; 1: all is masked")] = 1.0,
+    end: Annotated[float, Slider(0, 1, 0.05, help="noise level down to which it chooses")] = 0.0,
 ) -> Events:  # fmt: skip
     """EDLM: energy-based diffusion language model.
 
@@ -105,6 +111,8 @@ def edlm(
     SmolLM2, which has another tokenizer, so it scores the candidates' text, tokens already there included (the official code
     leaves those out of log p_AR). The official window, 0.4 to 0.6, is for 1,024 tokens in 128 steps or more.
     """
+    if end > start:
+        raise BadInput("Choosing begins at a lower noise level than it ends; make start at least as large as end.")
     canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
     before = model.nfe
     if energy == "trained":
@@ -115,5 +123,5 @@ def edlm(
         weigh = lambda ids, under: language_energy(job, model, ids, canvas.start) + under  # noqa: E731
     for i, table in denoise(canvas, steps, candidates, (end, start), tau, weigh):
         yield Step(i, steps, canvas.show(), (table,) if table else ())
-    yield Metric("tokens per NFE", job.length / (model.nfe - before), "higher")
+    yield Metric("tokens per NFE", canvas.written() / (model.nfe - before), "higher")
     yield Result(canvas.final())

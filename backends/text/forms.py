@@ -1,6 +1,7 @@
 """What a visitor types as a form: a JSON Schema, or the fields' names."""
 
 import json
+import math
 
 from backends.spec import BadInput
 
@@ -20,8 +21,13 @@ def fields_of(form: str) -> dict[str, str]:
         raise BadInput(f"The form has {len(found)} fields; at most {MOST} are taken.")
     for field in found:
         if len(field) > LONGEST or not field.isprintable() or '"' in field or "\\" in field:
-            raise BadInput(f"“{field[:LONGEST]}” can't be a field's name; use at most {LONGEST} plain characters.")
+            raise BadInput(f"“{_quoted(field)}” can't be a field's name; use at most {LONGEST} plain characters.")
     return found
+
+
+def _quoted(given) -> str:
+    """Safe to say back: short, and without halves of surrogate pairs, which no response can carry."""
+    return str(given)[:LONGEST].encode("utf-8", "backslashreplace").decode()
 
 
 def _schema(form: str) -> dict[str, str]:
@@ -36,17 +42,20 @@ def _schema(form: str) -> dict[str, str]:
     kinds = {f: (p.get("type", "string") if isinstance(p, dict) else p) for f, p in properties.items()}
     for field, kind in kinds.items():
         if kind not in KINDS:
-            raise BadInput(f"The schema's field “{str(field)[:LONGEST]}” is of type {str(kind)[:40]}; only {', '.join(KINDS)} are taken, side by side.")
+            raise BadInput(f"The schema's field “{_quoted(field)}” is of type {_quoted(kind)}; only {', '.join(KINDS)} are taken, side by side.")
     return kinds
 
 
 def typed(value: str | None, kind: str):
-    """A slot's text as its JSON type; None when it is empty or does not read as one."""
+    """A slot's text as its JSON type; None when it is empty, the text itself when it does not read as one."""
     if value is None or kind == "string":
         return value
     if kind == "boolean":
-        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower())
+        return {"true": True, "yes": True, "false": False, "no": False}.get(value.lower(), value)
     try:
-        return int(value) if kind == "integer" else float(value)
+        number = float(value)
     except ValueError:
-        return None
+        return value
+    if not math.isfinite(number) or (kind == "integer" and not number.is_integer()):
+        return value
+    return int(number) if number.is_integer() else number

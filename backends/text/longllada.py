@@ -11,7 +11,7 @@ import numpy as np
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import BadInput, Choice, Events, Heat, Metric, Plot, Result, Slider, Step
+from backends.spec import BadInput, Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step
 from backends.text.canvas import Canvas, best, predict
 from backends.text.predictor import rope_base
 from backends.text.smollm import smollm
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-ANSWER, CHUNK = 8, 64  # tokens of an answer; of the chunk whose perplexity is taken
+ANSWER, DRAWS = 8, 8  # tokens of an answer; notes whose perplexity is taken together
 
 
 def critical_dimension(d: int, base: float, trained: int) -> int:
@@ -63,15 +63,13 @@ def ask(read: Callable[[Tensor], Tensor], canvas: Canvas) -> str:
     return canvas.model.text(canvas.ids[canvas.start :]).strip()
 
 
-def chunk_perplexity(read: Callable[[Tensor], Tensor], model, ids: Tensor, rng: np.random.Generator, draws: int = 2) -> float:
-    """exp of the mean cross-entropy of the last CHUNK tokens, k ~ U{1..CHUNK} of them masked at a time."""
-    lost = []
-    for _ in range(draws):
-        where = torch.tensor(len(ids) - CHUNK + rng.permutation(CHUNK)[: int(rng.integers(1, CHUNK + 1))], device=ids.device)
-        hidden = ids.clone()
-        hidden[where] = model.mask
-        lost.append(torch.nn.functional.cross_entropy(read(hidden)[where], ids[where]))
-    return math.exp(float(torch.stack(lost).mean()))
+def answer_loss(read: Callable[[Tensor], Tensor], model, ids: Tensor, said: list[int], rng: np.random.Generator) -> float:
+    """Cross-entropy a token of an answer `said` after the prompt `ids`, k ~ U{1..all} of its tokens masked."""
+    whole = torch.cat([ids, torch.tensor(said + [model.eos] * (ANSWER - len(said)), device=ids.device)])
+    where = torch.tensor(len(ids) + rng.permutation(len(said))[: int(rng.integers(1, len(said) + 1))], device=ids.device)
+    hidden = whole.clone()
+    hidden[where] = model.mask
+    return float(torch.nn.functional.cross_entropy(read(hidden)[where], whole[where]))
 
 
 def lengths_up_to(longest: int) -> list[int]:
@@ -86,17 +84,17 @@ def probe(job: FindNeedle, lengths: list[int], answer: Callable, perplexity: Cal
     for done, (column, row) in enumerate(((c, r) for c in range(len(lengths)) for r in range(len(DEPTHS))), 1):
         rng = np.random.default_rng([HELD_OUT_SEED, job.seed, lengths[column], row])  # the same notes for every arm
         found[row][column] = sum(answer(rng, lengths[column], DEPTHS[row]) for _ in range(job.needles)) / job.needles
-        if perplexity and row == len(DEPTHS) - 1 and lengths[column] > CHUNK:
+        if perplexity and row == len(DEPTHS) - 1:
             curve[lengths[column]] = perplexity(rng, lengths[column])
         shown = Heat(*labels, tuple(map(tuple, found)), "tokens", "depth of the key")
-        line = (Plot({"perplexity of the last 64 tokens": ([float(k) for k in curve], list(curve.values()))}, x="tokens", y="perplexity"),)
+        line = (Plot({"key at the end": ([float(k) for k in curve], list(curve.values()))}, x="tokens", y="perplexity of the answer"),)
         yield done, shown, line if len(curve) > 1 else ()
 
 
 def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
     d, base, trained = rope_of(model)
     lengths = lengths_up_to(job.longest)
-    if job.longest + 4 > model.context:
+    if job.longest > model.context:
         raise BadInput(f"{model.card.title} reads at most {model.context} tokens; choose shorter notes.")
     factor = (factor or math.ceil(ntk_factor(d, base, trained, job.longest))) if scaling == "ntk" else 1.0
     squeeze = trained / max(trained, job.longest) if scaling == "interpolation" else 1.0
@@ -113,9 +111,12 @@ def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
         return ask(read, Canvas.after(model, model.encode(text, ANSWER), ANSWER)) == right
 
     def perplexity(rng, length) -> float:
-        text, _ = notes(count, rng, length, 0.5)
-        return chunk_perplexity(read, model, torch.tensor(model.template(text)[:-1], device=model.device), rng)
+        """Of answers whose key stands right before the question: what is near is read, however much stands before it."""
+        some = [notes(count, rng, length, 1.0) for _ in range(DRAWS)]
+        return math.exp(sum(answer_loss(read, model, model.encode(text, ANSWER), model.tokens(said), rng) for text, said in some) / DRAWS)
 
+    if job.longest <= trained and scaling != "off":
+        yield Note(f"{model.card.title} was trained on {trained:,} tokens: these notes are within them, and there is nothing to scale.")
     with rope_base(model, factor * base) if factor != 1.0 else nullcontext():
         yield from _told(job, lengths, trained, probe(job, lengths, answer, perplexity))
     yield Metric("base times", factor)
@@ -144,7 +145,8 @@ def longllada(
     slow rotary angles never went full circle. A larger base slows all of them, and what is far away is found again.
 
     Liu et al., arXiv 2506.14429: the NTK rule, λ = (L/2π)^(d/d_c)/b, with the critical dimension d_c of "Scaling laws of
-    RoPE-based extrapolation" (arXiv 2310.05209). Keys and values of four digits stand in for the paper's essay with a needle.
+    RoPE-based extrapolation" (arXiv 2310.05209). Where we differ: the perplexity is of answers whose key is near, for this model was
+    never trained to predict a prompt; keys and values of four digits stand in for the paper's essay with a needle.
     """
     return needles(job, model, scaling, factor)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Events, Slider
+from backends.spec import Choice, Events, Slider
 from backends.text.learning import learn
 from backends.text.reinforce import Rollout, clipped, replayed, rewards, standardised
 from backends.text.tasks import TRAIN_TEXT, TrainText
@@ -36,17 +36,21 @@ def normalised(gains: Tensor, group: Tensor) -> Tensor:
     return out
 
 
-def step_loss(model, kept: int = 4, beta: float = 0.02):
+def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every step"):
     """The loss of one update, as learning.py takes it; `model`: the reference, from which the policy is not to go far."""
     reference = copy.copy(model)  # the weights as they are; only the policy's are trained
 
     def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
         steps = range(len(made.filled))
         each = torch.stack([rewards(policy, prompts, made, made.filled[t][0]) for t in steps])  # (T, R)
-        if float(each.std()) == 0.0:
+        if float((each if rewarded == "every step" else reward).std()) == 0.0:
             return
-        gains = normalised(step_advantages(each), made.group)
-        chosen = gains.abs().sum(1).topk(min(kept, len(steps))).indices.tolist()
+        if rewarded == "every step":
+            gains = normalised(step_advantages(each), made.group)
+            chosen = gains.abs().sum(1).topk(min(kept, len(steps))).indices.tolist()
+        else:
+            gains = normalised(reward[None].expand(len(steps), -1), made.group)
+            chosen = torch.randperm(len(steps))[:kept].tolist()
         length = made.step.shape[1]
         for t in chosen:
             tokens, old = made.filled[t]
@@ -64,10 +68,11 @@ def step_loss(model, kept: int = 4, beta: float = 0.02):
     return lose
 
 
-@method("mdpo", task=TRAIN_TEXT, needs={"text", "masked"})
+@method("mdpo", task=TRAIN_TEXT, needs={"text", "masked", "trainable"})
 def mdpo(
     job: TrainText, model, rate: Rate = 3e-5, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 4,
     beta: Annotated[float, Slider(0, 0.5, 0.01, help="pull towards the model as it was")] = 0.02,
+    rewarded: Annotated[str, Choice(("every step", "the end"), help="which answers are rewarded: each step's, or the last alone")] = "every step",
     temperature: Temperature = 0.4, threshold: Sure = 1.01,
 ) -> Events:  # fmt: skip
     """MDPO: masked diffusion policy optimisation.
@@ -80,10 +85,23 @@ def mdpo(
     tokens and by each token's confidence; β·½(log-ratio to the reference)². Left out: the curriculum of prompts that show
     over-denoising. The paper's learning rate, 7e-7, is for billions of parameters.
     """
-    yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta))
+    yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta, rewarded))
 
 
-@method("random_masks", task=TRAIN_TEXT, needs={"text", "masked"}, paper=False)
+def random_loss(policy, made: Rollout, reward: Tensor, prompts) -> None:
+    """The loss of one update, as learning.py takes it."""
+    gain, counts = standardised(reward, made.group), made.counts(policy.eos)
+    if not gain.any():
+        return
+    hidden = (torch.rand(made.step.shape, device=gain.device) < torch.rand(len(gain), 1, device=gain.device)) & counts
+    canvas = made.ids.clone()
+    canvas[:, made.start :][hidden] = policy.mask
+    logp = replayed(policy, made, canvas)
+    gained = clipped(logp, logp.detach(), gain[:, None])
+    (-(gained * hidden).sum(1) / counts.sum(1)).mean().backward()
+
+
+@method("random_masks", task=TRAIN_TEXT, needs={"text", "masked", "trainable"}, paper=False)
 def random_masks(job: TrainText, model, rate: Rate = 3e-5, temperature: Temperature = 1.0, threshold: Sure = 0.9) -> Events:
     """Random masks, rewarded at the end.
 
@@ -92,15 +110,4 @@ def random_masks(job: TrainText, model, rate: Rate = 3e-5, temperature: Temperat
     Policy gradient with diffu-GRPO's advantages (Zhao et al., arXiv 2504.12216), one random mask an answer.
     """
 
-    def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
-        gain, counts = standardised(reward, made.group), made.counts(policy.eos)
-        if not gain.any():
-            return
-        hidden = (torch.rand(made.step.shape, device=gain.device) < torch.rand(len(gain), 1, device=gain.device)) & counts
-        canvas = made.ids.clone()
-        canvas[:, made.start :][hidden] = policy.mask
-        logp = replayed(policy, made, canvas)
-        gained = clipped(logp, logp.detach(), gain[:, None])
-        (-(gained * hidden).sum(1) / counts.sum(1)).mean().backward()
-
-    yield from learn(job, model, rate, temperature, threshold, lose)
+    yield from learn(job, model, rate, temperature, threshold, random_loss)

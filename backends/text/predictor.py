@@ -67,7 +67,8 @@ class MaskPredictor:
         return torch.tensor(ids, device=self.device)
 
     def tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Its ids; what looks like a special token is spelt out."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def text(self, ids) -> str:
         """The answer as text: up to the first end token, without special tokens."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Events, Metric, Result, Slider, Step
+from backends.spec import Events, Metric, Result, Slider, Step, Toggle
 from backends.text.canvas import Canvas, best, predict, shares
 from backends.text.decoding import blocks_of
 from backends.text.tasks import WRITE_TEXT, WriteText
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def remask(canvas: Canvas, inside: Tensor, count: int) -> None:
-    """Mask the `count` least sure positions of a block again, whenever they were decoded; end tokens before all others (see Rule.late)."""
-    least = best((canvas.ids == canvas.model.eos).float() - canvas.confidence, inside & ~canvas.given, count)
+def remask(canvas: Canvas, inside: Tensor, count: int, ends_last: bool = False) -> None:
+    """Mask the `count` least sure positions of a block again, whenever they were decoded; with `ends_last` end tokens before all others."""
+    least = best(ends_last * (canvas.ids == canvas.model.eos).float() - canvas.confidence, inside & ~canvas.given, count)
     canvas.put(least, torch.full_like(canvas.ids, canvas.model.mask), canvas.confidence)
 
 
-def running_confidence(canvas: Canvas, steps: int, block: int, temperature: float):
+def running_confidence(canvas: Canvas, steps: int, block: int, temperature: float, ends_last: bool = False):
     """Fill the canvas block by block; yields (step, steps, tokens masked again that had been decoded before)."""
     length = len(canvas.ids) - canvas.start
     blocks, at, done = blocks_of(length, block), torch.arange(len(canvas.ids), device=canvas.ids.device), 0
@@ -33,7 +33,7 @@ def running_confidence(canvas: Canvas, steps: int, block: int, temperature: floa
             masked, logits = canvas.masked, canvas.model.logits(canvas.ids[None])[0]
             ids, confidence = predict(logits, temperature)
             canvas.put(masked & inside, ids, confidence)
-            remask(canvas, inside, sum(plan[i + 1 :]))
+            remask(canvas, inside, sum(plan[i + 1 :]), ends_last)
             done += 1
             yield done, blocks * len(plan), int((canvas.masked & ~masked).sum())
 
@@ -43,6 +43,7 @@ def rcr(
     job: WriteText, model, steps: Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas")] = 64,
     block: Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; 0 takes the whole answer as one")] = 0,
     temperature: Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")] = 0.0,
+    ends_last: Annotated[bool, Toggle(help="end tokens are masked again before any word")] = False,
 ) -> Events:  # fmt: skip
     """RCR: running-confidence remasking.
 
@@ -50,13 +51,13 @@ def rcr(
     each step masks the least sure ones again, however long ago they were decoded; a token predicted anew brings its new
     confidence.
 
-    He et al., arXiv 2508.13148, section 4.3: the decoder of MDPO's paper, which needs no training (mdpo.py is its training).
+    He et al., arXiv 2508.13148, section 4.3: the decoder of MDPO's paper, which needs no training (mdpo.py is its training). `ends_last` is ours.
     """
     canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
     before, revised = model.nfe, 0
-    for i, n, back in running_confidence(canvas, steps, block or job.length, temperature):
+    for i, n, back in running_confidence(canvas, steps, block or job.length, temperature, ends_last):
         revised += back
         yield Step(i, n, canvas.show())
-    yield Metric("tokens per NFE", job.length / (model.nfe - before), "higher")
+    yield Metric("tokens per NFE", canvas.written() / (model.nfe - before), "higher")
     yield Metric("tokens taken back", revised)
     yield Result(canvas.final())

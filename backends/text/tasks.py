@@ -8,7 +8,7 @@ from backends.spec import Choice, Job, Prompt, Slider, Task
 
 @dataclass(frozen=True)
 class WriteText(Job):
-    prompt: Annotated[str, Prompt(2000, help="a question of the text world (see the examples), or a story's topic")] = ""
+    prompt: Annotated[str, Prompt(2000, help="a problem of the text world, written as in the examples")] = ""
     length: Annotated[int, Slider(8, 256, 8, help="tokens of the answer")] = 32
 
 
@@ -20,7 +20,9 @@ WRITE_TEXT = Task(
         {"job": {"prompt": "37 + 5 - 12 =", "length": 8}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "sudoku 4_1_ _2__ 2__1 __4_", "length": 32}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "make 24 from 3, 5, 9", "length": 16}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
-        {"job": {"prompt": "a story about a fox and a lantern", "length": 64}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
+        {"job": {"prompt": "red box: 4821. blue door: 1177. golden key: 9034. what is blue door?", "length": 8},
+         "arms": [{"method": "low_confidence"}, {"method": "smollm_ar"}]},
+        {"job": {"prompt": "make 30 from 4, 6, 6", "length": 16}, "arms": [{"method": "rcr", "knobs": {"steps": 8}}, {"method": "edlm", "knobs": {"steps": 8}}]},
     ),
 )  # fmt: skip
 
@@ -63,8 +65,8 @@ FIND_NEEDLE = Task(
 class TrainText(Job):
     problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "sum"
     updates: Annotated[int, Slider(1, 100, 1, help="steps of the optimiser, each on answers drawn anew")] = 8
-    prompts: Annotated[int, Slider(2, 32, 1, help="problems for each update")] = 8
-    answers: Annotated[int, Slider(2, 32, 1, help="answers to each")] = 8
+    prompts: Annotated[int, Slider(2, 16, 1, help="problems for each update")] = 8
+    answers: Annotated[int, Slider(2, 16, 1, help="answers to each")] = 8
 
 
 TRAIN_TEXT = Task(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Events, Slider, Toggle
+from backends.spec import Choice, Events, Slider, Toggle
 from backends.text.learning import learn, spread
 from backends.text.reinforce import Rollout, clipped, k3, replayed, standardised
 from backends.text.tasks import TRAIN_TEXT, TrainText
@@ -15,7 +15,7 @@ from backends.text.tasks import TRAIN_TEXT, TrainText
 if TYPE_CHECKING:
     from torch import Tensor
 
-Rate = Annotated[float, Slider(1e-6, 1e-3, help="learning rate of AdamW")]
+Rate = Annotated[float, Choice((1e-5, 3e-5, 1e-4, 3e-4), help="learning rate of AdamW")]
 Temperature = Annotated[float, Slider(0.1, 1.5, 0.05, help="at which answers are drawn, and replayed")]
 Sure = Annotated[float, Slider(0.5, 1.01, 0.01, help="tokens at least this sure appear at once; above 1 one a step")]
 
@@ -101,7 +101,7 @@ def trace_loss(shrink: int = 1, critic: Value | None = None):
     return lose
 
 
-@method("tracerl", task=TRAIN_TEXT, needs={"text", "masked", "llama"})
+@method("tracerl", task=TRAIN_TEXT, needs={"text", "masked", "trainable"})
 def tracerl(
     job: TrainText, model, rate: Rate = 3e-5, shrink: Annotated[int, Slider(1, 8, 1, help="decoding steps merged into one training state")] = 1,
     value: Annotated[bool, Toggle(help="a value model beside the policy, for steadier advantages")] = False,

@@ -3,7 +3,8 @@
     python -m backends.train.text_energy --minutes 15
 
 Positive: an answer of the world; negative: what the model draws for it in one step from the same canvas
-(Xu et al., arXiv 2410.21357, eq. 10): −log σ(−E⁺) − log σ(E⁻). Resumes from the committed weights.
+(Xu et al., arXiv 2410.21357, eq. 10): −log σ(−E⁺) − log σ(E⁻). Muon and a shorter average stand in for the paper's AdamW,
+3e-4, and EMA of 0.9999, which want more steps than a CPU has. Resumes from the committed weights.
 """
 
 import json
