@@ -199,9 +199,9 @@ class Live:
 
     @property
     def html(self) -> str:
-        share = self.i / self.n if self.n else 0
+        share = 1 if self.state == "done" else self.i / self.n if self.n else 0  # it may end before the steps it was given
         said = {"waiting": "waiting for its turn", "loading": "loading the model …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
-                "done": f"done · {self.n} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
+                "done": f"done · {self.i} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
         figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""

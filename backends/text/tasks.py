@@ -18,7 +18,7 @@ WRITE_TEXT = Task(
     help="A masked answer fills in token by token; each arm decides its own way which tokens come first.",
     examples=(
         {"job": {"prompt": "37 + 5 - 12 =", "length": 8}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
-        {"job": {"prompt": "sudoku 4_1_ _2__ 2__1 __4_", "length": 32}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
+        {"job": {"prompt": "sudoku 4_1_ _2__ 2__1 __4_", "length": 24}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "make 24 from 3, 5, 9", "length": 16}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "red box: 4821. blue door: 1177. golden key: 9034. what is blue door?", "length": 8},
          "arms": [{"method": "low_confidence"}, {"method": "smollm_ar"}]},
