@@ -43,6 +43,10 @@ def media(value: Media) -> str:
     return ""
 
 
+LEGEND = (
+    '<p class="legend"><span style="--c:.2">unsure</span><span style="--c:.6"></span><span style="--c:1">sure</span>'
+    '<span class="n" style="--c:1">new</span><span class="r">taken back</span><i>∎ end, · space</i></p>'
+)
 SCRUBBED = 64  # steps that the scrubber keeps; of longer runs an even choice
 
 
@@ -60,7 +64,7 @@ def tokens(value: Tokens) -> str:
             f"<output>step {len(past)}/{len(past)}</output></label>"
         )
     said = f'<p class="text answer">{escape(value.text)}</p>' if value.text.strip() else ""
-    return f'<div class="tokens"><div class="grid">{cells}</div>{scrub}</div>{said}'
+    return f'<div class="tokens"><div class="grid">{cells}</div>{scrub}{LEGEND}</div>{said}'
 
 
 def heat(value: Heat) -> str:
@@ -147,11 +151,11 @@ def plot(value: Plot) -> str:
         side = ("end", -4) if px > WIDTH / 2 else ("start", 4)
         parts.append(f'<line class="mark" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
                      f'<text class="marked" x="{px + side[1]:.1f}" y="{(TOP + HEIGHT - BOTTOM) / 2:.0f}" text-anchor="{side[0]}">{escape(label)}</text>')  # fmt: skip
-    legend, turn = [], 0
-    for name, points in drawn.items():
-        level = len(points) > 1 and len({y for _, y in points}) == 1 and len(drawn) > 1  # a threshold, not a curve
-        kind = "level" if level else f"s{turn % 5}"
-        turn += not level
+    legend, turn, levels = [], 0, 0
+    for i, (name, points) in enumerate(drawn.items()):
+        level = i > 0 and len(points) > 1 and len({y for _, y in points}) == 1  # a threshold, not a curve
+        kind = ("level", "level other")[levels % 2] if level else f"s{turn % 5}"
+        turn, levels = turn + (not level), levels + level
         places = [at(*p) for p in points]
         parts.append(f'<polyline class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>')
         if not level:
@@ -216,7 +220,7 @@ class Live:
 
 def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
     """A row for each arm; the best of each column stands out when there is something to compare."""
-    columns: dict[str, str] = {"seconds": "lower", "NFE": "lower", "peak memory (MB)": "lower"}
+    columns: dict[str, str] = {"seconds": "lower", "NFE": "lower", "peak memory (MB)": ""}  # memory already warm is not seen again: no contest
     rows = []
     for outcome in outcomes:
         measured = {"seconds": outcome.seconds, "NFE": outcome.nfe, "peak memory (MB)": outcome.peak_mb}

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from backends.registry import method
-from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Step, Toggle
+from backends.spec import BadInput, Choice, Events, Metric, Note, Result, Slider, Step, Toggle
 from backends.text.canvas import ORDERS, Canvas
 from backends.text.decoding import BlockCache, Reader, Rule, decode
 from backends.text.feature_cache import FeatureCache
@@ -22,6 +22,8 @@ Cache = Annotated[
 def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: int, temperature: float, canvas: Canvas | None = None) -> Events:
     """Decode the job's answer and say what it cost."""
     canvas = canvas or Canvas.after(model, model.encode(job.prompt, job.length), job.length)
+    if (trained := getattr(getattr(model.net, "config", None), "max_position_embeddings", 0)) and len(canvas.ids) > trained:
+        yield Note(f"Prompt and answer take {len(canvas.ids)} tokens, more than the {trained} that {model.card.title} was trained on: expect it to fail.")
     before, i = model.nfe, 0
     for i, n in decode(canvas, read, rule, steps, block or job.length, temperature):
         yield Step(i, n, canvas.show())
