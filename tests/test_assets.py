@@ -66,14 +66,14 @@ def test_an_embedded_model_draws(card):
 def test_an_embedded_model_writes(card):
     models.clear()
     model, rng = models.load(card.name), np.random.default_rng(text.HELD_OUT_SEED)
-    problems = [text.draw(rng, "sum", for_test=True, terms=2, digits=1) for _ in range(20)]
+    problems = [text.draw(rng, "sudoku", for_test=True, empty=4) for _ in range(20)]
     right = []
     for problem in problems:
-        recipe = {"task": "write_text", "model": card.name, "job": {"prompt": problem.prompt, "length": 8}, "arms": [{"method": "low_confidence"}]}
+        recipe = {"task": "write_text", "model": card.name, "job": {"prompt": problem.prompt, "length": 20}, "arms": [{"method": "low_confidence"}]}
         *_, last = run(recipe)
         assert isinstance(last.event, Outcome) and not last.event.error
-        right.append(last.event.value.text.strip() == problem.answer)
-    assert sum(right) >= 10 and model.context >= 128, "half of the simplest sums, none of which it has seen"
+        right.append(text.check(problem.prompt, last.event.value.text))
+    assert sum(right) >= 4 and model.context >= 128, "sudokus with four empty cells, none of which it has seen; at random 1 in 256"
     models.clear()
 
 

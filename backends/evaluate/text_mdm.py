@@ -27,7 +27,7 @@ from backends.train.text_mdm import MIX, Corpus, diffusion_loss
 from backends.worlds import text
 from backends.worlds.text_build import stories
 
-LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 24, "profile": 64, "recall": 8}
+LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 20, "profile": 64, "recall": 8}
 DECODERS = {  # name -> (reader, rule, block), or None for RCR
     "random order": (Reader, Rule("random"), 0),
     "confidence, one a step": (Reader, Rule(), 0),

@@ -14,7 +14,7 @@ from backends.text.tasks import TrainText
 if TYPE_CHECKING:
     from torch import Tensor
 
-LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 24, "recall": 8}  # tokens of an answer
+LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 20, "recall": 8}  # tokens of an answer
 TESTED = 48  # held-out problems
 
 

@@ -9,7 +9,7 @@ from backends.spec import Choice, Job, Prompt, Slider, Task
 @dataclass(frozen=True)
 class WriteText(Job):
     prompt: Annotated[str, Prompt(2000, help="a problem of the text world, written as in the examples")] = ""
-    length: Annotated[int, Slider(8, 256, 8, help="tokens of the answer")] = 32
+    length: Annotated[int, Slider(4, 256, 4, help="tokens of the answer; a sudoku takes 20, a sum 8")] = 32
 
 
 WRITE_TEXT = Task(
@@ -17,8 +17,8 @@ WRITE_TEXT = Task(
     metrics="backends.metrics.text:write_text", pictures=False,
     help="A masked answer fills in token by token; each arm decides its own way which tokens come first.",
     examples=(
+        {"job": {"prompt": "sudoku 1432 3_14 412_ __41", "length": 20}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "37 + 5 - 12 =", "length": 8}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
-        {"job": {"prompt": "sudoku 4_1_ _2__ 2__1 __4_", "length": 24}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "make 24 from 3, 5, 9", "length": 16}, "arms": [{"method": "low_confidence"}, {"method": "dlm_survey"}]},
         {"job": {"prompt": "red box: 4821. blue door: 1177. golden key: 9034. what is blue door?", "length": 8},
          "arms": [{"method": "low_confidence"}, {"method": "smollm_ar"}]},
@@ -63,7 +63,7 @@ FIND_NEEDLE = Task(
 
 @dataclass(frozen=True)
 class TrainText(Job):
-    problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "sum"
+    problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "sudoku"
     updates: Annotated[int, Slider(1, 100, 1, help="steps of the optimiser, each on answers drawn anew")] = 8
     prompts: Annotated[int, Slider(2, 16, 1, help="problems for each update")] = 8
     answers: Annotated[int, Slider(2, 16, 1, help="answers to each")] = 8
@@ -72,5 +72,5 @@ class TrainText(Job):
 TRAIN_TEXT = Task(
     "train_text", "Reward training", TrainText, baseline="random_masks", model="text-mdm", pictures=False,
     help="Reinforcement learning on checkable problems, live: a copy of the model is trained, the studio's own stays as it is.",
-    examples=({"job": {"problem": "sum", "updates": 8, "seed": 0}, "arms": [{"method": "random_masks"}, {"method": "tracerl"}, {"method": "mdpo"}]},),
+    examples=({"job": {"problem": "sudoku", "updates": 4, "prompts": 4, "answers": 8, "seed": 0}, "arms": [{"method": "random_masks"}, {"method": "tracerl"}, {"method": "mdpo"}]},),
 )  # fmt: skip
