@@ -20,8 +20,8 @@ ARMS = {  # name -> (reader, rule, block, steps at most)
     "threshold 0.9": (Reader, Rule(commit="threshold"), 0, 10**6),
     "half the steps, by confidence": (Reader, Rule(), 0, 0.5),
     "half the steps, at random": (Reader, Rule("random"), 0, 0.5),
-    "blocks of 8": (Reader, Rule(), 8, 10**6),
-    "dual cache": (lambda m: BlockCache(m, dual=True), Rule(), 8, 10**6),
+    "blocks of 4": (Reader, Rule(), 4, 10**6),
+    "dual cache": (lambda m: BlockCache(m, dual=True), Rule(), 4, 10**6),
     "feature cache": (lambda m: FeatureCache(m, prompt_every=16, answer_every=4), Rule(), 0, 10**6),
 }
 
@@ -56,7 +56,7 @@ def test_fewer_evaluations_for_as_many_right_answers(proof):
     gap = right["half the steps, by confidence"] - right["half the steps, at random"]
     proof.state("right answers won by confidence over random order, half the steps (low end of the 95 % interval)", interval(gap)[0], ">", 0,
                 baseline=float(right["half the steps, at random"].mean()), n=n, interval=interval(gap))  # fmt: skip
-    for cached, plain in (("dual cache", "blocks of 8"), ("feature cache", "one a step")):
+    for cached, plain in (("dual cache", "blocks of 4"), ("feature cache", "one a step")):
         proof.state(f"tokens computed with the {cached}, share", computed[cached], "<=", 0.7, n=n)
         loses(cached, plain, 0.05)
     proof.close()
