@@ -45,6 +45,16 @@ def identities(proof: dict) -> str:
     return f"{sum(held)}{of} {'identity holds' if len(held) == 1 else 'identities hold'}" if held else ""
 
 
+def effects(proof: dict) -> list[dict]:
+    """A proof's statements on effects, or all of them when it has no other."""
+    return [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
+
+
+def lead(proof: dict) -> dict:
+    """The statement that stands for a proof: the first that fails, else the first."""
+    return next((s for s in effects(proof) if not s["held"]), effects(proof)[0])
+
+
 def papers() -> list[dict]:
     path = ASSETS / "papers.json"
     return json.loads(path.read_text()) if path.exists() else []

@@ -14,8 +14,8 @@ def row(method, proof) -> str:
         return f"| {method.title} | {method.task.title} | baseline | |"
     if not proof or "statements" not in proof:
         return f"| {method.title} | {method.task.title} | not measured yet | |"
-    effects = [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
-    lead, held, exact = next((s for s in effects if not s["held"]), effects[0]), sum(s["held"] for s in effects), headless.identities(proof)
+    effects, lead, exact = headless.effects(proof), headless.lead(proof), headless.identities(proof)
+    held = sum(s["held"] for s in effects)
     said = f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(effects)} statements hold{exact and f', {exact}'}. "
     said += f"{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
     others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))

@@ -65,8 +65,7 @@ def _proof(proof: dict | None) -> str:
     """The main effect as measured: its figure beside its threshold, how many cases, when."""
     if not proof or not proof.get("statements"):
         return ""
-    effects = [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
-    main = next((s for s in effects if not s["held"]), effects[0])
+    main = headless.lead(proof)
     mark = "measured" if proof["passed"] else "not reproduced"
     when = f"{proof['date']}, on earlier weights" if proof["stale"] else proof["date"]
     exact = headless.identities(proof)

@@ -53,14 +53,18 @@ class Canvas:
 
     def written(self) -> int:
         """Tokens of the answer that were not given, up to its first end token: padding behind it is no work done."""
-        ends = (self.ids[self.start :] == self.model.eos).nonzero()
-        most = int(ends[0]) + 1 if len(ends) else len(self.ids)
-        return int((~self.given[self.start :][:most]).sum())
+        return int((~self.given[self.start :] & until_end(self.ids[self.start :], self.model.eos)).sum())
 
     def final(self) -> Tokens:
         """The answer, with every step on the way to it."""
         last = self._past[-1] if self._past else self.show()
         return Tokens(last.pieces, last.confidence, last.marks, last.text, tuple(self._past))
+
+
+def until_end(answers: Tensor, eos: int) -> Tensor:
+    """(…, L) bool: the tokens of answers (…, L) up to and with the first end token; what follows is padding."""
+    ends = (answers == eos).long()
+    return ends.cumsum(-1) - ends == 0
 
 
 def shares(total: int, steps: int) -> list[int]:

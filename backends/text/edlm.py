@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Step, Table
-from backends.text.canvas import Canvas, predict
+from backends.text.canvas import Canvas, predict, until_end
 from backends.text.smollm import smollm
 from backends.text.tasks import WRITE_TEXT, WriteText
 
@@ -78,8 +78,8 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
         chosen, rows = 0, ()
         if many > 1 and masked.any():
             # log p_θ(x0 | x_t) of what is not yet there; up to the first end token, for what follows it is not in p_AR either.
-            ends = (ids == canvas.model.eos) & answer
-            under = (confidence.clamp_min(1e-30).log() * (masked & (ends.long().cumsum(1) - ends.long() == 0))).sum(1)
+            counted = masked[canvas.start :] & until_end(ids[:, canvas.start :], canvas.model.eos)
+            under = (confidence[:, canvas.start :].clamp_min(1e-30).log() * counted).sum(1)
             energies = energy(ids, under)
             chosen = pick(energies, tau)
             texts = [canvas.model.text(row[canvas.start :])[:SHOWN] for row in ids]

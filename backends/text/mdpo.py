@@ -42,11 +42,12 @@ def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every s
 
     def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
         steps = range(len(made.filled))
-        each = torch.stack([rewards(policy, prompts, made, made.filled[t][0]) for t in steps])  # (T, R)
-        if float((each if rewarded == "every step" else reward).std()) == 0.0:
+        if rewarded == "every step":
+            reward = torch.stack([rewards(policy, prompts, made, made.filled[t][0]) for t in steps])  # (T, R)
+        if float(reward.std()) == 0.0:
             return
         if rewarded == "every step":
-            gains = normalised(step_advantages(each), made.group)
+            gains = normalised(step_advantages(reward), made.group)
             chosen = gains.abs().sum(1).topk(min(kept, len(steps))).indices.tolist()
         else:
             gains = normalised(reward[None].expand(len(steps), -1), made.group)

@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.lazy import torch
 from backends.spec import Tokens
-from backends.text.canvas import predict
+from backends.text.canvas import predict, until_end
 from backends.worlds import text
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class Rollout:
     filled: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def counts(self, eos: int) -> Tensor:
-        ends = self.ids[:, self.start :] == eos
-        return ends.cumsum(1) - ends.long() == 0
+        return until_end(self.ids[:, self.start :], eos)
 
     def at(self, since: Tensor | int, mask: int) -> Tensor:
         """The canvas (R, P + L) in which every token that appeared at step `since` or later is masked."""

@@ -19,7 +19,7 @@ from backends.embedded import text_tokenizer
 from backends.nets.smollm_start import pruned
 from backends.text.scaffold import scaffold
 from backends.text.smollm import smollm
-from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained
+from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained, save_state
 from backends.worlds import text
 from backends.worlds.text_build import recipes, stories
 
@@ -130,9 +130,7 @@ def fit(args, net, corpus: Corpus, mix: dict[str, float], keep, shift: bool = Fa
 
     def save() -> None:
         log["minutes"] = round(began + clock.seconds / 60, 1)
-        state = dict(net=trainable(net), ema=trainable(ema.net), tokens=log["tokens"], minutes=log["minutes"])
-        RUNS.mkdir(exist_ok=True)
-        torch.save(state | {"optimiser": optimiser.state_dict()}, state_path)
+        save_state(state_path, net=trainable(net), ema=trainable(ema.net), optimiser=optimiser, tokens=log["tokens"], minutes=log["minutes"])
         keep(ema.net)
         (args.out / "training.json").write_text(json.dumps(log | {"held_out_bound": bound()}, indent=1) + "\n")
 
