@@ -23,6 +23,14 @@ add(
         about="A third of the width and a fraction of the training, on the same latents: the weak side for methods that want one.",
     ),
     Card(
+        name="emoji-dit", title="Emoji DiT (embedded)", loader="backends.embedded:load_ldm",
+        capabilities=frozenset({"image", "cfg", "dit", "cross_attention", "vae", "gradients", "ddim", "emoji"}),
+        licence="Apache-2.0 (weights); drawings: Fluent emoji, MIT", source="emoji-dit", parameters="12 M",
+        trained_on="scenes of one to four Fluent 3D emoji with captions", command='make train MODEL=emoji_ldm MINUTES=60 ARGS="--size dit"',
+        previews="backends.embedded:small_previewer",
+        about="The sister on PixArt's transformer (64 patches, cross-attention to MiniLM's states), on the same latents; v-prediction with zero terminal SNR.",
+    ),
+    Card(
         name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope", "trainable"}),
         licence="Apache-2.0 (weights)", source="text-mdm", parameters="22 M",
         trained_on="sums, countdown, 4×4 sudoku, forms filled from a few sentences, key-value notes", command="make train MODEL=text_mdm MINUTES=60",

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import copy
 import functools
+import itertools
 import json
 import time
 from pathlib import Path
@@ -15,12 +16,13 @@ RUNS = Path(__file__).resolve().parents[2] / "runs"  # optimiser states and cach
 
 
 def arguments(name: str, **extra) -> argparse.Namespace:
-    """`--minutes --device --out --seed --batch` and the script's own, given as name=default."""
+    """`--minutes --device --out --seed --workers` and the script's own, given as name=default."""
     parser = argparse.ArgumentParser(description=f"train {name}; resumes from what is there")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=MODELS / name)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0, help="processes that make examples; worth it beside a GPU")
     for key, default in extra.items():
         kind = type(default) if not isinstance(default, bool) else (lambda s: s == "1")
         parser.add_argument("--" + key.replace("_", "-"), type=kind, default=default)
@@ -140,6 +142,20 @@ class Clock:
             return False
         self.marks[key] = self.seconds
         return True
+
+
+class _Numbered(torch.utils.data.IterableDataset):
+    def __init__(self, make):
+        self.make = make
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        return map(self.make, itertools.count(worker.id, worker.num_workers) if worker else itertools.count())
+
+
+def stream(make, workers: int):
+    """make(0), make(1), … in order: arrays or tensors, made ahead by `workers` processes beside the training, or when asked for by none."""
+    return iter(torch.utils.data.DataLoader(_Numbered(make), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
 
 
 class Ema:

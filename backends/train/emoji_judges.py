@@ -256,7 +256,7 @@ class Pairs(Feed):
 
     def __init__(self, net, seed: int):
         super().__init__(seed)
-        self.net, self.judge, self.texts = net, detector.judge(), Scenes(None, "cpu", 0, 0)
+        self.net, self.judge, self.texts = net, detector.judge(), Scenes(None, "cpu", 0)
         self.texts.tokenizer = copy.deepcopy(self.texts.tokenizer)  # a tokenizer keeps its padding: none to share with another thread
 
     def make(self, number: int) -> list[torch.Tensor]:

@@ -23,7 +23,7 @@ from backends.hub import NO_SIZE
 from backends.image.attention_maps import Explicit, Maps
 from backends.image.concept_words import emoji_concepts
 from backends.nets.patch_vae import PatchAutoencoderKL
-from backends.train.common import MODELS, RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state
+from backends.train.common import MODELS, RUNS, Clock, Ema, MuonAdamW, arguments, autocast, load_state, save_pretrained, save_state, stream
 from backends.worlds import emoji
 
 SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
@@ -54,22 +54,32 @@ PROMPTS = (
 
 
 class Scenes:
-    """A rolling buffer of (latent, token states, each token's object, objects' masks) from fresh scenes, a chunk at a time."""
+    """The last `kept` scenes made: latents, token states, each token's object, objects' masks, where the network is trained."""
 
-    def __init__(self, vae, device, chunk: int, kept: int):
-        self.vae, self.device, self.chunk, self.kept, self.parts = vae, device, chunk, kept, []
+    def __init__(self, vae, device, kept: int):
+        self.vae, self.device, self.kept, self.columns, self.added = vae, device, kept, [], 0
         self.tokenizer, self.text = minilm()
         self.text.to(device)
 
-    def add(self, rng: np.random.Generator, samples: int, held_out=False) -> None:
+    def make(self, rng: np.random.Generator, n: int, samples: int, held_out=False) -> tuple:
+        """n scenes for a network that has seen `samples`: pictures (n, 128, 128, 3) uint8, tokens and their mask, and as `columns`."""
         hard, several = min(1.0, samples / 3_000_000), min(1.0, samples / 400_000)
         counts = np.array([0.84, 0.14, 0.015, 0.005]) * (1 - several) + np.array([0.4, 0.46, 0.09, 0.05]) * several
         kw = dict(counts=counts, common_share=0.96 - 0.16 * hard, spread=0.15 + 0.85 * hard)
-        scenes = [emoji.sample(rng, held_out, **kw) for _ in range(self.chunk)]
-        latents = [encode(self.vae, [emoji.render(s) for s in scenes[i : i + 64]], self.device) for i in range(0, self.chunk, 64)]
+        scenes = [emoji.sample(rng, held_out, **kw) for _ in range(n)]
         texts = [emoji.caption(s, rng) for s in scenes]
-        part = (torch.cat(latents), self.states(texts), self.objects_of_tokens(scenes, texts), torch.stack([cells(s) for s in scenes]))
-        self.parts = [*self.parts, part][-self.kept :]
+        pictures = np.stack([emoji.render(s) for s in scenes])
+        return pictures, *self.read(texts), self.objects_of_tokens(scenes, texts), torch.stack([cells(s) for s in scenes])
+
+    def add(self, pictures, ids, there, *known) -> None:
+        latents = torch.cat([encode(self.vae, part, self.device) for part in torch.as_tensor(pictures).split(256)])
+        made = (latents, self.encoded(ids, there), *known)
+        if not self.columns:
+            self.columns = [torch.zeros(self.kept, *part.shape[1:], dtype=part.dtype, device=self.device) for part in made]
+        rows = (torch.arange(len(latents)) + self.added).to(self.device) % self.kept
+        for column, part in zip(self.columns, made, strict=True):
+            column[rows] = part.to(self.device)
+        self.added += len(latents)
 
     def objects_of_tokens(self, scenes: list[emoji.Scene], texts: list[str]) -> torch.Tensor:
         """(n, TOKENS) int8: the first object, from 1 on, of the concept that a token names; 0 for none."""
@@ -82,24 +92,29 @@ class Scenes:
                 out[row, [t for t in tokens if t is not None and t < TOKENS]] = first.get(concept, 0)
         return out
 
-    @torch.no_grad()
+    def read(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, TOKENS) tokens and which of them are the text's."""
+        batch = self.tokenizer(texts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
+        return batch["input_ids"], batch["attention_mask"]
+
     def states(self, texts: list[str], layer: int = LAYER) -> torch.Tensor:
-        """(n, TOKENS, 384) as `embedded.token_states`, in bf16 and batches of alike length."""
-        out = torch.zeros(len(texts), TOKENS, 384, dtype=torch.bfloat16)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for i in range(0, len(order), 128):
-            rows = order[i : i + 128]
-            batch = self.tokenizer([texts[j] for j in rows], padding=True, truncation=True, max_length=TOKENS, return_tensors="pt").to(self.device)
+        """(n, TOKENS, 384) as `embedded.token_states`, in bf16."""
+        return self.encoded(*self.read(texts), layer)
+
+    @torch.no_grad()
+    def encoded(self, ids, there, layer: int = LAYER) -> torch.Tensor:
+        out = torch.zeros(*ids.shape, 384, dtype=torch.bfloat16, device=self.device)
+        for rows in there.sum(1).argsort().split(128 if self.device == "cpu" else 1024):  # batches of alike length
+            length = int(there[rows].sum(1).max())
+            words, mask = (part[rows, :length].to(self.device) for part in (ids, there))
             with autocast(self.device):
-                states = self.text(**batch, output_hidden_states=True).hidden_states[layer] * batch["attention_mask"][..., None] * 2
-            out[rows, : states.shape[1]] = states.cpu().bfloat16()
+                states = self.text(input_ids=words, attention_mask=mask, output_hidden_states=True).hidden_states[layer] * mask[..., None] * 2
+            out[rows.to(self.device), :length] = states.bfloat16()
         return out
 
     def draw(self, n: int) -> list[torch.Tensor]:
-        part = torch.randint(len(self.parts), (n,)).tolist()
-        row = torch.randint(self.chunk, (n,)).tolist()
-        columns = zip(*([column[r] for column in self.parts[p]] for p, r in zip(part, row, strict=True)))
-        return [torch.stack(column).to(self.device).float() for column in columns]
+        rows = torch.randint(min(self.added, self.kept), (n,), device=self.device)
+        return [column[rows].float() for column in self.columns]
 
 
 def cells(scene: emoji.Scene) -> torch.Tensor:
@@ -112,10 +127,10 @@ def cells(scene: emoji.Scene) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode(vae, pictures, device) -> torch.Tensor:
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().to(device, memory_format=torch.channels_last) / 127.5 - 1
+def encode(vae, pictures: torch.Tensor, device) -> torch.Tensor:
+    x = pictures.to(device).permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last) / 127.5 - 1
     with autocast(device):
-        return vae.encode(x).latent_dist.mean.float().cpu() * vae.config.scaling_factor
+        return vae.encode(x).latent_dist.mean.float() * vae.config.scaling_factor
 
 
 def build(size: str):
@@ -170,7 +185,7 @@ def sheet(net, vae, scenes: Scenes, device, path, scale=5.0, steps=25) -> None:
 
 
 def main() -> None:
-    args = arguments("emoji-ldm", size="unet", batch=96, lr=1e-3, chunk=4096, kept=12, reuse=5.0)
+    args = arguments("emoji-ldm", size="unet", batch=96, lr=1e-3, ema=0.995, chunk=4096, kept=49_152, fill=1, reuse=5.0)
     kind, config, folder = build(args.size)
     out, device = MODELS / folder, args.device
     net = kind.from_pretrained(out, torch_dtype=torch.float32) if (out / "config.json").exists() else kind(**config)
@@ -182,7 +197,7 @@ def main() -> None:
     # AdamW, 32 a step, 0.1486 and 0.2324; Muon on the matrices, 64 a step, 0.1453 and 0.2281. Its step costs as much as 20 samples do,
     # so batches are large.
     optimiser = MuonAdamW(net, args.lr)
-    ema, step, maps = Ema(net, 0.995), 0, Maps()
+    ema, step, maps = Ema(net, args.ema), 0, Maps()
     net.set_attn_processor({name: Explicit(name, maps) if ".attn2." in name else AttnProcessor() for name in net.attn_processors})
     log = json.loads((out / "training.json").read_text()) if (out / "training.json").exists() else {"samples": 0, "minutes": 0}
     state_path = RUNS / f"emoji-{args.size}.pt"
@@ -192,18 +207,18 @@ def main() -> None:
     ema.updates = log["samples"] // args.batch  # a young network changes fast: its average must be short
     bar = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
     bars = (bar.sqrt(), (1 - bar).sqrt())
-    test = Scenes(vae, device, 256, 1)
-    test.add(np.random.default_rng(emoji.HELD_OUT_SEED + 1), 400_000, held_out=True)
+    test, scenes, start = Scenes(vae, device, 256), Scenes(vae, device, args.kept), log["samples"]
+    test.add(*test.make(np.random.default_rng(emoji.HELD_OUT_SEED + 1), 256, 400_000, held_out=True))
+    coming = stream(lambda i: scenes.make(np.random.default_rng([args.seed, start, i]), args.chunk, int(start + i * args.chunk * args.reuse)), args.workers)
     fixed = torch.Generator().manual_seed(1)
     test_t, test_noise = torch.randint(0, 1000, (256,), generator=fixed), torch.randn(256, 8, 16, 16, generator=fixed)
     blank = test.states([""]).float().to(device)
-    scenes, clock, began = Scenes(vae, device, args.chunk, args.kept), Clock(args.minutes), log["minutes"]
-    drawn = float("inf")
+    clock, began, drawn, making = Clock(args.minutes), log["minutes"], 0, 0.0
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['samples']} samples so far", flush=True)
 
     def held_out() -> float:
         with torch.no_grad():
-            z, c = (part.float().to(device) for part in test.parts[0][:2])
+            z, c = (part.float() for part in test.columns[:2])
             return float(
                 torch.cat(
                     [
@@ -222,16 +237,16 @@ def main() -> None:
         sheet(ema.net, vae, test, device, RUNS / f"emoji-{args.size}.png")
 
     while not clock.over:
-        if drawn >= args.chunk * args.reuse:
-            start = time.monotonic()
-            scenes.add(np.random.default_rng([args.seed, log["samples"]]), log["samples"])
-            drawn, making = 0, time.monotonic() - start
+        while scenes.added < args.chunk * max(args.fill, drawn / args.chunk / args.reuse):
+            asked = time.monotonic()
+            scenes.add(*next(coming))
+            making += time.monotonic() - asked
         # Warm up, hold, and come down over the last third of the sitting, so that each sitting ends well.
         rate = args.lr * min(1, (step + 1) / 200) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
         optimiser.rate(rate)
         z, c, objects, masks = scenes.draw(args.batch)
-        dropped = torch.rand(len(c)) < 0.1
-        c[dropped], objects[dropped] = blank, 0
+        dropped = (torch.rand(len(c)) < 0.1).to(device)
+        c, objects = torch.where(dropped[:, None, None], blank, c), objects.masked_fill(dropped[:, None], 0)
         # Mostly the middle and noisy levels, where it is decided what is shown and where.
         t = (torch.sigmoid(torch.randn(len(z)) * 1.3 + 0.5) * 1000).long().clamp(0, 999)
         t = torch.where(torch.rand(len(z)) < 0.15, torch.randint(0, 1000, t.shape), t).to(device)
@@ -242,12 +257,12 @@ def main() -> None:
         optimiser.step()
         ema.update(net)
         step, drawn, log["samples"] = step + 1, drawn + args.batch, log["samples"] + args.batch
-        if clock.every(180, "log"):
+        if clock.every(180 if device == "cpu" else 20, "log"):
             print(
-                f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  grounding {grounded.item():.3f}  held-out {held_out():.4f}  (chunk {making:.0f} s)",
+                f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  grounding {grounded.item():.3f}  held-out {held_out():.4f}  ({scenes.added} scenes, {making:.0f} s)",
                 flush=True,
             )
-        if clock.every(600, "save"):
+        if clock.every(600 if device == "cpu" else 240, "save"):
             save()
     save()
     print(json.dumps(log))

@@ -56,7 +56,7 @@ def restore(net, file) -> None:
 
 
 def main() -> None:
-    args = arguments("text-writer", lr=4e-4, tokens=512, rank=16, tested=12)
+    args = arguments("text-writer", lr=4e-4, tokens=512, ema=0.995, rank=16, tested=12)
     tokenizer, file = text_tokenizer(), args.out / "adapter.safetensors"
     net = adapted(writer_base(), args.rank)
     if file.exists():
