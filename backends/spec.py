@@ -105,11 +105,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured figure. `better`: which way is better, for the table's highlighting."""
+    """A measured figure. `better`: which way is better, for the table's highlighting; `aside`: small print under it."""
 
     name: str
     value: float
     better: Literal["higher", "lower", ""] = ""
+    aside: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from backends.registry import METHODS
 from backends.spec import Picture, Task
 from ui import form, views
 
+PROMISE = '<p class="promise">Press Run: what this arm makes appears here, step by step.</p>'
+
 
 @dataclass
 class Column:
@@ -72,7 +74,7 @@ def draw(task: Task, arm: dict, i: int, count: int, shown: tuple[Any, str]) -> t
             height=320,
             elem_classes=["picture", *_empty(task)],
         )
-        live = gr.HTML(shown[1], elem_classes=["status"])
+        live = gr.HTML(shown[1] or ("" if task.pictures else PROMISE), elem_classes=["status"])
         column = Column(me, method.slug, [p["method"] for p in arm["stack"]], picture, live)
         with gr.Accordion("Settings", open=True, elem_classes=["settings"]):
             gr.HTML(f'<p class="summary">{views.escape(method.summary)}</p>')

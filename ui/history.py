@@ -4,17 +4,20 @@ import datetime
 import uuid
 from html import escape
 
-from backends.registry import TASKS
-from backends.spec import Image, Outcome
+from backends import recipe
+from backends.registry import METHODS, TASKS
+from backends.spec import Image, Outcome, Prompt, Text, Tokens
 from ui import views
 
 KEPT = 24
+SHOWN = 120  # characters of an answer
 
 
 def add(past: list, given: dict, pictures: dict, outcomes: list[Outcome]) -> list:
     """`past` with a run in front. Kept in the session's own state, so that nobody else sees it."""
     thumbs = [views.data_uri(o.value.pixels, 96, "JPEG") for o in outcomes if isinstance(o.value, Image)]
-    entry = {"id": uuid.uuid4().hex[:12], "at": datetime.datetime.now().strftime("%H:%M"), "given": given, "pictures": pictures, "thumbs": thumbs,
+    words = [o.value.text.strip() for o in outcomes if isinstance(o.value, Tokens | Text) and o.value.text.strip()]
+    entry = {"id": uuid.uuid4().hex[:12], "at": datetime.datetime.now().strftime("%H:%M"), "given": given, "pictures": pictures, "thumbs": thumbs, "words": words,
              "stopped": any(o.stopped for o in outcomes)}  # fmt: skip
     return [entry, *(past or [])][:KEPT]
 
@@ -28,8 +31,11 @@ def html(past: list) -> str:
 def _row(entry: dict) -> str:
     given = entry["given"]
     thumbs = "".join(f'<img alt="" src="{t}">' for t in entry["thumbs"])
-    said = given["job"].get("prompt") or TASKS[given["task"]].title
-    methods = " · ".join(a["method"] for a in given["arms"]) + (" · stopped" if entry["stopped"] else "")
+    task = TASKS[given["task"]]
+    prompts = (given["job"].get(name) for name, rule in recipe.marks(task.job).items() if isinstance(rule, Prompt))
+    said = next(filter(None, prompts), task.title)
+    methods = " · ".join(METHODS[a["method"]].title for a in given["arms"]) + (" · stopped" if entry["stopped"] else "")
+    words = "".join(f'<p class="words">{escape(w[:SHOWN])}</p>' for w in dict.fromkeys(entry["words"]))
     return (f'<article class="past"><div class="thumbs">{thumbs}</div><div><h4>{escape(str(said))}</h4>'
-            f'<p>{entry["at"]} · {escape(TASKS[given["task"]].title)} · seed {escape(str(given["job"].get("seed", 0)))} · {escape(methods)}</p></div>'
+            f'<p>{entry["at"]} · {escape(task.title)} · seed {escape(str(given["job"].get("seed", 0)))} · {escape(methods)}</p>{words}</div>'
             f'<button data-open="{entry["id"]}">Load again</button></article>')  # fmt: skip

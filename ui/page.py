@@ -16,22 +16,34 @@ HEADER = """<div class="brand"><svg viewBox="0 0 64 40" aria-hidden="true"><g cl
 <circle cx="8" cy="35" r="1.2"/></g><circle class="sun" cx="44" cy="20" r="15"/></svg>
 <div><h1>Unnoise</h1><p>Diffusion papers, running side by side.</p></div></div>"""
 ABOUT = """
+### What this is
+Each method is a paper's own algorithm, running live on a model. A tab is one input and one to six arms: the same words, picture and seed go
+through each arm in turn, and the table under them compares what each took and gave. “+ baseline” puts the plain way beside a paper; a second method may
+be stacked under one that leaves a slot free. **NFE** counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are
+the method's own, without previews. The same seed gives the same result whatever ran before.
+
+The embedded models are small and know little: scenes of emoji, sums, 4×4 sudokus, short forms. They ship with the studio, so that nothing has to be
+downloaded. Cards under “Model” load the real checkpoints of the papers; they want a GPU and a hub within reach. **Papers** lists all 79, what runs here, and what
+each proof measured, also where it failed.
+
+What you upload and make is yours alone and is deleted within a day. “My runs” lasts as long as this page stays open; keep a result by downloading it: it carries its
+recipe, and dropped in here it fills its tab in again.
+
 ### From a program
 The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG made here.
 
 ```python
 from gradio_client import Client
-client = Client("{url}")
+client = Client("http://127.0.0.1:7860")                 # the address of this page
 client.predict(api_name="/methods")                      # every method, its knobs and ranges
-recipe = {{"schema": 1, "task": "text_to_image", "job": {{"prompt": "a cat next to a cactus", "seed": 0}},
-          "arms": [{{"method": "ddim"}}, {{"method": "adaptive_guidance", "knobs": {{"threshold": 0.99}}}}]}}
-result, files = client.predict(recipe, {{}}, api_name="/run")
+recipe = {"schema": 1, "task": "text_to_image", "job": {"prompt": "a cat next to a cactus", "seed": 0},
+          "arms": [{"method": "ddim"}, {"method": "adaptive_guidance", "knobs": {"threshold": 0.99}}]}
+result, files = client.predict(recipe, {}, api_name="/run")
 ```
 ```sh
 python -m backends methods
 python -m backends run recipe.json --out results
 ```
-NFE counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are the method's own, without previews.
 """
 # One listener on the frame serves every button that is drawn inside it later.
 OPEN = "element.addEventListener('click', (e) => { const b = e.target.closest('[data-open]'); if (b) trigger('click', { open: b.dataset.open }); });"
@@ -50,7 +62,7 @@ def build() -> gr.Blocks:
             papers = _papers()
             runs, listed = _runs(past)
             with gr.Tab("About", id="about", elem_classes=["about"]):
-                gr.Markdown(ABOUT.format(url="http://127.0.0.1:7860"))
+                gr.Markdown(ABOUT)
         states = [s.state for s in studios]
 
         def fill(task: str, state: dict, request: gr.Request) -> list:

@@ -204,7 +204,7 @@ class Live:
     @property
     def html(self) -> str:
         share = 1 if self.state == "done" else self.i / self.n if self.n else 0  # it may end before the steps it was given
-        said = {"waiting": "waiting for its turn", "loading": "loading the model …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
+        said = {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
                 "done": f"done · {self.i} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
         figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
@@ -225,7 +225,7 @@ def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         measured = {"seconds": outcome.seconds, "NFE": outcome.nfe, "peak memory (MB)": outcome.peak_mb}
         for metric in outcome.metrics:
-            measured[metric.name] = metric.value
+            measured[metric.name] = metric
             columns[metric.name] = metric.better
         rows.append(measured)
     best = {name: _best([r for r, o in zip(rows, outcomes) if not (o.stopped or o.error)], name, better) for name, better in columns.items()}
@@ -240,17 +240,22 @@ def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
 
 
 def _best(rows: list[dict], name: str, better: str) -> float | None:
-    values = [row[name] for row in rows if name in row]
+    values = [_value(row[name]) for row in rows if name in row]
     if better not in ("lower", "higher") or len(values) < 2 or len(set(values)) == 1:
         return None
     return min(values) if better == "lower" else max(values)
 
 
-def _metric(value, best, outcome) -> str:
-    if value is None:
+def _value(figure: Metric | float) -> float:
+    return figure.value if isinstance(figure, Metric) else figure
+
+
+def _metric(figure: Metric | float | None, best, outcome) -> str:
+    if figure is None:
         return "<td>–</td>"
-    marked = ' class="best"' if value == best and not (outcome.stopped or outcome.error) else ""
-    return f"<td{marked}>{number(value)}</td>"
+    marked = ' class="best"' if _value(figure) == best and not (outcome.stopped or outcome.error) else ""
+    said = f"<small>{escape(figure.aside)}</small>" if isinstance(figure, Metric) and figure.aside else ""
+    return f"<td{marked}>{number(_value(figure))}{said}</td>"
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, str]:

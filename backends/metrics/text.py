@@ -23,12 +23,16 @@ def write_text(job: WriteText, value: Media | None, reference: Media | None) -> 
         return []
     found, right = [], text.check(job.prompt, value.text)
     if right is not None:
-        found.append(Metric("right (%)", 100 * right, "higher"))
+        found.append(Metric("right (%)", 100 * right, "higher", _wanted(text.solution(job.prompt)) if right < 1 else ""))
     elif value.text.strip():
         found.append(Metric("word entropy (bits)", entropy(value.text), "higher"))
         if smollm.available():
             found.append(Metric("perplexity (SmolLM2)", perplexity(job.prompt, value.text), "lower"))
     return found
+
+
+def _wanted(answer: str) -> str:
+    return f"right: {answer}" if answer else ""
 
 
 def entropy(said: str) -> float:
@@ -51,7 +55,7 @@ def perplexity(prompt: str, said: str) -> float:
 def fill_form(job: FillForm, value: Media | None, reference: Media | None) -> list[Metric]:
     """Whether the answer is the asked object, each value of its type or null; how much of it is right, and how much invented, where the text is of this world.
 
-    Fidelity: share of the facts said that stand in their field; invented: share of the fields the text says nothing of that hold a value.
+    Filled in rightly: share of the facts said that stand in their field; invented: share of the fields the text says nothing of that hold a value.
     """
     if not isinstance(value, Tokens):
         return []
@@ -69,7 +73,8 @@ def fill_form(job: FillForm, value: Media | None, reference: Media | None) -> li
     held = {f: "" if v in (None, text.NULL) else str(v) for f, v in held.items()}
     said, unsaid = [f for f in fields if f in facts], [f for f in fields if f in text.FIELDS and f not in facts]
     if said:
-        found.append(Metric("right of what is said (%)", 100 * sum(held[f] == facts[f] for f in said) / len(said), "higher"))
+        wrong = "; ".join(f"{f}: {facts[f]}" for f in said if held[f] != facts[f])
+        found.append(Metric("facts filled in rightly (%)", 100 * sum(held[f] == facts[f] for f in said) / len(said), "higher", _wanted(wrong)))
     if unsaid:
-        found.append(Metric("invented (%)", 100 * sum(bool(held[f]) for f in unsaid) / len(unsaid), "lower"))
+        found.append(Metric("fields invented (%)", 100 * sum(bool(held[f]) for f in unsaid) / len(unsaid), "lower"))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from backends.spec import Events, Metric, Result, Slider, Step, Toggle, Tokens
 from backends.text.canvas import Canvas
 from backends.text.decoding import Reader, Rule, decode
 from backends.text.forms import fields_of, typed
-from backends.text.scaffold import scaffold
+from backends.text.scaffold import read, scaffold
 from backends.text.tasks import FILL_FORM, FillForm
 from backends.worlds.text import NULL, form_prompt
 
@@ -59,10 +58,8 @@ def s3(
     for i, n in decode(canvas, Filler(model, guidance, null), Rule(), steps, len(made.ids)):
         yield Step(i, n, canvas.show())
     final = canvas.final()
-    form = final.text.replace(NULL, "")
-    with contextlib.suppress(ValueError):  # what does not parse stays as it came out
-        values = json.loads(form)
-        form = json.dumps({f: typed(str(values.get(f, "")).strip() or None, kind) for f, kind in kinds.items()}, ensure_ascii=False)
+    values = read(canvas.ids[canvas.start :].tolist(), made.slots, model.tokenizer.decode)
+    form = json.dumps({f: typed(values[f], kind) for f, kind in kinds.items()}, ensure_ascii=False)
     yield Metric("tokens per NFE", canvas.written() / (model.nfe - spent), "higher")
     yield Result(Tokens(final.pieces, final.confidence, final.marks, form, final.past))
 

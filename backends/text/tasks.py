@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from backends.spec import Choice, Job, Prompt, Slider, Task
+from backends.text.forms import fields_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ WRITE_TEXT = Task(
 class FillForm(Job):
     text: Annotated[str, Prompt(4000, help="what the values are to be taken from")] = ""
     form: Annotated[str, Prompt(4000, help="a JSON Schema of an object, or its fields' names separated by commas")] = ""
+
+    def __post_init__(self):
+        fields_of(self.form)  # a form that can't be read is refused once, not by each arm
 
 
 FILL_FORM = Task(
@@ -63,7 +67,7 @@ FIND_NEEDLE = Task(
 
 @dataclass(frozen=True)
 class TrainText(Job):
-    problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "sudoku"
+    problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "countdown"
     updates: Annotated[int, Slider(1, 100, 1, help="steps of the optimiser, each on answers drawn anew")] = 8
     prompts: Annotated[int, Slider(2, 16, 1, help="problems for each update")] = 8
     answers: Annotated[int, Slider(2, 16, 1, help="answers to each")] = 8
@@ -72,5 +76,5 @@ class TrainText(Job):
 TRAIN_TEXT = Task(
     "train_text", "Reward training", TrainText, baseline="random_masks", model="text-mdm", pictures=False,
     help="Reinforcement learning on checkable problems, live: a copy of the model is trained, the studio's own stays as it is.",
-    examples=({"job": {"problem": "sudoku", "updates": 4, "prompts": 4, "answers": 8, "seed": 0}, "arms": [{"method": "random_masks"}, {"method": "tracerl"}, {"method": "mdpo"}]},),
+    examples=({"job": {"problem": "countdown", "updates": 4, "prompts": 4, "answers": 8, "seed": 0}, "arms": [{"method": "random_masks"}, {"method": "tracerl"}, {"method": "mdpo"}]},),
 )  # fmt: skip

@@ -23,10 +23,10 @@ def test_rewards_at_every_step_help_more(proof):
     model = models.load("text-mdm")
     gains = [won(model, step_loss(model, rewarded=rewarded), proof.seed, 0.4, 1.01) for rewarded in ("every step", "the end")]
     state_gains(proof, "MDPO", gains[0], "rewards at the end", gains[1])
-    rng, length = np.random.default_rng([text.HELD_OUT_SEED, proof.seed]), LENGTHS["sudoku"]
-    some = [text.draw(rng, "sudoku", for_test=True).prompt for _ in range(PROBLEMS)]
+    rng, length = np.random.default_rng([text.HELD_OUT_SEED, proof.seed]), LENGTHS["countdown"]
+    some = [text.draw(rng, "countdown", for_test=True).prompt for _ in range(PROBLEMS)]
     right = {name: np.array([text.check(p, answer(model, p, length, decoder, length // 2)) for p in some]) for name, decoder in (("RCR", None), ("confidence", (Reader, Rule(), 0)))}  # fmt: skip
     gap = right["RCR"] - right["confidence"]
-    proof.state("right sudokus won by RCR over confidence, half as many steps as tokens (share)", gap.mean(), ">=", 0, baseline=float(right["confidence"].mean()),
+    proof.state("right countdowns won by RCR over confidence, half as many steps as tokens (share)", gap.mean(), ">=", 0, baseline=float(right["confidence"].mean()),
                 n=PROBLEMS, interval=interval(gap))  # fmt: skip
     proof.close()

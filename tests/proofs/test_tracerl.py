@@ -19,11 +19,11 @@ RUNS, UPDATES, TESTED, RATE = 2, 20, 150, 1e-4
 
 
 def won(model, lose, seed: int, temperature: float, threshold: float) -> np.ndarray:
-    """(RUNS · TESTED,) for each held-out sudoku: 1 won by training, −1 lost, 0 as before."""
-    rows, length = [], LENGTHS["sudoku"]
+    """(RUNS · TESTED,) for each held-out countdown: 1 won by training, −1 lost, 0 as before."""
+    rows, length = [], LENGTHS["countdown"]
     for run in range(RUNS):
-        job = TrainText(problem="sudoku", updates=UPDATES, prompts=8, answers=8, seed=1000 * (seed * RUNS + run))  # update i draws from seed + 1 + i
-        tests = reinforce.problems("sudoku", job.seed, TESTED, held_out=True)
+        job = TrainText(problem="countdown", updates=UPDATES, prompts=8, answers=8, seed=1000 * (seed * RUNS + run))  # update i draws from seed + 1 + i
+        tests = reinforce.problems("countdown", job.seed, TESTED, held_out=True)
         torch.manual_seed(job.seed)
 
         def right(policy, tests=tests):
@@ -39,8 +39,8 @@ def won(model, lose, seed: int, temperature: float, threshold: float) -> np.ndar
 
 def state_gains(proof, name: str, mine: np.ndarray, other: str, theirs: np.ndarray) -> None:
     gap = mine - theirs
-    proof.state(f"held-out sudokus won by {name} (share, low end of the 95 % interval)", interval(mine)[0], ">", 0, n=len(mine), interval=interval(mine))
-    proof.state(f"held-out sudokus won by {name} over {other}, as many updates (share, low end of the 95 % interval)", interval(gap)[0], ">", 0,
+    proof.state(f"held-out countdowns won by {name} (share, low end of the 95 % interval)", interval(mine)[0], ">", 0, n=len(mine), interval=interval(mine))
+    proof.state(f"held-out countdowns won by {name} over {other}, as many updates (share, low end of the 95 % interval)", interval(gap)[0], ">", 0,
                 baseline=float(theirs.mean()), n=len(gap), interval=interval(gap))  # fmt: skip
 
 
