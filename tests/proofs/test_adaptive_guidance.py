@@ -41,6 +41,13 @@ def weights(model):
     return linear
 
 
+def _agreement(pixels, texts) -> np.ndarray:
+    from backends.metrics import scorer
+
+    with torch.no_grad():
+        return 100 * np.array([float(scorer.cosines(p[None], [t])) for p, t in zip(pixels, texts)])
+
+
 @pytest.mark.proof
 def test_less_cost_and_nearer_than_fewer_steps(proof):
     model = models.load("emoji-ldm")
@@ -66,6 +73,8 @@ def test_less_cost_and_nearer_than_fewer_steps(proof):
     halves = psnr(drawn(model, texts, seeds, lambda: Guided(SCALE), steps=math.ceil(spent / 2)), full)
     saved = 1 - cost / (2 * STEPS)
     proof.state("AG saves this share of the evaluations", saved.mean(), ">=", 0.25, n=PROMPTS, interval=interval(saved))
+    lost = _agreement(full, texts) - _agreement(torch.cat(made), texts)
+    proof.state("AG: agreement with the prompt lost against full guidance, 100 × cosine", lost.mean(), "<=", 2, n=PROMPTS, interval=interval(lost))
     band = interval(near - fewer)
     proof.state("AG: PSNR to full guidance above that of fewer guided steps at the same evaluations, dB (low end of the 95 % interval)", band[0], ">", 0,
                 baseline=float(fewer.mean()), n=PROMPTS, interval=band)  # fmt: skip
