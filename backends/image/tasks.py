@@ -41,8 +41,8 @@ TEXT_TO_IMAGE = Task(
         {"job": {"prompt": "a big strawberry on a light blue background", "seed": 1}, "arms": [{"method": "ddim"}, {"method": "faster_diffusion"}]},
         {"job": {"prompt": "a sunflower on green grass under a blue sky", "seed": 7},
          "arms": [{"method": "ddim", "knobs": {"scale": 1.0}}, {"method": "ddim", "knobs": {"scale": 5.5}}, {"method": "w2sd"}, {"method": "w2sd", "knobs": {"reverse": True}}]},
-        {"job": {"prompt": "a cat next to a cactus on a yellow background", "seed": 3}, "arms": [{"method": "ddim"}, {"method": "adaptive_guidance"}]},
-        {"job": {"prompt": "a dog and a pizza on green grass under a blue sky", "seed": 5}, "arms": [{"method": "ddim"}, {"method": "astar"}]},
+        {"job": {"prompt": "a cat next to a cactus on a yellow background", "seed": 1}, "arms": [{"method": "ddim"}, {"method": "adaptive_guidance"}]},
+        {"job": {"prompt": "a dog and a pizza on green grass under a blue sky", "seed": 4}, "arms": [{"method": "ddim"}, {"method": "astar"}]},
     ),
 )  # fmt: skip
 
