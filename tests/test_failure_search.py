@@ -10,7 +10,7 @@ from backends import METHODS, run
 from backends.image import failure_search as S
 from backends.image import failure_spaces as spaces
 from backends.image.failure_spaces import continuations
-from backends.spec import Image, Images, Metric, Note, Plot, Result, Step
+from backends.spec import BadInput, Image, Images, Metric, Note, Plot, Result, Step
 
 QUICK = {"budget": 6, "inner_steps": 3}
 
@@ -207,7 +207,10 @@ def test_the_judge_that_confirms_leads_no_search(judged, monkeypatch):
         _, closing = outcome("sage", low=0.01, confirm=chosen)
         own = asked[: asked.index((chosen, 1)) + 1]  # what follows are the task's metrics
         assert not closing.error and own[-1] == (chosen, 1) and {name for name, _ in own[:-1]} == {leads}
-    assert "choose another judge" in outcome("sage", confirm="scorer")[1].error
+    with pytest.raises(BadInput, match="confirm"):  # it reads what main sees, so that it could not confirm main's search
+        outcome("sage", confirm="scorer")
+    monkeypatch.setattr(S, "scorer_stands", lambda: True)
+    assert [S.Search(_job(), judged, 8, 3, 5.0, low=0.1, confirms=c).leaders for c in ("second", "main")] == [["main", "scorer"], ["second"]]
 
 
 def test_a_token_is_moved_towards_its_target_and_refused_when_unknown(judged):

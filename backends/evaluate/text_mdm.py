@@ -20,7 +20,7 @@ from backends import models
 from backends.embedded import TEXT
 from backends.metrics import text as metric
 from backends.text import rcr, smollm
-from backends.text.canvas import Canvas
+from backends.text.canvas import Canvas, until_end
 from backends.text.decoding import BlockCache, Reader, Rule, decode
 from backends.text.feature_cache import FeatureCache
 from backends.train.text_mdm import MIX, Corpus, diffusion_loss
@@ -46,15 +46,17 @@ DECODERS = {  # name -> (reader, rule, block), or None for RCR
 
 @torch.no_grad()
 def decoded(model, prompt: str, length: int, decoder, steps: int = 10**6) -> Canvas:
-    """The canvas filled as the page does it: end tokens wait for words."""
+    """The canvas filled as the page does it, end tokens waiting for words, until all up to the first end token stands: padding costs nothing."""
     canvas = Canvas.after(model, model.encode(prompt, length), length)
     if decoder is None:
-        for _ in rcr.running_confidence(canvas, min(steps, length), length, 0.0):
-            pass
+        walk = rcr.running_confidence(canvas, min(steps, length), length, 0.0, ends_last=True)
     else:
         read, rule, block = decoder
-        for _ in decode(canvas, read(model), replace(rule, late=(model.eos,)), min(steps, length), block or length):
-            pass
+        walk = decode(canvas, read(model), replace(rule, late=(model.eos,)), min(steps, length), block or length)
+    for _ in walk:
+        wanted = until_end(canvas.ids[canvas.start :], model.eos)
+        if not (wanted & canvas.masked[canvas.start :]).any():
+            break
     return canvas
 
 

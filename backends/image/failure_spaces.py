@@ -14,7 +14,7 @@ import numpy as np
 from backends.denoiser import Cond, together
 from backends.image.attention_maps import words_of
 from backends.image.concept_words import emoji_concepts
-from backends.image.failure_search import JUDGES, Search, labelled, normality, onto_shell
+from backends.image.failure_search import HELD_OUT, Search, labelled, normality, onto_shell
 from backends.lazy import torch
 from backends.spec import BadInput, Choice, Events, Metric, Slider, TextKnob
 from backends.worlds import emoji
@@ -26,7 +26,7 @@ Mode = Annotated[str, Choice(("noise", "noise for any prompt", "words", "token")
 Budget = Annotated[int, Slider(4, 300, 1, unit="pictures", help="pictures that may be drawn in the search")]
 Inner = Annotated[int, Slider(2, 25, 1, help="denoising steps of each picture in the search")]
 Low = Annotated[float, Slider(0.01, 0.5, 0.01, help="an object that every judge gives less than this is not seen")]
-Confirm = Annotated[str, Choice(JUDGES, help="the judge that takes no part in the search and confirms it; the others lead")]
+Confirm = Annotated[str, Choice((HELD_OUT, "main"), help="the judge that takes no part in the search and confirms it; the others lead")]
 Target = Annotated[str, TextKnob(60, help="for “token”: the object that the token shall bring into any prompt; empty makes the prompted one vanish")]
 
 OTHERS = ("a burger", "a rocket", "a cactus", "a dog", "an owl", "a pizza", "a car", "a strawberry", "a penguin", "an umbrella")

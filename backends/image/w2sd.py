@@ -123,7 +123,8 @@ def invert(model, x0, y, t, after):
     """y at level `after` taken up to the noisier level t, by a prediction x0 made of y as if it stood at t.
 
     The paper holds that prediction's ε fixed. At zero terminal SNR (α = 0) ε is y itself and says nothing of
-    what the side believes, so there x0 is held. Both undo a DDIM step exactly when the two sides agree.
+    what the side believes, so there x0 is held. Both undo a DDIM step exactly when the prediction made of y agrees with the one that made y;
+    as y is asked at t, that is so in the limit of small steps, and few steps leave a residual of their own.
     """
     if float(model.alpha_sigma(t)[0]) == 0:
         return ddim_next(model, x0, model.noise_of(x0, y, after), t)
@@ -161,7 +162,7 @@ def _same_latents(one, two) -> bool:
     loads=weak_cards,
     clashes={"faster_diffusion": KEEPS_STATE},
 )
-def w2sd(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 5.5, pair: Pair = "guidance", weak_scale: WeakScale = 1.0, weak_model: WeakModel = "emoji-ldm-weak", plain: Plain = "", strength: Strength = 1.0, start: Start = 0.0, stop: Stop = 1.0, reverse: Reverse = False) -> Events:  # fmt: skip
+def w2sd(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidance = 2.5, pair: Pair = "guidance", weak_scale: WeakScale = 1.0, weak_model: WeakModel = "emoji-ldm-weak", plain: Plain = "", strength: Strength = 1.0, start: Start = 0.0, stop: Stop = 1.0, reverse: Reverse = False) -> Events:  # fmt: skip
     """Weak-to-Strong Diffusion with Reflection.
 
     Before each step the state is denoised with a strong side and inverted with a weak one. What remains points
@@ -170,7 +171,8 @@ def w2sd(job: TextToImage, model, stack: dict, steps: Steps = 25, scale: Guidanc
     Bai et al., arXiv 2502.00473; details from the official code (xie-lab-ml): every step but the last is
     reflected; the inverse asks the weak side at t, not at t − 1, and goes exactly from t − 1 to t. Pairs:
     guidance 5.5 against 1 (equal to Z-Sampling), a weaker model of the same latents, a plainer prompt. Each
-    reflected step costs up to three times a plain one. Where we differ: `strength` scales the residual (the
+    reflected step costs up to three times a plain one. To first order the pair “guidance” adds the difference of its sides once more,
+    so that 5.5 against 1 acts as guidance near 10, past what the embedded model bears: its strong side is 2.5 here. Where we differ: `strength` scales the residual (the
     paper adds it whole), and the noise end of a zero-terminal-SNR schedule is inverted apart (see `invert`).
     """
     walk = Reflection(pair, weak_scale, weak_model, plain, strength, start, stop, reverse)

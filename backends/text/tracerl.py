@@ -116,6 +116,6 @@ def tracerl(
     Wang et al., arXiv 2509.06949: PPO with clip 0.2 over the slices of a trace, summed over the tokens and divided by their
     number, plus 0.01 of the k3 estimate of the KL to the policy that drew them; rewards standardised for each prompt, prompts
     with less than 20 or more than 80 % right left out; the value model and its advantages are eqs. 7 to 11. Full attention, so one
-    pass a slice. The paper's learning rate, 1e-6, is for billions of parameters.
+    pass a slice. Each rollout is trained on once, as PPO's ratio is then 1 its clip and the KL term only act where a host trains longer on one. The paper's learning rate, 1e-6, is for billions of parameters.
     """
     yield from learn(job, model, rate, temperature, threshold, trace_loss(shrink, Value(model, rate) if value else None))

@@ -17,7 +17,7 @@ from backends.image.adaptive_guidance import AdaptiveGuide
 from backends.image.sampling import Guided, SchedulerWalk
 from backends.registry import METHODS
 
-STEPS, SCALE, PROMPTS = 20, 5.0, 32  # the paper's number of steps
+STEPS, SCALE, PROMPTS = 25, 5.0, 32  # the defaults, for which LinearAG's weights are committed
 DEFAULT = {k.name: k.default for k in METHODS["adaptive_guidance"].knobs}
 
 
@@ -74,11 +74,18 @@ def test_less_cost_and_nearer_than_fewer_steps(proof):
     saved = 1 - cost / (2 * STEPS)
     proof.state("AG saves this share of the evaluations", saved.mean(), ">=", 0.25, n=PROMPTS, interval=interval(saved))
     lost = _agreement(full, texts) - _agreement(torch.cat(made), texts)
-    proof.state("AG: agreement with the prompt lost against full guidance, 100 × cosine", lost.mean(), "<=", 2, n=PROMPTS, interval=interval(lost))
+    proof.state(
+        "AG: agreement with the prompt lost against full guidance, 100 × cosine (high end of the 95 % interval)",
+        interval(lost)[1],
+        "<=",
+        2,
+        n=PROMPTS,
+        interval=interval(lost),
+    )
     band = interval(near - fewer)
     proof.state("AG: PSNR to full guidance above that of fewer guided steps at the same evaluations, dB (low end of the 95 % interval)", band[0], ">", 0,
                 baseline=float(fewer.mean()), n=PROMPTS, interval=band)  # fmt: skip
-    proof.state("LinearAG saves this share of the evaluations", 1 - spent / (2 * STEPS), ">=", 0.3, n=PROMPTS)
+    proof.state("LinearAG saves this share of the evaluations", 1 - spent / (2 * STEPS), ">=", 0.3, n=PROMPTS, kind="identity")
     band = interval(lines - skips)
     proof.state("LinearAG: PSNR to full guidance above that of leaving the estimated steps unguided, dB (low end)", band[0], ">", 0,
                 baseline=float(skips.mean()), n=PROMPTS, interval=band)  # fmt: skip
