@@ -165,7 +165,7 @@ def test_both_searches_begin_alike_and_then_part(judged, mode, monkeypatch):
     guided, random = ([e for e in outcome(m, mode=mode, low=0.01, target="")[0] if isinstance(e, Step)] for m in ("sage", "random_search"))
     assert (guided[0].show.pixels == random[0].show.pixels).all()
     assert (guided[1].show.pixels != random[1].show.pixels).any() and (random[1].show.pixels != random[0].show.pixels).any()
-    assert len(guided) == len(random)
+    assert guided[-1].i == random[-1].i == guided[-1].n  # previews may be dropped between, as they come quickly
 
 
 def test_a_random_token_is_of_the_size_of_a_word(judged):
