@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
@@ -63,6 +64,11 @@ def ask(read: Callable[[Tensor], Tensor], canvas: Canvas) -> str:
     return canvas.model.text(canvas.ids[canvas.start :]).strip()
 
 
+def tells(said: str, right: str) -> bool:
+    """Whether the first number said is the right one: models told to answer shortly and others are judged alike."""
+    return re.findall(r"\d+", said)[:1] == [right]
+
+
 def answer_loss(read: Callable[[Tensor], Tensor], model, ids: Tensor, said: list[int], rng: np.random.Generator) -> float:
     """Cross-entropy a token of an answer `said` after the prompt `ids`, k ~ U{1..all} of its tokens masked."""
     whole = torch.cat([ids, torch.tensor(said + [model.eos] * (ANSWER - len(said)), device=ids.device)])
@@ -108,7 +114,7 @@ def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
 
     def answer(rng, length, depth) -> bool:
         text, right = notes(count, rng, length, depth)
-        return ask(read, Canvas.after(model, model.encode(text, ANSWER), ANSWER)) == right
+        return tells(ask(read, Canvas.after(model, model.encode(text, ANSWER), ANSWER)), right)
 
     def perplexity(rng, length) -> float:
         """Of answers whose key stands right before the question: what is near is read, however much stands before it."""
@@ -177,7 +183,7 @@ def smollm_needle(job: FindNeedle, model) -> Events:
         ids = tokenizer(chat, return_tensors="pt")["input_ids"]
         out = net.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, pad_token_id=tokenizer.pad_token_id)
         model.nfe += out.shape[1] - ids.shape[1]
-        return right in tokenizer.decode(out[0, ids.shape[1] :])
+        return tells(tokenizer.decode(out[0, ids.shape[1] :]), right)
 
     lengths = lengths_up_to(job.longest)
     yield from _told(job, lengths, net.config.max_position_embeddings, probe(job, lengths, answer, None))
