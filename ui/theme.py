@@ -58,8 +58,8 @@ HEAD = """
   // On a narrow page the arms stand under the panel: Run takes the eye there.
   document.addEventListener('click', (event) => {
     const bench = event.target.closest('button.run') && event.target.closest('.bench');
-    if (bench && window.innerWidth <= 900) bench.querySelector('.stage').scrollIntoView({ behavior: 'smooth' });
-  });
+    if (bench && window.innerWidth <= 900) setTimeout(() => bench.querySelector('.stage').scrollIntoView({ behavior: 'smooth' }), 200);
+  }, true);
   // The scrubber under a grid of tokens: its steps stand in the slider, as [number, [[piece, confidence, mark], …]].
   document.addEventListener('input', (event) => {
     if (!event.target.matches('.scrub input')) return;
@@ -74,7 +74,7 @@ HEAD = """
       cell.style.setProperty('--c', sure);
     });
     const answer = event.target.closest('.main')?.querySelector('.answer');
-    if (answer) answer.textContent = cells.map(([piece, , mark]) => (mark === 'm' ? '…' : piece === '∎' ? '' : piece.replaceAll('\u00b7', ' ').replaceAll('\u21b5', '\n'))).join('').replace(/…+/g, '…');
+    if (answer) answer.textContent = cells.map(([piece, , mark]) => (mark === 'm' ? '…' : piece === '∎' ? '' : piece.replaceAll('\u00b7', ' ').replaceAll('\u21b5', '\\n'))).join('').replace(/…+/g, '…');
     event.target.nextElementSibling.textContent = `step ${number}/${steps[steps.length - 1][0]}`;
   });
   // A file dropped anywhere but on a picture's own box is a result or a recipe.
