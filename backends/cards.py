@@ -36,6 +36,13 @@ add(
         trained_on="sums, countdown, 4×4 sudoku, forms filled from a few sentences, key-value notes", command="make train MODEL=text_mdm MINUTES=60",
         about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
     ),
+    Card(
+        name="speech", title="Speech UNets (embedded)", loader="backends.audio.speech_models:load_embedded", capabilities=frozenset({"speech"}),
+        licence="Apache-2.0 (weights)", source="speech", parameters="3 × 1.7 M",
+        trained_on="sentences of three readers in four languages, in recorded and synthetic noises and simulated rooms",
+        command="python -m backends.train.speech --part predictive --minutes 20 --corpus FILE",
+        about="Three UNets on warped complex spectrograms at 16 kHz: a predictive one, SGMSE+'s score around the noisy sound, StoRM's around the predicted one.",
+    ),
 )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------

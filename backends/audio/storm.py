@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from backends.audio.speech_models import RATE, Chunks, SpeechModel
@@ -55,14 +56,15 @@ def storm(job: EnhanceSpeech, model: SpeechModel, steps: N = 10, corrector: Corr
     around that estimate, not around the noisy sound, and puts natural detail back; so close to the goal it needs few steps.
 
     Lemercier et al., arXiv 2212.11851; details from the official code (sp-uhh). The OUVE process is centred on D(y), the score
-    network sees x_t, y and D(y); the last mean is returned. The corrector is off, as in the paper's sampling of StoRM. Where we differ: the networks are
-    UNets of 1 M parameters, D was trained first and frozen, and a sound longer than 8 s is cut into chunks that fade into each other.
+    network sees x_t, y and D(y); the last mean is returned. The corrector is off, which is the official method's default. Where we
+    differ: the networks are UNets of 1.7 M parameters, D was trained first and then held, and a sound longer than 8 s is cut into
+    chunks that fade into each other.
     """
     yield from resampled(job.sound)
     chunks = Chunks(job.sound, model.device)
     guess = model.denoise(chunks.y)
     yield Step(1, steps + 1, lambda: log_mel(chunks.join(guess)), keep=lambda: chunks.join(guess))
-    aside = lambda: (log_mel(chunks.join(guess, "D(y), what regeneration began from")),)  # noqa: E731
+    aside = lambda: (replace(log_mel(chunks.join(guess)), caption="D(y), where the regeneration began"),)  # noqa: E731
     yield from regenerate(job, model, chunks, "storm", guess, (chunks.y, guess), steps, corrector, snr, done=1, aside=aside)
 
 
