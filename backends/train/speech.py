@@ -1,8 +1,8 @@
 """Train one of the three networks that clean speech, on warped complex spectrograms of 2 s (256 frames).
 
     python -m backends.train.speech --part predictive --minutes 3 --corpus runs/speech.safetensors
-    python -m backends.train.speech --part storm --minutes 5.5      # needs the predictive one, which stays frozen
     python -m backends.train.speech --part sgmse --minutes 8.5
+    python -m backends.train.speech --part storm --minutes 5.5      # needs the predictive one, which stays frozen; begins as sgmse's
 
 `predictive` learns x from y by mean squared error; `sgmse` the score of the process around y, `storm` around D(y), by
 ½‖σ·s(x_t, …, t) + z‖² (Lemercier et al., arXiv 2212.11851, eqs. 10 and 19). The corpus: `backends/worlds/speech_build.py`.
@@ -46,6 +46,14 @@ def loss_of(net, part: str, noisy, clean, predictive):
     return 0.5 * (sigma * score(net, x, conditions, t) + z).square().mean()
 
 
+def from_sgmse(folder) -> SpectrogramUNet:
+    """StoRM's network begun as SGMSE+'s: it reads D(y) where that read y, and y not at all until it has learnt to."""
+    weights, net = SpectrogramUNet.from_pretrained(folder, torch_dtype=torch.float32).state_dict(), SpectrogramUNet(**PARTS["storm"])
+    x, y = weights["unet.conv_in.weight"].chunk(2, 1)
+    net.load_state_dict(weights | {"unet.conv_in.weight": torch.cat([x, torch.zeros_like(y), y], 1)})
+    return net
+
+
 @torch.no_grad()
 def enhance(net, part: str, noisy, predictive, generator):
     y = analyse(noisy)
@@ -62,7 +70,14 @@ def main() -> None:
     length = (args.frames - 1) * HOP
     out, device, gpu = args.out / args.part, args.device, args.device != "cpu"
     batch = args.batch or (48 if gpu else 8)
-    net = SpectrogramUNet.from_pretrained(out, torch_dtype=torch.float32) if (out / "config.json").exists() else SpectrogramUNet(**PARTS[args.part])
+    log = {"samples": 0, "minutes": 0}
+    if (out / "config.json").exists():
+        net, log = SpectrogramUNet.from_pretrained(out, torch_dtype=torch.float32), json.loads((out / "training.json").read_text())
+    elif args.part == "storm" and (args.out / "sgmse" / "config.json").exists():
+        net = from_sgmse(args.out / "sgmse")
+        log["begun_as"] = {"sgmse": json.loads((args.out / "sgmse" / "training.json").read_text())}
+    else:
+        net = SpectrogramUNet(**PARTS[args.part])
     net.to(device, memory_format=torch.channels_last).train()
     predictive = None
     if args.part == "storm":
@@ -72,7 +87,6 @@ def main() -> None:
     kept = 32 if gpu else 4
     test_noisy, test_clean = (sound[:kept] for sound in test.mix(32, length, seed=1))
     optimiser, ema = MuonAdamW(net, args.lr), Ema(net, args.ema)
-    log = json.loads((out / "training.json").read_text()) if (out / "training.json").exists() else {"samples": 0, "minutes": 0}
     state_path = RUNS / f"speech-{args.part}.pt"
     if (state := load_state(state_path)) and state["samples"] >= log["samples"]:
         net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
