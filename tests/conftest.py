@@ -37,6 +37,12 @@ def tiny(monkeypatch):
     models._cache["emoji-ldm"] = model
     if "text-mdm" in models.CARDS:
         models._cache["text-mdm"] = tiny_text(card=models.get("text-mdm"), context=512)
+    if "speech" in models.CARDS:
+        from backends.metrics import speech as figures
+        from tests.tiny_speech import tiny as tiny_speech
+
+        models._cache["speech"] = tiny_speech()
+        monkeypatch.setitem(figures.PACKAGES, "DNSMOS", "left out of tests")  # it takes seconds an arm
     yield model
     models.clear()
 

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 from backends import METHODS, TASKS, BadInput, models, recipe, run
-from backends.spec import Heat, Image, Metric, Outcome, Plot, Result, Slider, Step, Tokens
+from backends.spec import Audio, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens
 from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds.
 QUICK = {"steps": 4, "budget": 2, "iterations": 2, "inner_steps": 2, "loops": 1}
 SHORT = {"length": 16, "longest": 128, "needles": 1, "form": "name, age"}
+SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
 
 
 def job_of(task):
     """A job with every field filled in."""
-    from backends.spec import Picture, Prompt
+    from backends.spec import Picture, Prompt, Sound
 
     picture = emoji.render(emoji.sample(np.random.default_rng(2)))
     mask = np.zeros_like(picture)
@@ -29,6 +30,9 @@ def job_of(task):
             pixels = mask if mark.mask_of else picture
             pictures[recipe.digest(pixels)] = pixels
             job[name] = {"sha256": recipe.digest(pixels)}
+        if isinstance(mark, Sound) and mark.required:
+            pictures[recipe.digest(SOUND)] = SOUND
+            job[name] = {"sha256": recipe.digest(SOUND)}
     return job, pictures
 
 
@@ -65,7 +69,7 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     steps = [e.event for e in events if isinstance(e.event, Step)]
     results = [e.event for e in events if isinstance(e.event, Result)]
     assert len(results) == 1 and steps
-    kinds = (Image,) if METHODS[slug].task.pictures else (Tokens, Heat, Plot)
+    kinds = (Image,) if METHODS[slug].task.pictures else (Tokens, Heat, Plot, Audio, Spectrogram)
     assert all(isinstance(s.show, kinds) for s in steps if s.show is not None)
     assert any(s.show is not None for s in steps)
     value = results[0].value

@@ -12,9 +12,10 @@ from backends.audio import enhancers, ouve
 from backends.audio.speech_models import OVERLAP, RATE, Chunks, SpeechModel
 from backends.audio.tasks import EnhanceSpeech
 from backends.metrics import speech as figures
-from backends.nets.spectrogram_unet import SpectrogramUNet, analyse, synthesise
+from backends.nets.spectrogram_unet import analyse, synthesise
 from backends.spec import Audio, Note, Outcome, Result, Spectrogram, Step
 from backends.worlds.speech import HERE
+from tests.tiny_speech import tiny
 
 OURS = ("storm", "sgmse", "predictive")
 
@@ -26,13 +27,8 @@ def clip(number: int = 2, kind: str = "noisy", seconds: float = 3.0) -> Audio:
 
 @pytest.fixture
 def tiny_speech(one_thread):
-    """Three networks of a few thousand parameters under the speech card's name; their outputs are made as small as a score's."""
-    torch.manual_seed(0)
-    shape = dict(block_out_channels=(16, 16, 16, 64))
-    nets = {"predictive": dict(pictures=1, timed=False), "sgmse": dict(pictures=2), "storm": dict(pictures=3)}
-    nets = {part: SpectrogramUNet(**kind, **shape).eval().requires_grad_(False) for part, kind in nets.items()}
     models.clear()
-    models._cache["speech"] = model = SpeechModel(models.get("speech"), nets)
+    models._cache["speech"] = model = tiny()
     yield model
     models.clear()
 
