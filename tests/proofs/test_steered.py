@@ -19,7 +19,7 @@ from backends.image.tasks import EditImage
 from backends.spec import Metric, Result
 from backends.worlds import emoji
 
-STEPS, SCENES, SEEDS, PULL = 15, 6, 12, 1.0
+STEPS, SCENES, SEEDS, PULL = 15, 6, 24, 1.0
 KINDS = {"fill": {}, "colour": {"fill": False, "colour": True}, "enlarge ×4": {"fill": False, "enlarge": "4"}}
 
 
