@@ -1,73 +1,69 @@
-"""A harmonic-plus-noise vocoder: a small convolutional network reads mel and pitch and sets harmonics and noise, which are then summed.
-
-After DDSP (Engel et al., arXiv 2001.04643): sines at the multiples of the pitch, and white noise filtered in the Fourier domain.
-"""
-
-import math
+"""Harmonic-plus-noise vocoder: log-mel and pitch to samples (after DDSP, Engel et al., arXiv 2001.04643). Nothing recurrent: one pass."""
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import nn
-from torch.nn.functional import gelu, interpolate
+from torch.nn import functional as F
 
 
 class HarmonicNoiseVocoder(ModelMixin, ConfigMixin):
-    """(B, F, mels) log-mel and (B, F) pitch in Hz -> (B, F * hop) sound."""
+    """(B, F, mels) natural log-mel and (B, F) pitch in MIDI numbers -> (B, F · hop) samples.
+
+    A frame gives `up` sub-frames, each with the amplitudes of the harmonics and the magnitudes of a noise filter.
+    """
 
     @register_to_config
-    def __init__(self, mels: int = 80, width: int = 192, layers: int = 6, kernel: int = 7, harmonics: int = 40, rate: int = 16000, hop: int = 256, noise_fft: int = 256):
+    def __init__(self, mels: int = 80, rate: int = 16000, hop: int = 256, up: int = 4, channels: int = 160, layers: int = 5,
+                 harmonics: int = 32, bands: int = 65):  # fmt: skip
         super().__init__()
-        self.conv_in = nn.Conv1d(mels + 1, width, kernel, padding=kernel // 2)
-        self.depthwise = nn.ModuleList(nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width) for _ in range(layers))
-        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in range(layers))
-        self.wide, self.narrow = (nn.ModuleList(nn.Conv1d(a * width, b * width, 1) for _ in range(layers)) for a, b in ((1, 4), (4, 1)))
-        bands = (noise_fft // 2 + 1) * (hop // (noise_fft // 2))
-        self.head = nn.Conv1d(width, 2 * harmonics + bands, kernel, padding=kernel // 2)
-        nn.init.constant_(self.head.bias[: 2 * harmonics], 0)
+        self.input = nn.Conv1d(mels + 1, channels, 3, padding=1)
+        block = lambda i: nn.Sequential(nn.GroupNorm(1, channels), nn.Conv1d(channels, channels, 3, padding=2 ** (i % 3), dilation=2 ** (i % 3)),
+                                        nn.GELU(), nn.Conv1d(channels, channels, 1))  # noqa: E731 # fmt: skip
+        self.coarse, self.split = nn.ModuleList(block(i) for i in range(layers)), nn.Conv1d(channels, channels * up, 1)
+        self.fine = nn.ModuleList(block(i) for i in range(2))
+        self.output = nn.Conv1d(channels, harmonics + bands, 1)
+        nn.init.normal_(self.output.weight, std=0.01), nn.init.constant_(self.output.bias, -5.0)
 
-    def controls(self, mel: torch.Tensor, hertz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Harmonics' amplitudes and phases (B, H, F), noise magnitudes (B, bins, noise frames)."""
-        x = self.conv_in(torch.cat([(mel.mT + 5) / 4, (hertz.clamp_min(20).log2() - 8.5)[:, None].to(mel.dtype)], 1))
-        for depthwise, norm, wide, narrow in zip(self.depthwise, self.norms, self.wide, self.narrow):
-            x = x + narrow(gelu(wide(norm(depthwise(x)))))
-        config, out = self.config, self.head(x).float()
-        amplitude, phase, noise = out.split([config.harmonics, config.harmonics, out.shape[1] - 2 * config.harmonics], 1)
-        parts = config.hop // (config.noise_fft // 2)  # noise frames a frame
-        noise = noise.unflatten(1, (parts, -1)).permute(0, 2, 3, 1).flatten(2)
-        # Exponents, since loudness spans 80 dB; limited, since an early network could reach for infinity.
-        return (2 * amplitude - 5).clamp(-14, 2).exp(), math.pi * phase.tanh(), (2 * noise - 5).clamp(-14, 4).exp()
+    def forward(self, log_mel: torch.Tensor, f0: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        c = self.config
+        h = self.input(torch.cat([log_mel / 4 + 1, (f0[..., None] - 70) / 6], -1).mT)
+        for block in self.coarse:
+            h = h + block(h)
+        h = self.split(h).unflatten(1, (-1, c.up)).transpose(2, 3).flatten(2) + h.repeat_interleave(c.up, -1)
+        for block in self.fine:
+            h = h + block(h)
+        loud = self.output(h).float().clamp(-14, 5).exp()
+        return self.harmonic(loud[:, : c.harmonics], f0.float()) + self.noise(loud[:, c.harmonics :], generator)
 
-    def forward(self, mel: torch.Tensor, hertz: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        config, length = self.config, mel.shape[1] * self.config.hop
-        amplitude, phase, noise = self.controls(mel, hertz)
-        pitch = interpolate(hertz[:, None].float(), size=length, mode="linear", align_corners=False)
-        # Cycles in float64: after a minute at 500 Hz float32 would have lost the phase.
-        turn = (2 * math.pi * (pitch.double() / config.rate).cumsum(-1).remainder(1)).float()
-        number = torch.arange(1, config.harmonics + 1, device=mel.device)[:, None]
-        audible = ((number * hertz[:, None]) < 0.49 * config.rate).float()
-        amplitude = interpolate(amplitude * audible, size=length, mode="linear", align_corners=False)
-        phase = interpolate(phase, size=length, mode="linear", align_corners=False)
-        voiced = (amplitude * (turn * number + phase).sin()).sum(1)
-        return voiced + self.hiss(noise, length, generator)
+    def harmonic(self, amplitudes: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:
+        """Sines at the multiples of the pitch below the Nyquist frequency. amplitudes (B, harmonics, F · up)."""
+        c, samples = self.config, f0.shape[1] * self.config.hop
+        hertz = F.interpolate(440 * 2 ** ((f0[:, None] - 69) / 12), size=samples, mode="linear")
+        turns = (hertz.double() / c.rate).cumsum(-1).remainder(1)  # in double: a long song sums many
+        number = torch.arange(1, c.harmonics + 1, device=f0.device)[:, None]
+        sines = torch.sin(2 * torch.pi * (turns * number).remainder(1).float())
+        audible = ((hertz * number) < c.rate / 2 * 0.98).float()
+        return (F.interpolate(amplitudes, size=samples, mode="linear") * sines * audible).sum(1)
 
-    def hiss(self, magnitudes: torch.Tensor, length: int, generator: torch.Generator | None) -> torch.Tensor:
-        """White noise shaped by (B, bins, frames) magnitudes: (B, length)."""
-        fft = self.config.noise_fft
-        hop, window = fft // 2, torch.hann_window(fft, device=magnitudes.device)
-        white = torch.randn(len(magnitudes), length, generator=generator).to(magnitudes.device)
-        spectrum = torch.stft(white, fft, hop, window=window, center=True, return_complex=True)
-        # Frames lie on multiples of hop, magnitudes half way between: the mean of two neighbours.
-        padded = nn.functional.pad(magnitudes, (1, 1), mode="replicate")
-        shape = (padded[..., 1:] + padded[..., :-1]) / 2
-        return torch.istft(spectrum * shape[..., : spectrum.shape[-1]], fft, hop, window=window, length=length)
+    def noise(self, magnitudes: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        """White noise through each sub-frame's linear-phase filter, overlapped and added. magnitudes (B, bands, F · up)."""
+        c, step = self.config, self.config.hop // self.config.up
+        taps = 2 * (c.bands - 1)
+        response = torch.fft.irfft(magnitudes.mT, n=taps).roll(taps // 2, -1) * torch.hann_window(taps, device=magnitudes.device)
+        white = torch.randn(*magnitudes.shape[::2], step, generator=generator, device="cpu" if generator else magnitudes.device).to(magnitudes.device)
+        size = step + taps
+        pieces = torch.fft.irfft(torch.fft.rfft(white, size) * torch.fft.rfft(response, size), size)  # (B, sub-frames, size)
+        total = magnitudes.shape[2] * step
+        summed = F.fold(pieces.mT, (1, total + taps), (1, size), stride=(1, step))[:, 0, 0]
+        return summed[:, taps // 2 : taps // 2 + total]
 
 
-def stft_distance(made: torch.Tensor, true: torch.Tensor, sizes=(2048, 1024, 512, 256, 128)) -> torch.Tensor:
-    """Multi-resolution STFT distance: spectral convergence plus the mean difference of log magnitudes, averaged over window sizes."""
+def stft_distance(made: torch.Tensor, true: torch.Tensor, windows=(2048, 1024, 512, 256, 128)) -> torch.Tensor:
+    """Multi-resolution STFT distance of (B, T) samples: spectral convergence plus the L1 of log magnitudes, averaged over the windows."""
     total = 0.0
-    for size in sizes:
+    for size in windows:
         window = torch.hann_window(size, device=made.device)
-        a, b = (torch.stft(x.float(), size, size // 4, window=window, return_complex=True).abs().clamp_min(1e-4) for x in (made, true))
+        a, b = (torch.stft(x, size, size // 4, window=window, return_complex=True).abs().clamp_min(1e-5) for x in (made, true))
         total = total + (a - b).norm() / b.norm() + (a.log() - b.log()).abs().mean()
-    return total / len(sizes)
+    return total / len(windows)
