@@ -116,17 +116,17 @@ class SingerDenoiser(ModelMixin, ConfigMixin):
         self.input = nn.Conv1d(mels, channels, 1)
         self.step = nn.Sequential(nn.Linear(channels, channels * 4), nn.Mish(), nn.Linear(channels * 4, channels))
         # The paper's 20 layers of 256 channels do not dilate; fewer layers see as far with dilations 1, 2, 4.
-        self.layers = nn.ModuleList(ResidualLayer(channels, condition, 2 ** (i % dilation_cycle)) for i in range(layers))
+        self.blocks = nn.ModuleList(ResidualLayer(channels, condition, 2 ** (i % dilation_cycle)) for i in range(layers))
         self.skip, self.output = nn.Conv1d(channels, channels, 1), nn.Conv1d(channels, mels, 1)
         nn.init.zeros_(self.output.weight), nn.init.zeros_(self.output.bias)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         step = self.step(sinusoids(t, self.config.channels).to(x.dtype))
         h, condition, total = F.relu(self.input(x.mT)), condition.mT, 0
-        for layer in self.layers:
+        for layer in self.blocks:
             h, skip = layer(h, condition, step)
             total = total + skip
-        return self.output(F.relu(self.skip(total / len(self.layers) ** 0.5))).mT
+        return self.output(F.relu(self.skip(total / len(self.blocks) ** 0.5))).mT
 
 
 class BoundaryPredictor(ModelMixin, ConfigMixin):
