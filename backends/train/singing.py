@@ -235,7 +235,7 @@ def vocoder(args, corpus: Corpus) -> None:
         return stft_distance(made.float()[:, cut], true[:, cut])
 
     def held_out(net):
-        """Over the tunes, of which no note was heard in training."""
+        """Over the melodies for validation that keep their sound."""
         made = []
         for i in sung[singing.TUNE] + sung[singing.VALIDATION]:
             w = corpus.waves[i][None]
