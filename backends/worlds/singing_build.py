@@ -58,11 +58,14 @@ def music_xml(notes: list[Note], tempo: float) -> str:
         quarters = round(sum(n.beats for n in bar) * 4)
         body = "".join(
             f"<note>{pitch(n.midi) if n.midi else '<rest/>'}<duration>{round(n.beats * 4)}</duration>"
-            + (f"<lyric><syllabic>single</syllabic><text>{spelled(n)}</text></lyric>" if n.midi else "") + "</note>"
+            + (f"<lyric><syllabic>single</syllabic><text>{spelled(n)}</text></lyric>" if n.midi else "")
+            + "</note>"
             for n in bar
         )
         sound = f'<direction><sound tempo="{tempo:.3f}"/></direction>' if not number else ""
-        out.append(f'<measure number="{number + 1}"><attributes><divisions>4</divisions><time><beats>{quarters}</beats><beat-type>16</beat-type></time></attributes>{sound}{body}</measure>')
+        out.append(
+            f'<measure number="{number + 1}"><attributes><divisions>4</divisions><time><beats>{quarters}</beats><beat-type>16</beat-type></time></attributes>{sound}{body}</measure>'
+        )
     return ('<?xml version="1.0" encoding="UTF-8"?><score-partwise version="2.0"><part-list><score-part id="P1"><part-name>m</part-name>'
             f'</score-part></part-list><part id="P1">{"".join(out)}</part></score-partwise>')  # fmt: skip
 
