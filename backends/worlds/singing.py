@@ -1,6 +1,7 @@
 """The singing world: kana on notes, sung by one voice; its scores, phones, pitch contour and log-mel spectrogram.
 
 A score is words of `syllable:note:beats` (kana or romaji, C4 = MIDI 60) and `rest:beats`; a syllable `ー` goes on with the last vowel.
+Or the lyrics stand before a bar, the notes behind it: `さくら | A4:1 A4:1 B4:2`.
 Time is counted in mel frames of HOP / RATE = 16 ms. The corpus and how it was sung: `singing_build`.
 Public-domain tunes are never trained on; of the random melodies every twelfth is for validation.
 """
@@ -42,6 +43,7 @@ def _syllables() -> dict[str, tuple[str, ...]]:
 
 SYLLABLES = _syllables()  # hiragana -> phones
 ROMAJI = {"".join(phones).lower(): kana for kana, phones in reversed(SYLLABLES.items())}  # "sha" -> しゃ; reversed: the first kana wins
+HELD = ("ー", "-")
 ROMAJI |= {"si": "し", "ti": "ち", "tu": "つ", "hu": "ふ", "zi": "じ", "wo": "を"}
 
 
@@ -57,15 +59,43 @@ class Note:
 
 def midi_of(name: str) -> int:
     """60 of "C4"; sharps and flats as # and b."""
-    found = re.fullmatch(r"([A-Ga-g])([#b]?)(-?\d)", name)
+    found = re.fullmatch(r"([A-Ga-g])([#b♯♭]?)(-?\d)", name)
     if not found:
-        raise ValueError(f"{name!r} is no note; write it like C4 or F#5")
+        raise ValueError(f"{name[:20]!r} is no note; write notes like C4, F#4 or Bb4.")
     letter, accidental, octave = found.groups()
-    return {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter.upper()] + {"#": 1, "b": -1, "": 0}[accidental] + 12 * (int(octave) + 1)
+    return {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter.upper()] + {"": 0, "#": 1, "♯": 1}.get(accidental, -1) + 12 * (int(octave) + 1)
+
+
+def note_name(midi: int) -> str:
+    return f"{('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')[midi % 12]}{midi // 12 - 1}"
+
+
+def hiragana(text: str) -> str:
+    return "".join(chr(ord(c) - 0x60) if "ァ" <= c <= "ン" else c for c in text)
+
+
+def syllables(lyrics: str) -> list[str]:
+    """Words of kana or romaji -> their syllables, the longest that fits first."""
+    found = []
+    for word in hiragana(lyrics.lower()).split():
+        while word:
+            size = next((n for n in (4, 3, 2, 1) if word[:n] in SYLLABLES or word[:n] in ROMAJI or word[:n] in HELD), 0)
+            if not size:
+                raise ValueError(f"{word[:20]!r} begins with no syllable of kana or romaji that the voice knows.")
+            found.append(word[:size])
+            word = word[size:]
+    return found
 
 
 def parse(score: str) -> list[Note]:
-    """The notes of a score; ValueError says which word is not understood."""
+    """The notes of a score; ValueError says in a sentence which word is not understood."""
+    if "|" in score:
+        lyrics, tune = score.split("|", 1)
+        sung, places = syllables(lyrics), tune.split()
+        if len(sung) != (wanted := sum(not p.startswith("rest") for p in places)):
+            raise ValueError(f"The lyrics don't match the notes: {len(sung)} syllables for {wanted} notes; a ー holds the vowel over another note.")
+        given = iter(sung)
+        score = " ".join(p if p.startswith("rest") else f"{next(given)}:{p}" for p in places)
     notes: list[Note] = []
     for word in score.split():
         parts = word.split(":")
@@ -74,19 +104,32 @@ def parse(score: str) -> list[Note]:
         except ValueError:
             beats = 0
         if len(parts) != (2 if parts[0] == "rest" else 3) or not 0 < beats <= 16:
-            raise ValueError(f"{word!r} is not syllable:note:beats or rest:beats")
+            raise ValueError(f"{word[:30]!r} is not syllable:note:beats or rest:beats, with up to 16 beats; write for example さ:A4:1 く:A4:1 ら:B4:2.")
         if parts[0] == "rest":
             notes.append(Note("", ("pau",), 0, beats))
             continue
-        kana = "".join(chr(ord(c) - 0x60) if "ァ" <= c <= "ン" else c for c in ROMAJI.get(parts[0].lower(), parts[0]))
-        if kana in ("ー", "-") and notes and notes[-1].midi:
-            phones = notes[-1].phones[-1:]
+        kana = hiragana(ROMAJI.get(parts[0].lower(), parts[0]))
+        if kana in HELD and notes and notes[-1].midi:
+            kana, phones = "ー", notes[-1].phones[-1:]
         elif kana in SYLLABLES:
             phones = SYLLABLES[kana]
+        elif kana in HELD:
+            raise ValueError("A ー holds the vowel of the note before it; here there is none.")
         else:
-            raise ValueError(f"{parts[0]!r} is no syllable of kana or romaji")
+            raise ValueError(f"{parts[0][:20]!r} is no syllable of kana or romaji that the voice knows.")
         notes.append(Note(kana, phones, midi_of(parts[1]), beats))
     return notes
+
+
+def framed(notes: list[Note], tempo: float) -> list[Note]:
+    """The notes between rests of a beat (at most 0.8 s), as the corpus has them; rests that follow each other become one."""
+    rest, out = Note("", ("pau",), 0, min(1.0, 0.8 * tempo / 60)), []
+    for note in (rest, *notes, rest):
+        if out and not note.midi and not out[-1].midi:
+            out[-1] = Note("", ("pau",), 0, out[-1].beats + note.beats)
+        else:
+            out.append(note)
+    return out
 
 
 @functools.cache
@@ -145,3 +188,13 @@ def to_bytes(mel: np.ndarray) -> np.ndarray:
 
 def from_bytes(stored: torch.Tensor) -> torch.Tensor:
     return stored.float() / 255 * (LOG_HIGH - LOG_LOW) + LOG_LOW
+
+
+@functools.cache
+def recordings() -> dict[str, dict[str, np.ndarray]]:
+    """How the voice sings the tunes: name -> the corpus' columns (see `singing_build`); `wave` is empty but for the first three."""
+    data = np.load(ASSETS / "held_out.npz")
+    songs, parts = data["songs"], {}
+    for name, column in (("mel", 0), ("f0", 0), ("phones", 1), ("note", 1), ("frames", 1), ("note_frames", 1), ("wave", 3)):
+        parts[name] = np.split(data[name], np.cumsum(songs[:, column])[:-1])
+    return {tune: {name: part[i] for name, part in parts.items()} for i, tune in enumerate(tunes())}
