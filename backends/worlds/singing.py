@@ -6,6 +6,8 @@ Time is counted in mel frames of HOP / RATE = 16 ms. The corpus and how it was s
 Public-domain tunes are never trained on; of the random melodies every twelfth is for validation.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 import math
@@ -14,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+
+from backends.lazy import torch
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "worlds" / "singing"
 RATE, HOP, WINDOW, MELS = 16000, 256, 1024, 80
@@ -44,7 +47,7 @@ def _syllables() -> dict[str, tuple[str, ...]]:
 SYLLABLES = _syllables()  # hiragana -> phones
 ROMAJI = {"".join(phones).lower(): kana for kana, phones in reversed(SYLLABLES.items())}  # "sha" -> しゃ; reversed: the first kana wins
 HELD = ("ー", "-")
-ROMAJI |= {"si": "し", "ti": "ち", "tu": "つ", "hu": "ふ", "zi": "じ", "wo": "を"}
+ROMAJI |= {"si": "し", "ti": "ち", "tu": "つ", "hu": "ふ", "zi": "じ", "wo": "を"} | dict(zip(("la", "li", "lu", "le", "lo"), ROWS["r"]))
 
 
 @dataclass(frozen=True)
