@@ -36,6 +36,12 @@ add(
         trained_on="sums, countdown, 4×4 sudoku, forms filled from a few sentences, key-value notes", command="make train MODEL=text_mdm MINUTES=60",
         about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
     ),
+    Card(
+        name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
+        licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="PARAMETERS",
+        trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",
+        about="DiffSinger small: FastSpeech 2's blocks with notes, a WaveNet denoiser of 80 mels at 16 kHz, a boundary classifier, and a harmonic-plus-noise vocoder.",
+    ),
 )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------

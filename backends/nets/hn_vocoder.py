@@ -18,8 +18,11 @@ class HarmonicNoiseVocoder(ModelMixin, ConfigMixin):
                  harmonics: int = 32, bands: int = 65):  # fmt: skip
         super().__init__()
         self.input = nn.Conv1d(mels + 1, channels, 3, padding=1)
-        block = lambda i: nn.Sequential(nn.GroupNorm(1, channels), nn.Conv1d(channels, channels, 3, padding=2 ** (i % 3), dilation=2 ** (i % 3)),
-                                        nn.GELU(), nn.Conv1d(channels, channels, 1))  # noqa: E731 # fmt: skip
+
+        def block(i: int) -> nn.Module:
+            wide = nn.Conv1d(channels, channels, 3, padding=2 ** (i % 3), dilation=2 ** (i % 3))
+            return nn.Sequential(nn.GroupNorm(1, channels), wide, nn.GELU(), nn.Conv1d(channels, channels, 1))
+
         self.coarse, self.split = nn.ModuleList(block(i) for i in range(layers)), nn.Conv1d(channels, channels * up, 1)
         self.fine = nn.ModuleList(block(i) for i in range(2))
         self.output = nn.Conv1d(channels, harmonics + bands, 1)
