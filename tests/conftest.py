@@ -37,6 +37,10 @@ def tiny(monkeypatch):
     models._cache["emoji-ldm"] = model
     if "text-mdm" in models.CARDS:
         models._cache["text-mdm"] = tiny_text(card=models.get("text-mdm"), context=512)
+    if "singer" in models.CARDS:
+        from tests.tiny_singer import tiny as tiny_singer
+
+        models._cache["singer"] = tiny_singer()
     yield model
     models.clear()
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from backends import METHODS, TASKS, BadInput, models, recipe, run
-from backends.spec import Heat, Image, Metric, Outcome, Plot, Result, Slider, Step, Tokens
+from backends.spec import Audio, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens
 from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds.
 QUICK = {"steps": 4, "budget": 2, "iterations": 2, "inner_steps": 2, "loops": 1}
-SHORT = {"length": 16, "longest": 128, "needles": 1, "form": "name, age"}
+SHORT = {"length": 16, "longest": 128, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1"}
 
 
 def job_of(task):
@@ -65,7 +65,7 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     steps = [e.event for e in events if isinstance(e.event, Step)]
     results = [e.event for e in events if isinstance(e.event, Result)]
     assert len(results) == 1 and steps
-    kinds = (Image,) if METHODS[slug].task.pictures else (Tokens, Heat, Plot)
+    kinds = (Image,) if METHODS[slug].task.pictures else (Tokens, Heat, Plot, Audio, Spectrogram)
     assert all(isinstance(s.show, kinds) for s in steps if s.show is not None)
     assert any(s.show is not None for s in steps)
     value = results[0].value
@@ -75,6 +75,8 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     if isinstance(value, Tokens):
         assert len(value.pieces) == len(value.confidence) == len(value.marks) and "m" not in value.marks.rstrip("m")
         assert len(value.past) >= sum(isinstance(e.event, Step) for e in events)
+    if isinstance(value, Audio):
+        assert value.samples.ndim == 1 and value.samples.dtype == np.float32 and np.abs(value.samples).max() <= 1
     for metric in (e.event for e in events if isinstance(e.event, Metric)):
         assert np.isfinite(metric.value), metric
     for plot in (m for s in steps for m in s.aside if isinstance(m, Plot)):
@@ -86,7 +88,7 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
 @pytest.mark.parametrize("slug", list(METHODS))
 def test_same_seed_same_bits(tiny, slug):
     first, second = (outcome(events_of(slug)).value for _ in range(2))
-    assert repr(first) == repr(second) and np.array_equal(getattr(first, "pixels", 0), getattr(second, "pixels", 0))
+    assert repr(first) == repr(second) and all(np.array_equal(getattr(first, part, 0), getattr(second, part, 0)) for part in ("pixels", "samples"))
 
 
 @pytest.mark.parametrize("slug", list(METHODS))
