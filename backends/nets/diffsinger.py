@@ -107,8 +107,16 @@ class ResidualLayer(nn.Module):
         return (x + x_out) / 2**0.5, skip
 
 
+KNOTS = (0, 2, 5, 10, 20, 35, 60, 99)  # steps between which the read-out's weights go straight
+
+
 class SingerDenoiser(ModelMixin, ConfigMixin):
-    """The non-causal WaveNet: noise of a noised mel x (B, F, mels) at step t (B,), given the condition (B, F, dim)."""
+    """The non-causal WaveNet: noise of a noised mel x (B, F, mels) at step t (B,), given the condition (B, F, dim).
+
+    Beside the paper's output layer stands a linear read-out of x, the condition and the skips' sum, its weights interpolated over the steps and
+    zero at first: 128 channels need long to learn to pass 80 bins of noise through, and at the noise end that is nearly all there is to say.
+    It is solved by least squares (train/singing.py).
+    """
 
     @register_to_config
     def __init__(self, mels: int = 80, condition: int = 144, channels: int = 128, layers: int = 12, dilation_cycle: int = 3):
@@ -118,18 +126,31 @@ class SingerDenoiser(ModelMixin, ConfigMixin):
         # The paper's 20 layers of 256 channels do not dilate; fewer layers see as far with dilations 1, 2, 4.
         self.blocks = nn.ModuleList(ResidualLayer(channels, condition, 2 ** (i % dilation_cycle)) for i in range(layers))
         self.skip, self.output = nn.Conv1d(channels, channels, 1), nn.Conv1d(channels, mels, 1)
-        for part in self.modules():  # as the paper's code has it: PyTorch's own start is √6 times smaller, and twelve layers of it pass little on
-            if isinstance(part, nn.Conv1d):
-                nn.init.kaiming_normal_(part.weight)
+        self.read = nn.Parameter(torch.zeros(len(KNOTS), mels + condition + channels + 1, mels))
         nn.init.zeros_(self.output.weight), nn.init.zeros_(self.output.bias)
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    def features(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The WaveNet's own answer (B, F, mels), and what the read-out reads (B, F, ·)."""
         step = self.step(sinusoids(t, self.config.channels).to(x.dtype))
-        h, condition, total = F.relu(self.input(x.mT)), condition.mT, 0
+        h, wide, total = F.relu(self.input(x.mT)), condition.mT, 0
         for layer in self.blocks:
-            h, skip = layer(h, condition, step)
+            h, skip = layer(h, wide, step)
             total = total + skip
-        return self.output(F.relu(self.skip(total / len(self.blocks) ** 0.5))).mT
+        h = F.relu(self.skip(total / len(self.blocks) ** 0.5))
+        return self.output(h).mT, torch.cat([x, condition, h.mT, torch.ones_like(x[..., :1])], -1)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        own, read = self.features(x, t, condition)
+        return own + torch.einsum("bfd,bdm->bfm", read, torch.einsum("bk,kdm->bdm", hats(t).to(read.dtype), self.read.to(read.dtype)))
+
+
+def hats(t: torch.Tensor) -> torch.Tensor:
+    """(B, knots) weights of the knots at steps t, which sum to 1."""
+    knots = torch.tensor(KNOTS, device=t.device, dtype=torch.float32)
+    right = torch.searchsorted(knots, t.float().contiguous()).clamp(1, len(KNOTS) - 1)
+    share = ((t - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
+    one = torch.eye(len(KNOTS), device=t.device)
+    return one[right - 1] * (1 - share[:, None]) + one[right] * share[:, None]
 
 
 class BoundaryPredictor(ModelMixin, ConfigMixin):

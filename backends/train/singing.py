@@ -3,6 +3,7 @@
     python -m backends.train.singing --part acoustic --minutes 4 --corpus runs/singing.npz
     python -m backends.train.singing --part vocoder                # beside the first
     python -m backends.train.singing --part denoiser               # both after the acoustic model, which stays as it is
+    python -m backends.train.singing --part readout                # after the denoiser, whose last layer it solves; a minute on a CPU
     python -m backends.train.singing --part boundary
 
 Corpus and conditions lie on the device as whole tensors. Resumes from runs/; the average of the weights is what is saved. Held-out
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from backends.nets.diffsinger import BoundaryPredictor, SingerAcoustic, SingerDenoiser
+from backends.nets.diffsinger import KNOTS, BoundaryPredictor, SingerAcoustic, SingerDenoiser, hats
 from backends.nets.hn_vocoder import HarmonicNoiseVocoder, stft_distance
 from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained, save_state
 from backends.worlds import singing
@@ -188,6 +189,59 @@ def denoiser(args, corpus: Corpus) -> None:
     training.run(loss, held_out)
 
 
+@torch.no_grad()
+def readout(args, corpus: Corpus) -> None:
+    """The denoiser's read-out by ridge regression of the noise that its output layer leaves over: exact, forwards only."""
+    conditions, _, mels = frozen(args, corpus)
+    net = SingerDenoiser.from_pretrained(args.out / "denoiser", torch_dtype=torch.float32, low_cpu_mem_usage=False).to(args.device).eval()
+    net.read.zero_()
+    bars, train, test = alpha_bars(args.device), corpus.rows(singing.TRAIN), corpus.rows(singing.VALIDATION)
+    torch.manual_seed(args.seed)
+
+    def rows(songs, n, low, high):
+        mel, condition = crops(corpus, songs, n, mels, conditions)
+        t = low + ((high - low + 1) * torch.rand(n, device=args.device)).long().clamp_max(high - low)
+        x, noise = noised(mel, t, bars)
+        own, read = net.features(x, t, condition)
+        return own, read, noise, t
+
+    def held_out():
+        made = []
+        for low in range(0, STEPS, 25):
+            own, read, noise, t = rows(test, args.batch or 12, low, low + 24)
+            full = own + torch.einsum("bfd,bdm->bfm", read, torch.einsum("bk,kdm->bdm", hats(t), net.read))
+            made.append(round((full - noise).abs().mean().item(), 4))
+        return {"noise_l1": round(sum(made) / 4, 4), "by_quarter": made}
+
+    print("before", held_out(), flush=True)
+    size, knots, clock = net.read.shape[1], len(KNOTS), Clock(args.minutes)
+    gram, aim, done = torch.zeros(knots, 2, size, size, device=args.device), torch.zeros(knots, size, net.read.shape[2], device=args.device), 0
+    while not clock.over:
+        for j, (low, high) in enumerate(zip(KNOTS, KNOTS[1:])):  # of the Gram matrix, only blocks of neighbouring knots hold anything
+            own, read, noise, t = rows(train, args.batch or 12, low, high)
+            weight, read, left = hats(t)[:, [j, j + 1]].repeat_interleave(read.shape[1], 0), read.flatten(0, 1), (noise - own).flatten(0, 1)
+            a, b = (read * w[:, None] for w in weight.T)
+            gram[j, 0] += a.T @ a
+            gram[j + 1, 0] += b.T @ b
+            gram[j, 1] += a.T @ b
+            aim[j] += a.T @ left
+            aim[j + 1] += b.T @ left
+        done += 1
+    whole = torch.zeros(knots, size, knots, size, dtype=torch.float64)
+    for j in range(knots):
+        whole[j, :, j] = gram[j, 0].double().cpu()
+        if j + 1 < knots:
+            whole[j, :, j + 1], whole[j + 1, :, j] = gram[j, 1].double().cpu(), gram[j, 1].double().cpu().T
+    whole = whole.view(knots * size, -1)
+    whole.diagonal().add_(1e-4 * whole.diagonal().mean())
+    solved = torch.linalg.solve(whole, aim.double().cpu().flatten(0, 1), left=True)
+    net.read.copy_(solved.view_as(net.read))
+    figures = json.loads((args.out / "denoiser" / "training.json").read_text()) | held_out() | {"readout_frames": done * (knots - 1) * (args.batch or 12) * CROP}
+    save_pretrained(net, args.out / "denoiser")
+    (args.out / "denoiser" / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print("readout done:", figures, flush=True)
+
+
 def boundary(args, corpus: Corpus) -> None:
     """True mels are 1, the auxiliary decoder's are 0, both noised to the same step."""
     _, blurry, mels = frozen(args, corpus)
@@ -246,12 +300,12 @@ def vocoder(args, corpus: Corpus) -> None:
 
 
 def main() -> None:
-    args = arguments("singer", part="acoustic", corpus="runs/singing.npz", batch=0, lr=0.0)
+    args = arguments("singing", part="acoustic", corpus="runs/singing.npz", batch=0, lr=0.0)
     if args.device != "cpu":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = args.part != "vocoder"
     corpus = Corpus(Path(args.corpus), args.device)
-    {"acoustic": acoustic, "denoiser": denoiser, "boundary": boundary, "vocoder": vocoder}[args.part](args, corpus)
+    {"acoustic": acoustic, "denoiser": denoiser, "readout": readout, "boundary": boundary, "vocoder": vocoder}[args.part](args, corpus)
 
 
 if __name__ == "__main__":
