@@ -38,7 +38,7 @@ add(
     ),
     Card(
         name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
-        licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="PARAMETERS",
+        licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="6 M in four networks",
         trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",
         about="DiffSinger small: FastSpeech 2's blocks with notes, a WaveNet denoiser of 80 mels at 16 kHz, a boundary classifier, and a harmonic-plus-noise vocoder.",
     ),

@@ -28,7 +28,8 @@ class HarmonicNoiseVocoder(ModelMixin, ConfigMixin):
         self.output = nn.Conv1d(channels, harmonics + bands, 1)
         nn.init.normal_(self.output.weight, std=0.01), nn.init.constant_(self.output.bias, -5.0)
 
-    def forward(self, log_mel: torch.Tensor, f0: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def controls(self, log_mel: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:
+        """(B, harmonics + bands, F · up) logarithms of amplitudes and magnitudes."""
         c = self.config
         h = self.input(torch.cat([log_mel / 4 + 1, (f0[..., None] - 70) / 6], -1).mT)
         for block in self.coarse:
@@ -36,7 +37,24 @@ class HarmonicNoiseVocoder(ModelMixin, ConfigMixin):
         h = self.split(h).unflatten(1, (-1, c.up)).transpose(2, 3).flatten(2) + h.repeat_interleave(c.up, -1)
         for block in self.fine:
             h = h + block(h)
-        loud = self.output(h).float().clamp(-14, 5).exp()
+        return self.output(h).float().clamp(-14, 5)
+
+    def in_windows(self, log_mel: torch.Tensor, f0: torch.Tensor, window: int = 72, hop: int = 18) -> torch.Tensor:
+        """`controls` over windows as long as the crops of training, blended: the norms average over time, and a whole song is not like a crop."""
+        frames, up = f0.shape[1], self.config.up
+        after = window + -(frames - window) % hop if frames > window else 2 * window - frames
+        mel, pitch = F.pad(log_mel.mT, (window, after), mode="replicate"), F.pad(f0[:, None], (window, after), mode="replicate")
+        parts = torch.cat([mel, pitch], 1).unfold(-1, window, hop)  # (B, mels + 1, windows, window)
+        batch = parts.transpose(1, 2).flatten(0, 1)
+        made = self.controls(batch[:, :-1].mT, batch[:, -1]) * (weight := torch.hann_window(window * up, periodic=True, device=f0.device))
+        total = window + frames + after
+        back = lambda x: F.fold(x, (1, total * up), (1, window * up), stride=(1, hop * up))[:, :, 0]  # noqa: E731
+        summed = back(made.unflatten(0, (len(f0), -1)).permute(0, 2, 3, 1).flatten(1, 2))
+        return (summed / back(weight[None, :, None].expand(1, -1, parts.shape[2])))[..., window * up : (window + frames) * up]
+
+    def forward(self, log_mel: torch.Tensor, f0: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        c = self.config
+        loud = (self.controls if self.training else self.in_windows)(log_mel, f0).exp()
         return self.harmonic(loud[:, : c.harmonics], f0.float()) + self.noise(loud[:, c.harmonics :], generator)
 
     def harmonic(self, amplitudes: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:

@@ -236,7 +236,9 @@ def readout(args, corpus: Corpus) -> None:
     whole.diagonal().add_(1e-4 * whole.diagonal().mean())
     solved = torch.linalg.solve(whole, aim.double().cpu().flatten(0, 1), left=True)
     net.read.copy_(solved.view_as(net.read))
-    figures = json.loads((args.out / "denoiser" / "training.json").read_text()) | held_out() | {"readout_frames": done * (knots - 1) * (args.batch or 12) * CROP}
+    figures = (
+        json.loads((args.out / "denoiser" / "training.json").read_text()) | held_out() | {"readout_frames": done * (knots - 1) * (args.batch or 12) * CROP}
+    )
     save_pretrained(net, args.out / "denoiser")
     (args.out / "denoiser" / "training.json").write_text(json.dumps(figures, indent=1) + "\n")
     print("readout done:", figures, flush=True)

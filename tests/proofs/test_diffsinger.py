@@ -38,14 +38,15 @@ def test_sharper_than_the_decoder_and_as_good_as_full_diffusion(proof):
                 part, wanted = mel[a : a + FRAMES], true[a : a + FRAMES]
                 blur[name].append(np.abs(np.log(variation(part) / variation(wanted))))
                 distortion[name].append(mcd(part, wanted))
-    blur, distortion = ({name: np.array(rows) for name, rows in found.items()} for found in (blur, distortion))
-    n = len(distortion["full"])
+    n, tunes = len(distortion["full"]), len(singing.recordings())
+    # (tunes, segments, ·): the segments of a tune stand together in the intervals
+    blur, distortion = ({name: np.array(rows).reshape(tunes, EACH, -1) for name, rows in found.items()} for found in (blur, distortion))
     for name in ("shallow (A)", "shallow (B)"):
         for axis, said in enumerate(("time", "frequency")):
-            gain = blur["auxiliary"][:, axis] - blur[name][:, axis]
+            gain = blur["auxiliary"][..., axis] - blur[name][..., axis]
             proof.state(f"{name}: |ln sharpness in {said}| less than the decoder's (low end of the 95 % interval; mean {gain.mean():.3f})", interval(gain)[0], ">", 0,
-                        baseline=float(blur["auxiliary"][:, axis].mean()), n=n, interval=interval(gain))  # fmt: skip
-        loss = blur[name].mean(1) - blur["full"].mean(1)
+                        baseline=float(blur["auxiliary"][..., axis].mean()), n=n, interval=interval(gain))  # fmt: skip
+        loss = blur[name] - blur["full"]
         proof.state(f"{name}: |ln sharpness| above full diffusion's (high end of the 95 % interval)", interval(loss)[1], "<=", 0.05,
                     baseline=float(blur["full"].mean()), n=n, interval=interval(loss))  # fmt: skip
         loss = distortion[name] - distortion["full"]
