@@ -10,6 +10,7 @@ from backends.audio.scores import check
 from backends.audio.singer import STEPS, Song, griffin_lim
 from backends.audio.tasks import Sing
 from backends.metrics import singing as metric
+from backends.nets.diffsinger import KNOTS, hats
 from backends.spec import Audio, Outcome, Result, Spectrogram, Step
 from backends.worlds import singing
 from tests.tiny_singer import tiny
@@ -113,8 +114,7 @@ def test_it_calls_the_denoiser_k_times(model, knobs, calls):
     assert all(isinstance(s.show, Spectrogram) for s in steps) and steps[-1].i == steps[-1].n == calls
 
 
-@pytest.mark.parametrize("slug", ["diffsinger", "auxiliary", "full_diffusion"])
-@pytest.mark.parametrize("vocoder", ["neural", "griffin-lim"])
+@pytest.mark.parametrize(("slug", "vocoder"), [("diffsinger", "neural"), ("full_diffusion", "neural"), ("auxiliary", "neural"), ("auxiliary", "griffin-lim")])
 def test_same_seed_same_bits(model, slug, vocoder):
     knobs = {"vocoder": vocoder} | ({"speedup": 20} if slug != "auxiliary" else {})
     one, two, other = (samples(sung(slug, seed, **knobs)) for seed in (1, 1, 2))
@@ -140,6 +140,33 @@ def test_a_consonant_never_outlasts_its_note(model):
     song = model.lay_out(check("しゃ:A4:0.125 さ:A4:1", 100), 100, 0.25)
     assert (song.frames >= 1).all() and song.frames.sum() == len(song.f0)
     assert [song.frames[i : i + 2].sum() for i in (1, 3)] == [song.note_frames[1], song.note_frames[3]]
+
+
+def test_the_read_out_of_a_step_is_mixed_from_its_neighbours():
+    mixed = hats(torch.tensor([0, 1, 2, 15, 99]))
+    assert torch.allclose(mixed.sum(1), torch.ones(5)) and mixed[0, 0] == mixed[2, 1] == mixed[4, -1] == 1 and mixed[1, 0] == 0.5
+    assert mixed[3, KNOTS.index(10)] == 0.5 and mixed[3, KNOTS.index(20)] == 0.5
+
+
+@pytest.mark.parametrize("frames", [3, 50, 72, 73, 200])
+def test_the_vocoder_in_windows_is_as_long_as_the_mel_and_where_one_window_is_enough_the_same(frames):
+    net = tiny().vocoder
+    mel, f0 = torch.randn(2, frames, 80), torch.full((2, frames), 69.0)
+    assert net(mel, f0).shape == (2, frames * singing.HOP)
+    net.coarse, net.fine, net.input = torch.nn.ModuleList(), torch.nn.ModuleList(), torch.nn.Conv1d(81, 16, 1)  # nothing that reaches over frames
+    assert torch.allclose(net.in_windows(mel, f0), net.controls(mel, f0), atol=1e-4)
+
+
+def test_the_embedded_singer_sings_the_notes():
+    pytest.importorskip("swift_f0")
+    models.clear()
+    end = [
+        e.event for e in run({"task": "sing", "job": {"score": "さくら | A4:1 C5:1 F4:2", "seed": 3}, "arms": [{"method": "diffsinger", "knobs": {"k": 20}}]})
+    ][-1]
+    found = {m.name: m.value for m in end.metrics}
+    assert not end.error and found["F0 RMSE (cents)"] < 15 and found["a semitone or more off (%)"] < 10
+    assert np.abs(end.value.samples).max() > 0.02 and end.value.samples.std() > 0.01
+    models.clear()
 
 
 # --- the world and the figures ---------------------------------------------------------------------------
@@ -198,11 +225,11 @@ def test_the_pitch_of_a_recording_is_heard():
     pytest.importorskip("swift_f0")
     own = singing.recordings()["Sakura"]
     sound = Audio((own["wave"] / 32768).astype(np.float32), singing.RATE)
-    cents, share = metric.f0_rmse(sound, own["f0"].astype(float), np.repeat(own["note"] > 0, own["frames"]))
-    assert cents < 100 and share > 0.6
+    cents, off, share = metric.f0_errors(sound, own["f0"].astype(float), np.repeat(own["note"] > 0, own["frames"]))
+    assert cents < 40 and off < 0.05 and share > 0.6
     mel = singing.from_bytes(torch.as_tensor(own["mel"]))
-    guessed = Audio(griffin_lim(mel, 0).numpy(), singing.RATE)
-    assert metric.mcd(metric.heard(guessed), mel.numpy()) < 3, "Griffin-Lim gives back the mel"
+    guessed = Audio(griffin_lim(mel[:300], 0).numpy(), singing.RATE)
+    assert metric.mcd(metric.heard(guessed), mel[:300].numpy()) < 3, "Griffin-Lim gives back the mel"
 
 
 def test_the_arms_of_one_task():

@@ -92,8 +92,8 @@ def of_sounds(model: Singer) -> dict[str, dict]:
     def judged(sound: Audio, tune: str) -> list[float]:
         own = singing.recordings()[tune]
         true = singing.from_bytes(torch.as_tensor(own["mel"])).numpy()
-        heard = metric.f0_rmse(sound, own["f0"].astype(float), np.repeat(own["note"] > 0, own["frames"]))
-        return [metric.mcd(metric.heard(sound), true), heard[0] if heard else np.nan]
+        heard = metric.f0_errors(sound, own["f0"].astype(float), np.repeat(own["note"] > 0, own["frames"]))
+        return [metric.mcd(metric.heard(sound), true), *((heard[0], 100 * heard[1]) if heard else (np.nan, np.nan))]
 
     found, tunes = {}, singing.recordings()
     kept = [t for t in tunes if len(tunes[t]["wave"])]
@@ -109,7 +109,7 @@ def of_sounds(model: Singer) -> dict[str, dict]:
             sound = model.voice(made(model, song, k, sampler, speedup), song, "neural", 0)
             spent = time.perf_counter() - start
             found[name].append([*judged(sound, tune), spent / song.seconds])
-    return {name: {key: round(float(np.mean(column)), 3) for key, column in zip(("mcd", "f0_rmse_cents", "real_time_factor"), zip(*rows)) if np.isfinite(column).all()}
+    return {name: {key: round(float(np.mean(column)), 3) for key, column in zip(("mcd", "f0_rmse_cents", "semitone_off_percent", "real_time_factor"), zip(*rows)) if np.isfinite(column).all()}
             for name, rows in found.items()}  # fmt: skip
 
 

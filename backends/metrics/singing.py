@@ -53,10 +53,11 @@ def mcd(made: np.ndarray, true: np.ndarray) -> float:
     return float(10 / np.log(10) * np.sqrt(2 * np.square(difference).sum(1)).mean())
 
 
-def f0_rmse(sound: Audio, wanted: np.ndarray, sung: np.ndarray) -> tuple[float, float] | None:
-    """RMS error in cents of the sound's pitch, as swift-f0 hears it, against `wanted` (F,) MIDI numbers where `sung`; and the share of sung frames heard.
+def f0_errors(sound: Audio, wanted: np.ndarray, sung: np.ndarray) -> tuple[float, float, float] | None:
+    """The sound's pitch, as swift-f0 hears it, against `wanted` (F,) MIDI numbers where `sung` and heard surely.
 
-    None where swift-f0 is not installed or hears no pitch.
+    RMS error in cents of the frames within a semitone; share of those further off; share
+    of sung frames heard. None where swift-f0 is not installed or hears nothing.
     """
     if not importlib.util.find_spec("swift_f0"):
         return None
@@ -64,8 +65,9 @@ def f0_rmse(sound: Audio, wanted: np.ndarray, sung: np.ndarray) -> tuple[float, 
     at = (np.arange(len(wanted)) + 0.5) * singing.HOP / singing.RATE
     sure = np.interp(at, heard.timestamps, heard.confidence)
     cents = 100 * (69 + 12 * np.log2(np.interp(at, heard.timestamps, np.maximum(heard.pitch_hz, 1)) / 440) - wanted)
-    counted = sung & (sure > SURE)
-    return (float(np.sqrt(np.square(cents[counted]).mean())), float(counted.sum() / sung.sum())) if counted.any() else None
+    counted = cents[sung & (sure > SURE)]
+    near = counted[np.abs(counted) < 100]
+    return (float(np.sqrt(np.square(near).mean())), 1 - len(near) / len(counted), len(counted) / sung.sum()) if len(near) else None
 
 
 @functools.cache
@@ -91,6 +93,9 @@ def sing(job: Sing, value: Media | None, reference: Media | None) -> list[Metric
     note = np.minimum(np.searchsorted(seconds, at, side="right") - 1, len(notes) - 1)
     sung = np.array([bool(n.midi) for n in notes])[note]
     wanted = singing.contour(at, [n.midi for n in notes], seconds, job.vibrato)
-    if error := f0_rmse(value, wanted, sung):
-        found.append(Metric("F0 RMSE (cents)", error[0], "lower", f"by swift-f0, on the {100 * error[1]:.0f} % of sung frames where it is sure"))
+    if error := f0_errors(value, wanted, sung):
+        found.append(
+            Metric("F0 RMSE (cents)", error[0], "lower", f"by swift-f0, on the {100 * error[2]:.0f} % of sung frames where it is sure, within a semitone")
+        )
+        found.append(Metric("a semitone or more off (%)", 100 * error[1], "lower", "of those frames"))
     return found
