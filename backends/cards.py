@@ -43,6 +43,12 @@ add(
         command="python -m backends.train.speech --part predictive --minutes 20 --corpus FILE",
         about="Three UNets on warped complex spectrograms at 16 kHz: a predictive one, SGMSE+'s score around the noisy sound, StoRM's around the predicted one.",
     ),
+    Card(
+        name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
+        licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="6 M in four networks",
+        trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",
+        about="DiffSinger small: FastSpeech 2's blocks with notes, a WaveNet denoiser of 80 mels at 16 kHz, a boundary classifier, and a harmonic-plus-noise vocoder.",
+    ),
 )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------

@@ -43,6 +43,10 @@ def tiny(monkeypatch):
 
         models._cache["speech"] = tiny_speech()
         monkeypatch.setitem(figures.PACKAGES, "DNSMOS", "left out of tests")  # it takes seconds an arm
+    if "singer" in models.CARDS:
+        from tests.tiny_singer import tiny as tiny_singer
+
+        models._cache["singer"] = tiny_singer()
     yield model
     models.clear()
 

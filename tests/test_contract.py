@@ -9,7 +9,7 @@ from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds.
 QUICK = {"steps": 4, "budget": 2, "iterations": 2, "inner_steps": 2, "loops": 1}
-SHORT = {"length": 16, "longest": 128, "needles": 1, "form": "name, age"}
+SHORT = {"length": 16, "longest": 128, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1"}
 SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
 
 
@@ -79,6 +79,8 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     if isinstance(value, Tokens):
         assert len(value.pieces) == len(value.confidence) == len(value.marks) and "m" not in value.marks.rstrip("m")
         assert len(value.past) >= sum(isinstance(e.event, Step) for e in events)
+    if isinstance(value, Audio):
+        assert value.samples.ndim == 1 and value.samples.dtype == np.float32 and np.abs(value.samples).max() <= 1
     for metric in (e.event for e in events if isinstance(e.event, Metric)):
         assert np.isfinite(metric.value), metric
     for plot in (m for s in steps for m in s.aside if isinstance(m, Plot)):
@@ -90,7 +92,7 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
 @pytest.mark.parametrize("slug", list(METHODS))
 def test_same_seed_same_bits(tiny, slug):
     first, second = (outcome(events_of(slug)).value for _ in range(2))
-    assert repr(first) == repr(second) and np.array_equal(getattr(first, "pixels", 0), getattr(second, "pixels", 0))
+    assert repr(first) == repr(second) and all(np.array_equal(getattr(first, part, 0), getattr(second, part, 0)) for part in ("pixels", "samples"))
 
 
 @pytest.mark.parametrize("slug", list(METHODS))
