@@ -335,7 +335,10 @@ def _lay(part: Part, bank: Bank, rng, begin: float, end: float, slots: int) -> l
         for i, (onset, above) in enumerate(steps):
             note = min(NOTES - 1, max(0, round((root + above) / STEP)))
             ratio = 2 ** ((root + above - note * STEP) / 12)
-            gap = steps[i + 1][0] - onset if i + 1 < len(steps) and part.motif != "chord" else 1.2
+            if part.motif in ("one", "chord"):
+                gap = 1.2
+            else:  # the last note rings on
+                gap = steps[i + 1][0] - onset if i + 1 < len(steps) else max(0.6, 1.5 * gap)
             sounding = gap * (0.95 if part.source in SUSTAINED else 1.6)
             out.append([rows[note], ratio, begin + onset, min(sounding, end - begin - onset, bank.seconds[rows[note]] / ratio), gain, 0.004, 0.04])
         return out
