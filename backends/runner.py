@@ -112,7 +112,8 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
                     now = time.monotonic()
                     partial = event
                     if now - last_preview >= PREVIEW_SECONDS or event.i == event.n:
-                        event, last_preview = _shown(event, model), now
+                        partial = event = _shown(event, model)
+                        last_preview = now
                         yield ArmEvent(number, event, seconds, model.nfe)
                     if value is None and stop():
                         stopped = True
@@ -128,7 +129,7 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
                 events.close()
         nfe, peak_mb = model.nfe, peak()
     if stopped and partial is not None:
-        value = partial.keep or _picture(partial.show, model)
+        value = _picture(partial.show if partial.keep is None else partial.keep, model)
     if value is not None and task.metrics:
         try:
             with torch.no_grad():
@@ -145,18 +146,18 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
 
 
 def _shown(step: Step, model) -> Step:
-    """The step with its latents turned into a picture and its aside drawn."""
+    """The step with its latents turned into a picture, and what it left to a function drawn."""
     with torch.no_grad():
         aside = step.aside() if callable(step.aside) else step.aside
     return dataclasses.replace(step, show=_picture(step.show, model), aside=aside)
 
 
 def _picture(show, model):
-    """Latents as a picture; a Media as it is."""
-    if not torch.is_tensor(show):
-        return show
+    """Latents as a picture, what a function gives, or a Media as it is."""
     with torch.no_grad():
-        return Image(model.preview(show))
+        if torch.is_tensor(show):
+            return Image(model.preview(show))
+        return show() if callable(show) else show
 
 
 def _now() -> float:

@@ -81,7 +81,35 @@ class Heat:
     y: str = ""
 
 
-Media = Image | Images | Plot | Table | Text | Tokens | Heat
+@dataclass(frozen=True)
+class Audio:
+    """Sound, one channel. `samples`: (T,) float32 in [-1, 1] at `rate` per second; `marks`: label -> seconds, drawn on the wave."""
+
+    samples: np.ndarray
+    rate: int
+    caption: str = ""
+    marks: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """`values`: (bins, frames) float32, dB or another log unit, the low row the low frequency; of `seconds`, up to `top` Hz.
+
+    `mel`: whether the rows are even in mel, not in Hz.
+    """
+
+    values: np.ndarray
+    seconds: float
+    top: float
+    caption: str = ""
+    mel: bool = True
+
+
+Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram
 
 
 # --- events: what a method yields ------------------------------------------------------------------------
@@ -91,16 +119,16 @@ Media = Image | Images | Plot | Table | Text | Tokens | Heat
 class Step:
     """Step `i` of `n` is done. `show`: a Media, or latents that the model's previewer turns into an Image.
 
-    `aside`: what is particular to the method (curves, heat maps), shown beside the picture; or a function that gives it,
-    which the runner calls only when the step is shown, while the clock stands. `keep`: what a stopped
-    arm leaves as its result when that is not what was shown last, such as the best find of a search.
+    `aside`: what is particular to the method (curves, heat maps), shown beside the picture. `keep`: what a stopped
+    arm leaves as its result when that is not what was shown last, such as the best find of a search. Each may be a function
+    that gives it, which the runner calls only when the step is shown (`keep`: when the arm is stopped), while the clock stands.
     """
 
     i: int
     n: int
     show: Any = None
     aside: tuple[Media, ...] | Callable[[], tuple[Media, ...]] = ()
-    keep: Media | None = None
+    keep: Media | Callable[[], Media] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +181,15 @@ class Picture:
     mask_of: str = ""
     help: str = ""
     longest: int = 1024
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Marks a sound field of a Job, Audio or None, at the rate it came with. `longest`: seconds; longer ones are refused."""
+
+    required: bool = True
+    help: str = ""
+    longest: float = 60.0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 
 from backends import METHODS, BadInput, models, run, runner
 from backends.registry import method
-from backends.spec import Image, Note, Outcome, Result, Slider, Step
+from backends.spec import Audio, Image, Note, Outcome, Result, Slider, Spectrogram, Step
 
 RECIPE = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}}
 
@@ -76,6 +76,31 @@ def test_what_is_drawn_beside_the_picture_is_off_the_clock_and_only_when_shown(t
         del METHODS["shows"]
     assert asked == [1, 3] or asked == [3], "the first may be shown, the last always is"
     assert events[-1].seconds < 0.1 and all(len(e.aside) == 1 for e in events if isinstance(e, Step))
+
+
+def test_a_step_may_leave_what_it_shows_to_a_function(tiny, monkeypatch):
+    asked = []
+
+    @method("plays", task=METHODS["ddim"].task, paper=False)
+    def plays(job, model):
+        """Plays.
+
+        Steps whose sound costs something to make.
+        """
+        for i in range(1, 5):
+            yield Step(i, 4, lambda i=i: asked.append(i) or Spectrogram(np.zeros((2, 2)), i, 1e3), keep=lambda i=i: Audio(np.zeros(8, np.float32), i))
+        yield Result(Audio(np.zeros(8, np.float32), 9))
+
+    monkeypatch.setattr(runner, "PREVIEW_SECONDS", 1e9)
+    asks = iter([False] * 4)
+    try:
+        whole = [e.event for e in run(RECIPE | {"arms": [{"method": "plays"}]})]
+        assert asked == [e.show.seconds for e in whole if isinstance(e, Step)] == [4], "the last step alone is shown"
+        *_, stopped = (e.event for e in run(RECIPE | {"arms": [{"method": "plays"}]}, stop=lambda: next(asks, True)))
+    finally:
+        del METHODS["plays"]
+    assert whole[-1].value.rate == 9 and stopped.stopped
+    assert stopped.value.rate == 3 and asked == [4], "what is kept is made once the arm is stopped"
 
 
 def test_a_further_model_is_loaded_while_the_clock_stands(tiny, monkeypatch):

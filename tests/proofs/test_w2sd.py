@@ -15,7 +15,7 @@ from backends.image.w2sd import Reflection
 
 # Fifty steps, as in the paper: few leave a residual that has no direction. The method supposes that the strong side falls short of the
 # ideal: on this model guidance 2.5 does, and the paper's 5.5 does not.
-STEPS, SCALE, PROMPTS, BATCH = 50, 2.5, 24, 8
+STEPS, SCALE, PROMPTS, BATCH = 50, 2.5, 40, 8
 ARMS = {  # name -> (steps, guidance, walk)
     "strong": (STEPS, SCALE, None),
     "W2SD": (STEPS, SCALE, Reflection()),
