@@ -7,7 +7,7 @@ from backends.spec import Arm, ArmEvent, BadInput, Job, Method, Outcome, Stacked
 def run(recipe, pictures=None, stop=lambda: False):
     """Run a recipe (dict or JSON text), yielding ArmEvents; raises BadInput before anything starts.
 
-    `pictures`: hash -> (H, W, 3) uint8 for the pictures the recipe names. `stop()`: asked after each step.
+    `pictures`: hash -> (H, W, 3) uint8 or Audio for the pictures and sounds the recipe names. `stop()`: asked after each step.
     """
     from backends import recipe as recipes
     from backends import runner

@@ -1,6 +1,6 @@
 """The studio without its page: the registry as JSON, and a recipe run to files. The API and the command line use it.
 
-Every event becomes one JSON object; pictures become PNG files that carry their recipe.
+Every event becomes one JSON object; pictures become PNG and sounds FLAC files that carry their recipe.
 """
 
 import functools
@@ -9,11 +9,9 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 import backends
 from backends import models, recipe
-from backends.spec import ArmEvent, Heat, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens
+from backends.spec import ArmEvent, Audio, Heat, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -83,7 +81,7 @@ def _knob(knob: Knob) -> dict:
 
 
 def line(event: ArmEvent) -> dict:
-    """An event as JSON, without its pixels."""
+    """An event as JSON, without its pixels and samples."""
     what, said = event.event, {"arm": event.arm, "seconds": round(event.seconds, 3), "nfe": event.nfe}
     if isinstance(what, Step):
         return said | {"event": "step", "i": what.i, "n": what.n, "aside": [a for a in map(words, what.aside) if a]}
@@ -98,7 +96,7 @@ def line(event: ArmEvent) -> dict:
 
 
 def words(media) -> dict | None:
-    """A medium that is no picture as JSON; None for one that is."""
+    """A medium as JSON; None for pictures and sounds."""
     if isinstance(media, Plot):
         return {"plot": media.series, "x": media.x, "y": media.y, "marks": media.marks}
     if isinstance(media, Table):
@@ -108,16 +106,17 @@ def words(media) -> dict | None:
     return {"text": media.text} if isinstance(media, Text | Tokens) else None
 
 
-def run(given: dict | str, pictures: dict[str, np.ndarray], folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
+def run(given: dict | str, pictures: dict[str, recipe.Input], folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
     """Run a recipe, yielding each event as JSON; files are written into `folder`.
 
     The last object is {"event": "end", "complete": …, "recipe": …}: the whole comparison with each arm's outcome and files.
     Raises BadInput before anything starts.
     """
     task, job, arms = recipe.parse(given, pictures)
-    inputs = recipe.pictures_of(job)
-    for digest, pixels in inputs.items():
-        (folder / f"input-{digest[:16]}.png").write_bytes(recipe.png(pixels))
+    inputs = recipe.inputs_of(job)
+    for digest, value in inputs.items():
+        kind, data = ("flac", recipe.flac(value)) if isinstance(value, Audio) else ("png", recipe.png(value))
+        (folder / f"input-{digest[:16]}.{kind}").write_bytes(data)
     outcomes = []
     for event in backends.run(given, pictures, stop):
         said = line(event)
@@ -126,7 +125,7 @@ def run(given: dict | str, pictures: dict[str, np.ndarray], folder: Path, stop: 
             outcomes.append({k: v for k, v in said.items() if k != "event"})
         yield said
     whole = recipe.with_outcome(recipe.build(task, job, arms), arms=outcomes)
-    (folder / "recipe.json").write_text(json.dumps(whole | {"inputs": recipe.encode_pictures(inputs)}, indent=1))
+    (folder / "recipe.json").write_text(json.dumps(whole | {"inputs": recipe.encode_inputs(inputs)}, indent=1))
     yield {"event": "end", "complete": complete(outcomes, len(arms)), "recipe": whole}
 
 
@@ -135,14 +134,18 @@ def complete(outcomes: list[dict], arms: int) -> bool:
     return len(outcomes) == arms and all(not o["error"] and not o["stopped"] for o in outcomes)
 
 
-def save(outcome: Outcome, inputs: dict[str, np.ndarray], folder: Path, name: str) -> list[dict]:
-    """Write the value of an outcome; each file's name and the hash of its pixels or text."""
+def save(outcome: Outcome, inputs: dict[str, recipe.Input], folder: Path, name: str) -> list[dict]:
+    """Write the value of an outcome; each file's name and the hash of its pixels or samples."""
     value, files = outcome.value, []
     pictures = [value] if isinstance(value, Image) else list(value.items) if isinstance(value, Images) else []
     for i, picture in enumerate(pictures):
         file = folder / (f"{name}.png" if len(pictures) == 1 else f"{name}-{i + 1}.png")
         file.write_bytes(recipe.png(picture.pixels, outcome.recipe, inputs))
         files.append({"name": file.name, "sha256": recipe.digest(picture.pixels)})
+    if isinstance(value, Audio):
+        file = folder / f"{name}.flac"
+        file.write_bytes(recipe.flac(value, outcome.recipe, inputs))
+        files.append({"name": file.name, "sha256": recipe.digest(value)})
     if (said := words(value)) is not None:
         file = folder / f"{name}.json"
         file.write_text(json.dumps(said | {"recipe": outcome.recipe}, indent=1))

@@ -1,31 +1,32 @@
 """Decoding what people upload, with limits and a sentence for each way it can go wrong."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from backends.spec import BadInput
+from backends.spec import Audio, BadInput
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 4096 * 4096
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+MAX_SECONDS, MIN_SECONDS = 600.0, 0.05  # of a sound; a job's field may ask for less
+RATES = 4_000, 384_000  # Hz
+MAX_CHANNELS = 32
+# How the files start that are taken as sound: WAV, RF64, FLAC, OGG, AIFF, MP3 with and without tags.
+SOUNDS = re.compile(rb"RIFF....WAVE|RF64....WAVE|fLaC|OggS|FORM....AIF[FC]|ID3|\xff[\xe2-\xff]", re.DOTALL)
 
 
 def picture(source: bytes | Path | np.ndarray, what: str = "The picture") -> np.ndarray:
     """(H, W, 3) uint8 from a file's bytes, its path or an array; raises BadInput."""
     if isinstance(source, np.ndarray):
         return _array(source, what)
-    if isinstance(source, Path):
-        if source.stat().st_size > MAX_BYTES:
-            raise BadInput(f"{what} is larger than {MAX_BYTES >> 20} MB; give a smaller file.")
-        source = source.read_bytes()
-    if not source:
-        raise BadInput(f"{what} is an empty file; choose another.")
-    if len(source) > MAX_BYTES:
-        raise BadInput(f"{what} is larger than {MAX_BYTES >> 20} MB; give a smaller file.")
+    if isinstance(source, Audio):
+        raise BadInput(f"{what} is a sound; give a picture.")
+    source = _bytes(source, what)
     try:
         image = PIL.Image.open(io.BytesIO(source), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"))
         if image.width * image.height > MAX_PIXELS:
@@ -47,6 +48,15 @@ def picture(source: bytes | Path | np.ndarray, what: str = "The picture") -> np.
     return np.asarray(image.convert("RGB"))
 
 
+def _bytes(source: bytes | Path, what: str) -> bytes:
+    if (source.stat().st_size if isinstance(source, Path) else len(source)) > MAX_BYTES:
+        raise BadInput(f"{what} is larger than {MAX_BYTES >> 20} MB; give a smaller file.")
+    data = source.read_bytes() if isinstance(source, Path) else source
+    if not data:
+        raise BadInput(f"{what} is an empty file; choose another.")
+    return data
+
+
 def _array(array: np.ndarray, what: str) -> np.ndarray:
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, -1)
@@ -62,6 +72,69 @@ def _array(array: np.ndarray, what: str) -> np.ndarray:
         share = array[..., 3:].astype(np.float32) / 255
         array = (array[..., :3] * share + 255 * (1 - share)).round().astype(np.uint8)
     return np.ascontiguousarray(array)
+
+
+def sound(source: bytes | Path | Audio, what: str = "The sound", longest: float = MAX_SECONDS) -> Audio:
+    """Audio at the file's own rate, its channels mixed to one, from a file's bytes or its path; raises BadInput.
+
+    Rounded to 16 bits, so that it can travel beside a recipe as FLAC and keep its hash; louder than full scale is turned down.
+    """
+    if isinstance(source, np.ndarray):
+        raise BadInput(f"{what} is a picture; give a sound.")
+    samples, rate = (source.samples, source.rate) if isinstance(source, Audio) else _decoded(_bytes(source, what), what, longest)
+    samples = np.asarray(samples, np.float32)
+    if samples.ndim != 1 or not np.isfinite(samples).all():
+        raise BadInput(f"{what} holds values that are not numbers.")
+    seconds = len(samples) / rate
+    if seconds > longest:
+        raise _too_long(what, seconds, longest)
+    if seconds < MIN_SECONDS:
+        raise BadInput(f"{what} holds no sound: it lasts {1000 * seconds:.0f} ms.")
+    samples = samples / max(1.0, float(np.abs(samples).max()))
+    return Audio(np.clip(np.round(samples * 32768), -32768, 32767).astype(np.float32) / 32768, int(rate))
+
+
+def _decoded(data: bytes, what: str, longest: float) -> tuple[np.ndarray, int]:
+    """(samples, rate), read block by block, so that neither many channels nor a header that lies fills the memory."""
+    import soundfile
+
+    unread = BadInput(f"{what} can't be read: give a whole WAV, FLAC, OGG or MP3 file.")
+    if not is_sound(data):  # by content: a picture called .wav is none, an MP3 called .wav is one
+        raise unread
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, said = file.samplerate, file.frames / file.samplerate
+            if said > longest and file.frames < 2**40:  # more is “unknown”
+                raise _too_long(what, said, longest)
+            if not RATES[0] <= rate <= RATES[1]:
+                raise BadInput(f"{what} has a rate of {rate:,} Hz; from {RATES[0]:,} to {RATES[1]:,} Hz are taken.")
+            if file.channels > MAX_CHANNELS:
+                raise BadInput(f"{what} has {file.channels} channels; at most {MAX_CHANNELS} are taken.")
+            blocks, read = [], 0
+            while len(block := file.read(2**14, dtype="float32", always_2d=True)):  # `blocks` fills up a short file
+                blocks.append(block.mean(1))
+                read += len(block)
+                if read > longest * rate:
+                    raise _too_long(what, read / rate, longest)
+            # A WAV's own size is taken from what is there; libsndfile's log tells when its header said more.
+            sizes = re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info)
+            short = sizes and int(sizes[2]) < int(sizes[1]) < 2**31 - 64  # a stream's header gives the largest size there is
+            if short or read < file.frames < 2**40:
+                raise BadInput(f"{what} is cut off: the file ends before its sound does. Give the whole file.")
+    except BadInput:
+        raise
+    except Exception:
+        raise unread from None
+    return np.concatenate([*blocks, np.zeros(0, np.float32)]), rate
+
+
+def is_sound(data: bytes) -> bool:
+    return SOUNDS.match(data) is not None
+
+
+def _too_long(what: str, seconds: float, longest: float) -> BadInput:
+    said = f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} minutes"
+    return BadInput(f"{what} is longer than {longest:.10g} s (it lasts {said}); cut it shorter.")
 
 
 def text(value, what: str, limit: int, required: bool) -> str:

@@ -2,8 +2,9 @@
 
 {"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
 
-Pictures in a job are named by the SHA-256 of their pixels and travel beside the recipe: as base64 PNG in a
-result's metadata and in the `inputs` of an API call, as files for the command line.
+Pictures and sounds in a job are named by the SHA-256 of their pixels or samples and travel beside the recipe: as base64 PNG
+or FLAC in a result's metadata and in the `inputs` of an API call, as files for the command line. What is called
+`pictures` maps hashes to (H, W, 3) uint8, or to Audio.
 """
 
 import base64
@@ -22,17 +23,20 @@ import PIL.PngImagePlugin
 
 from backends import inputs, models
 from backends.registry import METHODS, TASKS
-from backends.spec import Arm, BadInput, Job, Knob, Method, Picture, Prompt, Slider, Stacked, Task
+from backends.spec import Arm, Audio, BadInput, Job, Knob, Method, Picture, Prompt, Slider, Sound, Stacked, Task
 
 SCHEMA = 1
 MAX_ARMS = 6
 MAX_CHARACTERS = 200_000
-MAX_PICTURES = 4  # no task takes more
+MAX_INPUTS = 4  # no task takes more
+MAX_TAG = 12 * 2**20  # characters; a FLAC's tags hold 16 MB
 KEY, INPUTS_KEY = "unnoise", "unnoise-inputs"  # PNG text chunks
+
+Input = np.ndarray | Audio
 
 
 def marks(job: type[Job]) -> dict[str, Any]:
-    """field -> Prompt, Picture, Slider, Choice, Toggle, "seed"; the model has no mark."""
+    """field -> Prompt, Picture, Sound, Slider, Choice, Toggle, "seed"; the model has no mark."""
     hints = typing.get_type_hints(job, include_extras=True)
     return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
@@ -40,7 +44,7 @@ def marks(job: type[Job]) -> dict[str, Any]:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def parse(recipe: dict | str, pictures: dict[str, np.ndarray] | None = None) -> tuple[Task, Job, tuple[Arm, ...]]:
+def parse(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple[Task, Job, tuple[Arm, ...]]:
     """Check a recipe and give what the runner takes; raises BadInput with one sentence."""
     recipe = _loaded(recipe)
     task = TASKS.get(_name(recipe.get("task"), "task"))
@@ -80,7 +84,7 @@ def _name(value, what: str) -> str:
     return value
 
 
-def _job(task: Task, recipe: dict, pictures: dict[str, np.ndarray]) -> Job:
+def _job(task: Task, recipe: dict, pictures: dict[str, Input]) -> Job:
     given = recipe.get("job", {})
     if not isinstance(given, dict):
         raise BadInput("The recipe's job must be an object.")
@@ -102,19 +106,20 @@ def _value(name: str, rule, value, default, pictures):
         return Knob("seed", Slider(0, 2**32 - 1), 0).check(value, "Job")
     if isinstance(rule, Prompt):
         return inputs.text("" if value is None else value, label, rule.limit, rule.required)
-    if isinstance(rule, Picture):
+    if isinstance(rule, Picture | Sound):
+        kind = "picture" if isinstance(rule, Picture) else "sound"
         if isinstance(value, dict):
             digest = value.get("sha256")
             value = pictures.get(digest) if isinstance(digest, str) else None
             if value is None:
-                raise BadInput(f"{label}: the recipe names a picture that did not come with it; add it again.")
+                raise BadInput(f"{label}: the recipe names a {kind} that did not come with it; add it again.")
         elif isinstance(value, str):
-            raise BadInput(f"{label}: a recipe names pictures by their hash, not by a path.")
+            raise BadInput(f"{label}: a recipe names {kind}s by their hash, not by a path.")
         if value is None:
             if rule.required:
-                raise BadInput(f"{label} is missing; " + ("paint it on the picture." if rule.mask_of else "add a picture."))
+                raise BadInput(f"{label} is missing; " + ("paint it on the picture." if getattr(rule, "mask_of", "") else f"add a {kind}."))
             return None
-        return inputs.picture(value, label)
+        return inputs.picture(value, label) if kind == "picture" else inputs.sound(value, label, rule.longest)
     return Knob(name, rule, default).check(value, "Job")
 
 
@@ -183,77 +188,117 @@ def check_knobs(given, knobs: tuple[Knob, ...], where: str) -> dict:
 # --- writing ---------------------------------------------------------------------------------------------
 
 
-def digest(pixels: np.ndarray) -> str:
-    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+def digest(value: Input) -> str:
+    if isinstance(value, Audio):
+        return hashlib.sha256(repr(value.rate).encode() + _pcm(value).tobytes()).hexdigest()
+    return hashlib.sha256(repr(value.shape).encode() + np.ascontiguousarray(value).tobytes()).hexdigest()
+
+
+def _pcm(sound: Audio) -> np.ndarray:
+    """(T,) int16: the same whether the samples come from a method or back from a file."""
+    return np.clip(np.round(np.nan_to_num(sound.samples) * 32768), -32768, 32767).astype("<i2")
 
 
 def build(task: Task, job: Job, arms: tuple[Arm, ...]) -> dict:
     """The recipe of a comparison; `parse` takes it back."""
     rules = marks(task.job)
     values = {name: getattr(job, name) for name in rules}
-    values = {k: {"sha256": digest(v)} if isinstance(v, np.ndarray) else v for k, v in values.items() if v is not None}
+    values = {k: {"sha256": digest(v)} if isinstance(v, Input) else v for k, v in values.items() if v is not None}
     rows = [{"method": a.method, "knobs": a.knobs} | ({"stack": [dataclasses.asdict(s) for s in a.stack]} if a.stack else {}) for a in arms]
     return {"schema": SCHEMA, "task": task.slug, "model": job.model or task.model, "job": values, "arms": rows}
 
 
-def pictures_of(job: Job) -> dict[str, np.ndarray]:
-    """hash -> pixels of every picture in a job."""
+def inputs_of(job: Job) -> dict[str, Input]:
+    """hash -> pixels or sound of every picture and sound in a job."""
     found = (getattr(job, f.name) for f in dataclasses.fields(job))
-    return {digest(p): p for p in found if isinstance(p, np.ndarray)}
+    return {digest(v): v for v in found if isinstance(v, Input)}
 
 
-def encode_pictures(pictures: dict[str, np.ndarray]) -> dict[str, str]:
-    return {name: base64.b64encode(png(p)).decode() for name, p in pictures.items()}
+def encode_inputs(pictures: dict[str, Input]) -> dict[str, str]:
+    return {name: base64.b64encode(flac(v) if isinstance(v, Audio) else png(v)).decode() for name, v in pictures.items()}
 
 
-def decode_pictures(encoded: Any) -> dict[str, np.ndarray]:
-    """hash -> pixels; the hash is computed again from what came."""
+def decode_inputs(encoded: Any) -> dict[str, Input]:
+    """hash -> pixels or sound; the hash is computed again from what came."""
     if not isinstance(encoded, dict):
-        raise BadInput("A recipe's inputs must be an object from hash to base64 PNG.")
-    if len(encoded) > MAX_PICTURES:
-        raise BadInput(f"A recipe comes with at most {MAX_PICTURES} pictures; this one has {len(encoded)}.")
+        raise BadInput("A recipe's inputs must be an object from hash to base64 PNG or FLAC.")
+    if len(encoded) > MAX_INPUTS:
+        raise BadInput(f"A recipe comes with at most {MAX_INPUTS} pictures and sounds; this one has {len(encoded)}.")
     found = []
     for value in encoded.values():
         try:
-            found.append(inputs.picture(base64.b64decode(value, validate=True), "The recipe's picture"))
-        except (binascii.Error, TypeError, ValueError) as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput("A picture that came with the recipe is not base64.") from None
-    return {digest(p): p for p in found}
+            data = base64.b64decode(value, validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            raise BadInput("A picture or sound that came with the recipe is not base64.") from None
+        found.append(inputs.sound(data, "The recipe's sound") if inputs.is_sound(data) else inputs.picture(data, "The recipe's picture"))
+    return {digest(v): v for v in found}
 
 
-def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, np.ndarray] | None = None) -> bytes:
+def flac(sound: Audio, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
+    """A FLAC file of 16 bits; with a recipe, its comment is the recipe with its inputs, as a recipe's JSON file is."""
+    import soundfile
+
+    out = io.BytesIO()
+    with soundfile.SoundFile(out, "w", sound.rate, 1, "PCM_16", format="FLAC") as file:
+        if recipe is not None:
+            tag = json.dumps(recipe | {"inputs": encode_inputs(pictures or {})})
+            file.comment = tag if len(tag) <= MAX_TAG else json.dumps(recipe)
+        file.write(_pcm(sound))
+    return out.getvalue()
+
+
+def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
     """A PNG file; with a recipe, the recipe and its input pictures stand in its text chunks."""
     info = PIL.PngImagePlugin.PngInfo()
     if recipe is not None:
         info.add_text(KEY, json.dumps(recipe))
         if pictures:
-            info.add_itxt(INPUTS_KEY, json.dumps(encode_pictures(pictures)), zip=False)
+            info.add_itxt(INPUTS_KEY, json.dumps(encode_inputs(pictures)), zip=False)
     out = io.BytesIO()
     PIL.Image.fromarray(pixels).save(out, "PNG", pnginfo=info)
     return out.getvalue()
 
 
-def from_file(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
-    """(recipe, pictures) of a result's PNG or a recipe's JSON file; raises BadInput."""
+def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
+    """(recipe, pictures) of a result's PNG or FLAC, or of a recipe's JSON file; raises BadInput."""
     data = path.read_bytes()[: inputs.MAX_BYTES + 1]
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return _from_png(data)
+    if inputs.is_sound(data):
+        recipe = _json(_comment(data))
+        if not isinstance(recipe, dict) or "task" not in recipe:
+            raise BadInput(_STRIPPED.format("sound"))
+    else:
         try:
             recipe = _json(data.decode())
-            # A text result is a file {"text": …, "recipe": …}.
-            recipe = _loaded(recipe["recipe"] if isinstance(recipe, dict) and "recipe" in recipe else recipe)
         except UnicodeDecodeError:
-            raise BadInput("Drop a result (PNG) or a recipe (JSON) of this studio.") from None
-        return recipe, decode_pictures(recipe.pop("inputs", {}))
+            raise BadInput("Drop a result (PNG, FLAC) or a recipe (JSON) of this studio.") from None
+    # A text result is a file {"text": …, "recipe": …}.
+    recipe = _loaded(recipe["recipe"] if isinstance(recipe, dict) and "recipe" in recipe else recipe)
+    return recipe, decode_inputs(recipe.pop("inputs", {}))
+
+
+_STRIPPED = "The dropped {} carries no recipe: it was not made here, or its text was stripped."
+
+
+def _comment(data: bytes) -> str:
+    """What stands in a sound file's comment, as JSON; an object without a task when it is something else."""
+    import soundfile
+
+    inputs.sound(data, "The dropped file")
+    comment = soundfile.SoundFile(io.BytesIO(data)).comment
+    return comment if comment.startswith("{") else "{}"
+
+
+def _from_png(data: bytes) -> tuple[dict, dict[str, Input]]:
     inputs.picture(data, "The dropped file")
     try:
         chunks = PIL.Image.open(io.BytesIO(data)).text
     except Exception:
         raise BadInput("The dropped picture's text can't be read.") from None
     if KEY not in chunks:
-        raise BadInput("The dropped picture carries no recipe: it was not made here, or its text was stripped.")
-    return _loaded(chunks[KEY]), decode_pictures(_json(chunks.get(INPUTS_KEY, "{}")))
+        raise BadInput(_STRIPPED.format("picture"))
+    return _loaded(chunks[KEY]), decode_inputs(_json(chunks.get(INPUTS_KEY, "{}")))
 
 
 def with_outcome(recipe: dict, **outcome) -> dict:

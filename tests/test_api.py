@@ -104,7 +104,7 @@ def test_an_image_task_refuses_what_is_missing(client):
     assert "not by a path" in refused(client, edit | {"job": {"image": "/etc/passwd"}})
     black = np.zeros((128, 128, 3), np.uint8)
     named = {"sha256": recipe.digest(black)}
-    said = refused_or_outcome(client, edit | {"job": {"image": named, "mask": named, "prompt": "a cat"}}, recipe.encode_pictures({"x": black}))
+    said = refused_or_outcome(client, edit | {"job": {"image": named, "mask": named, "prompt": "a cat"}}, recipe.encode_inputs({"x": black}))
     assert "mask" in said.lower() or "paint" in said.lower(), said
 
 

@@ -47,16 +47,16 @@ def test_pictures_travel_by_hash():
 def test_a_recipe_with_a_large_picture_comes_back(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (700, 700, 3), np.uint8)
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(GOOD | {"inputs": recipe.encode_pictures({recipe.digest(pixels): pixels})}))
+    path.write_text(json.dumps(GOOD | {"inputs": recipe.encode_inputs({recipe.digest(pixels): pixels})}))
     read, pictures = recipe.from_file(path)
     assert read == GOOD and list(pictures) == [recipe.digest(pixels)]
 
 
 def test_pictures_beside_a_recipe_are_bounded_and_checked():
     with pytest.raises(BadInput, match="at most"):
-        recipe.decode_pictures({str(i): "" for i in range(99)})
+        recipe.decode_inputs({str(i): "" for i in range(99)})
     with pytest.raises(BadInput, match="base64"):
-        recipe.decode_pictures({"a": "*"})
+        recipe.decode_inputs({"a": "*"})
 
 
 def change(**parts):

@@ -132,7 +132,7 @@ def test_the_page_refuses_an_upload_in_the_words_of_the_api(tmp_path, monkeypatc
     zone, drawn = take(given)
     assert zone.visible and not drawn.visible and drawn.value is None
     with pytest.raises(backends.BadInput) as api:
-        backends.recipe.decode_pictures({"x": base64.b64encode(given.read_bytes()).decode()})
+        backends.recipe.decode_inputs({"x": base64.b64encode(given.read_bytes()).decode()})
     with pytest.raises(backends.BadInput) as run:  # a task without a mask, or a press on Run before the handler has spoken
         form.job(task, ["image"], [given])
     sentences = [text.split(" ", 2)[2] for text in (str(api.value).replace("recipe's ", ""), f"The {warned[0]}", f"The {run.value}")]

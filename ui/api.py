@@ -4,7 +4,7 @@
     client.predict(recipe, inputs, api_name="/run")       # -> (result, files)
     client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
 
-`inputs`: an object from hash to base64 PNG for the pictures that the recipe names.
+`inputs`: an object from hash to base64 PNG or FLAC for the pictures and sounds that the recipe names.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ from pathlib import Path
 import gradio as gr
 
 from backends import BadInput, headless
-from backends.recipe import decode_pictures
+from backends.recipe import decode_inputs
 from ui.compare import ACCELERATOR
 
 
@@ -24,11 +24,11 @@ def methods() -> list[dict]:
 
 
 def compare(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
-    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the PNG files."""
+    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the PNG or FLAC files."""
     with tempfile.TemporaryDirectory() as folder:  # what is yielded is copied before the next step
         events = iter(())
         try:
-            events = headless.run(recipe, decode_pictures(inputs or {}), Path(folder))
+            events = headless.run(recipe, decode_inputs(inputs or {}), Path(folder))
             for event in events:
                 files = sorted(map(str, Path(folder).glob("[1-9]-*"))) if event["event"] == "end" else []
                 yield event, files
@@ -40,7 +40,7 @@ def compare(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
 
 
 def run(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
-    """Run a recipe to its end: the recipe with each arm's outcome, and the PNG files."""
+    """Run a recipe to its end: the recipe with each arm's outcome, and the PNG or FLAC files."""
     for event, files in compare(recipe, inputs):
         if event["event"] == "end":
             yield event["recipe"] | {"complete": event["complete"]}, files

@@ -193,6 +193,6 @@ def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[st
                 archive.writestr(f"{_name(outcome)}.png", recipe.png(outcome.value.pixels, outcome.recipe, pictures))
             elif said := headless.words(outcome.value):
                 archive.writestr(f"{_name(outcome)}.json", json.dumps(said | {"recipe": outcome.recipe}, indent=1))
-        archive.writestr("recipe.json", json.dumps(whole | {"inputs": recipe.encode_pictures(pictures)}, indent=1))
+        archive.writestr("recipe.json", json.dumps(whole | {"inputs": recipe.encode_inputs(pictures)}, indent=1))
         archive.writestr("figures.csv", rows.getvalue())
     return processing_utils.save_bytes_to_cache(out.getvalue(), "unnoise-comparison.zip", utils.get_upload_folder())
