@@ -1,0 +1,1 @@
+"""The audio tab's methods, one file each."""
