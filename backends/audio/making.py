@@ -72,7 +72,7 @@ def make(job: TextToAudio, model: LatentAudio, steps: int, guide: Guided, eta: f
 
 def heat(latents: Tensor, width: int = 512) -> Image:
     """(C, L) latents as a picture, a row a channel: blue below the data's mean, red above, full colour at three deviations."""
-    values = (latents.float().cpu().numpy().clip(-3, 3) + 3) / 3
+    values = (np.nan_to_num(latents.float().cpu().numpy()).clip(-3, 3) + 3) / 3
     low = np.minimum(values.astype(int), 1)
     share = (values - low)[..., None]
     colours = PALETTE[low] * (1 - share) + PALETTE[low + 1] * share
