@@ -22,7 +22,7 @@ from backends.worlds import sounds
 
 # Every stride is even: an odd one would lose samples to AutoencoderOobleck's padding. The encoder's width is twice the latent's.
 # The full rate is where the time goes: the first stride is large.
-CONFIG = dict(encoder_hidden_size=48, downsampling_ratios=[8, 10, 4], channel_multiples=[2, 4, 5], decoder_channels=40, decoder_input_channels=24,
+CONFIG = dict(encoder_hidden_size=48, downsampling_ratios=[8, 10, 4], channel_multiples=[2, 4, 5], decoder_channels=48, decoder_input_channels=24,
               audio_channels=1, sampling_rate=sounds.RATE)  # fmt: skip
 CROP = 20 * sounds.HOP  # 0.4 s
 FFTS = (2048, 1024, 512, 256, 128)
@@ -92,24 +92,36 @@ def held_out(vae, clips: torch.Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def balance(vae: AutoencoderOobleck) -> AutoencoderOobleck:
-    """A new network's gains, so that the signal keeps its size from layer to layer.
+    """A new network begun as a near-linear projection, the decoder the encoder's adjoint: what comes out is a part of what went in.
 
-    As PyTorch makes it, each transposed convolution shrinks the signal by the root of its stride, and what comes out is biases: one
-    and the same for every clip. Latents begin at a scale of 0.1 under noise of 0.7. The net then learns silence, and stays there.
+    As PyTorch makes it, each transposed convolution shrinks the signal by the root of its stride and what comes out is biases, the
+    same for every clip, while latents of scale 0.1 stand under noise of 0.7: the net learns silence, and stays there.
     """
-    for layer in vae.modules():
-        if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d)):
-            if layer.bias is not None:
-                layer.bias.zero_()
-            ins, outs, taps = layer.in_channels, layer.out_channels, layer.kernel_size[0]
-            # Of each output channel's weights; a transposed one's norm is each input channel's, of which two taps meet in a sample.
-            layer.weight_g.fill_((outs * taps / (2 * ins)) ** 0.5 if isinstance(layer, nn.ConvTranspose1d) else 1.0)
-            if taps == 1:
-                layer.weight_g.mul_(0.3)  # residual branches begin small
-    vae.decoder.conv2.weight_g.fill_(0.1)
-    half = vae.config.decoder_input_channels
-    vae.encoder.conv2.weight_g[half:] = 0.1
-    vae.encoder.conv2.bias[half:] = -3.0  # noise of 0.05 to begin with
+
+    def put(layer, weight):
+        layer.weight_v.copy_(weight), layer.weight_g.copy_(weight.flatten(1).norm(dim=1).view_as(layer.weight_g).clamp_min(1e-4))
+
+    def projection(layer):
+        return nn.init.orthogonal_(torch.empty_like(layer.weight_v))
+
+    for name, parameter in vae.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif name.endswith("alpha"):
+            parameter.fill_(-1.5)  # x + sin²(0.2 x): nearly a line
+        elif "res_unit" in name and name.endswith("conv2.weight_g"):
+            parameter.fill_(0.1)
+    encoder, decoder, half = vae.encoder, vae.decoder, vae.config.decoder_input_channels
+    put(encoder.conv1, projection(encoder.conv1))
+    put(decoder.conv2, encoder.conv1.weight_v.flip(2).transpose(0, 1))
+    for down, up in zip(encoder.block, reversed(decoder.block), strict=True):
+        weight = projection(down.conv1)
+        put(down.conv1, weight), put(up.conv_t1, weight)
+    weight = projection(encoder.conv2)
+    weight[half:] *= 0.05
+    put(encoder.conv2, weight)
+    put(decoder.conv1, F.pad(weight[:half].flip(2).transpose(0, 1), (2, 2)))
+    encoder.conv2.bias[half:] = -3.0  # noise of 0.05 to begin with
     return vae
 
 
@@ -155,8 +167,8 @@ def main() -> None:
         save_pretrained(ema.net, args.out)
 
     while not clock.over:
-        if at + args.batch > len(layouts):  # four crops of each clip: Python makes them slower than a GPU learns them
-            layouts, at = next(coming).repeat(4, 1, 1), 0
+        if at + args.batch > len(layouts):
+            layouts, at = next(coming), 0
         x = sounds.render(world.bank, crop(layouts[at : at + args.batch]), CROP)[:, None]
         at += args.batch
         # Any loudness: most clips are so quiet that silence would be a good answer.
@@ -168,8 +180,8 @@ def main() -> None:
         posterior = vae.encode(x).latent_dist
         made = vae.decode(posterior.sample()).sample
         loss = distance = spectral_distance(made[:, 0], x[:, 0])
-        # The waveform's error in units of each crop's own size, so that silence always costs 4; without it phases would be left to chance.
-        loss = loss + 4 * ((made - x).abs().mean((1, 2)) / (x.abs().mean((1, 2)) + 1e-3)).mean()
+        # The waveform's error in units of each crop's own size, so that silence is never cheap; without it phases would be left to chance.
+        loss = loss + 5 * ((made - x).abs().mean((1, 2)) / (x.square().mean((1, 2)).sqrt() + 0.01)).mean()
         if judge:
             with autocast(device):
                 real, fake = judge(x[:, 0]), judge(made.detach()[:, 0])
