@@ -60,7 +60,8 @@ def make(job: TextToAudio, model: LatentAudio, steps: int, guide: Guided, eta: f
 
     known, mask = (None, None) if edit is None else (edit.known, edit.mask)
     with closing(denoise(model, cond, uncond, [job.seed], frames, steps, guide, eta, known, mask)) as states:
-        for i, (x, x0) in enumerate(states, 1):
+        for i, state in enumerate(states, 1):
+            x, x0 = state
             deviations.append(float(x0[..., hidden].std()))
             # x0 is bound now: the runner may ask for these later.
             yield Step(i, steps, lambda i=i, x0=x0: preview(i, x0), lambda x0=x0: beside(x0), keep=lambda x0=x0: finished(x0)[0])

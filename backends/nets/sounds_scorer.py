@@ -35,7 +35,14 @@ class SoundsScorer(ModelMixin, ConfigMixin):
         widths = (width, 2 * width, 3 * width, 4 * width)
         layers, before = [], 1
         for i, w in enumerate(widths):
-            layers += [nn.Conv2d(before, w, 3, stride=(2, 2), padding=1), nn.GroupNorm(8, w), nn.GELU(), nn.Conv2d(w, w, 3, padding=1, groups=1 if i < 2 else 4), nn.GroupNorm(8, w), nn.GELU()]
+            layers += [
+                nn.Conv2d(before, w, 3, stride=(2, 2), padding=1),
+                nn.GroupNorm(8, w),
+                nn.GELU(),
+                nn.Conv2d(w, w, 3, padding=1, groups=1 if i < 2 else 4),
+                nn.GroupNorm(8, w),
+                nn.GELU(),
+            ]
             before = w
         self.trunk = nn.Sequential(*layers)
         # Frequency stays apart until here, and what happens when is kept by an attention over time with places.

@@ -34,7 +34,10 @@ class Latents:
         self.world, self.vae, self.kept, self.added, self.shift, self.scale = world, vae, kept, 0, 0.0, 1.0
         device = world.device
         self.z = torch.zeros(kept, vae.config.decoder_input_channels, FRAMES, dtype=torch.float16, device=device)
-        self.states, self.there = torch.zeros(kept, TOKENS, 384, dtype=torch.bfloat16, device=device), torch.zeros(kept, TOKENS, dtype=torch.bool, device=device)
+        self.states, self.there = (
+            torch.zeros(kept, TOKENS, 384, dtype=torch.bfloat16, device=device),
+            torch.zeros(kept, TOKENS, dtype=torch.bool, device=device),
+        )
 
     @torch.no_grad()
     def encode(self, layouts: torch.Tensor) -> torch.Tensor:
@@ -72,7 +75,9 @@ def velocity_loss(net, bars, z, states, there, t, noise, device, mask=None):
 
 
 def main() -> None:
-    args = arguments("ezaudio/dit", corpus="corpus", vae=str(MODELS / "ezaudio/vae"), batch=384, lr=1.5e-3, ema=0.9995, kept=24_000, fresh=24, chunk=480, modulation="sola")
+    args = arguments(
+        "ezaudio/dit", corpus="corpus", vae=str(MODELS / "ezaudio/vae"), batch=384, lr=1.5e-3, ema=0.9995, kept=24_000, fresh=24, chunk=480, modulation="sola"
+    )
     device, out = args.device, args.out
     world = World(Path(args.corpus), device)
     vae = load_vae(Path(args.vae)).to(device).eval().requires_grad_(False)
@@ -103,11 +108,17 @@ def main() -> None:
     start = log["samples"]
     coming = stream(lambda i: world.make(np.random.default_rng([args.seed, start, i]), args.chunk, SIDES)[:3], args.workers)
     clock, began = Clock(args.minutes), log["minutes"]
-    print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['samples']} samples so far, latents of mean {net.config.latent_shift:.3f} and scale {net.config.latent_scale:.3f}", flush=True)
+    print(
+        f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['samples']} samples so far, latents of mean {net.config.latent_shift:.3f} and scale {net.config.latent_scale:.3f}",
+        flush=True,
+    )
 
     @torch.no_grad()
     def held_out() -> float:
-        rows = [(test.z[i : i + 64].float(), test.states[i : i + 64].float(), test.there[i : i + 64], test_t[i : i + 64], test_noise[i : i + 64]) for i in range(0, tested, 64)]
+        rows = [
+            (test.z[i : i + 64].float(), test.states[i : i + 64].float(), test.there[i : i + 64], test_t[i : i + 64], test_noise[i : i + 64])
+            for i in range(0, tested, 64)
+        ]
         return float(torch.cat([velocity_loss(ema.net, bars, *row, device) for row in rows]).mean())
 
     def save() -> None:
@@ -137,7 +148,10 @@ def main() -> None:
         ema.update(net)
         step, taken, log["samples"] = step + 1, taken + 1, log["samples"] + args.batch
         if clock.every(20, "log"):
-            print(f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  held-out {held_out():.4f}  ({latents.added} clips)", flush=True)
+            print(
+                f"{clock.seconds / 60:6.1f} min  {log['samples']} samples  loss {loss.item():.4f}  held-out {held_out():.4f}  ({latents.added} clips)",
+                flush=True,
+            )
         if clock.every(60 if device != "cpu" else 300, "save"):
             save()
     save()

@@ -156,8 +156,24 @@ def packed_minilm(words: set[str]) -> dict[str, np.ndarray]:
     pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in sorted(words)}
     kept = sorted({tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, *(i for ids in pieces.values() for i in ids)})
     new = {old: i for i, old in enumerate(kept)}
-    config = model.config.to_dict() | {"vocab_size": len(kept), "num_hidden_layers": model.config.num_hidden_layers + 1 + LAYER, "max_position_embeddings": 64, "pad_token_id": new[tokenizer.pad_token_id]}
-    keep = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id")
+    config = model.config.to_dict() | {
+        "vocab_size": len(kept),
+        "num_hidden_layers": model.config.num_hidden_layers + 1 + LAYER,
+        "max_position_embeddings": 64,
+        "pad_token_id": new[tokenizer.pad_token_id],
+    }
+    keep = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "layer_norm_eps",
+        "pad_token_id",
+    )
     meta = {"config": {k: config[k] for k in keep}, "words": {w: [new[i] for i in ids] for w, ids in pieces.items()},
             "around": [new[tokenizer.cls_token_id], new[tokenizer.sep_token_id]]}  # fmt: skip
     out = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
