@@ -101,20 +101,12 @@ def test_same_seed_same_bits(model, eta):
     assert len(one) == round(0.6 * 16_000)
 
 
-def test_every_number_of_steps_stays_finite(model):
-    """η = 1 leaves nothing under the root of DDIM's direction; rounding must not make it negative."""
+@pytest.mark.parametrize("steps", [1, 2, 3, 6, 10, 13, 14, 19, 20, 23, 24, 25])
+def test_as_much_noise_as_ddpm_stays_finite(model, steps):
+    """diffusers' DDIM alone gives NaN from the first step of most of these."""
     cond, uncond = model.encode("a", "")
-    for steps in range(1, 101):
-        scheduler = DDIMScheduler(**SCHEDULE)
-        scheduler.set_timesteps(steps)
-        for t in scheduler.timesteps:
-            before = t - 1000 // steps
-            bar = scheduler.alphas_cumprod[before] if before >= 0 else torch.tensor(1.0)
-            variance = scheduler._get_variance(t, before)
-            assert 1 - bar - variance >= 0 or 1 - bar - (variance**0.5) ** 2 >= 0, (steps, t)
-    for steps in (1, 2, 3):
-        *_, (x, x0) = denoise(model, cond, uncond, [0, 1], 12, steps, Guided(15.0, 0.75), 1.0)
-        assert torch.isfinite(x).all() and x.shape == (2, 4, 12)
+    *_, (x, x0) = denoise(model, cond, uncond, [0, 1], 12, steps, Guided(5.0, 0.75), 1.0)
+    assert torch.isfinite(x).all() and x.shape == (2, 4, 12)
 
 
 def test_a_row_of_a_batch_is_its_own_run(model):

@@ -73,6 +73,8 @@ def denoise(model: LatentAudio, cond: Cond, uncond: Cond, seeds: list[int], fram
 
     `guide` combines v without and with the text (image/sampling.py's Guided); `eta` 0 is deterministic, 1 draws new noise as DDPM does.
     """
+    # η = 1 leaves nothing of DDIM's direction at the noise end, and rounding makes it the root of less than nothing (at 25 steps, for one).
+    eta = min(eta, 1 - 1e-6)
     scheduler = diffusers.DDIMScheduler.from_config(model.scheduler.config)
     scheduler.set_timesteps(steps, device=model.device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
