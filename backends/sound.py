@@ -6,7 +6,7 @@ import numpy as np
 
 from backends.spec import Audio, Spectrogram
 
-FLOOR = 80.0  # dB under the loudest that a spectrogram shows
+FLOOR = 70.0  # dB under the loudest that a spectrogram shows
 
 
 def resample(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def loudness(sound: Audio) -> float:
 
 
 def log_mel(sound: Audio, bins: int = 96, frames: int = 480) -> Spectrogram:
-    """Power in dB under its own loudest, (bins, about `frames`) values from −80 to 0; windows of 46 ms."""
+    """Power in dB under its own loudest, (bins, about `frames`) values from −70 to 0; windows of 46 ms."""
     from transformers.audio_utils import mel_filter_bank, spectrogram, window_function  # librosa's filters without its start of seconds
 
     window = max(32, 2 * round(0.023 * sound.rate))

@@ -81,7 +81,7 @@ class Heat:
     y: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by identity: a page's state is hashed
 class Audio:
     """Sound, one channel. `samples`: (T,) float32 in [-1, 1] at `rate` per second; `marks`: label -> seconds, drawn on the wave."""
 
@@ -95,7 +95,7 @@ class Audio:
         return len(self.samples) / self.rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by identity: a page's state is hashed
 class Spectrogram:
     """`values`: (bins, frames) float32, dB or another log unit, the low row the low frequency; of `seconds`, up to `top` Hz.
 

@@ -50,6 +50,7 @@ def test_the_page_knows_the_backends_only_through_its_door():
         "backends.headless",
         "backends.inputs",
         "backends.registry",
+        "backends.sound",
         "backends.worlds",
     }
     for path in [*files("ui"), ROOT / "app.py"]:

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from backends import inputs, recipe, sound
-from backends.spec import Audio, BadInput
+import backends
+from backends import headless, inputs, recipe, sound
+from backends.spec import Audio, BadInput, Note, Outcome, Result, Spectrogram, Step
+from ui import form, history, running, views
+from ui import sound as drawn_sound
 
 RATE = 16_000
 TONE = Audio((0.5 * np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE)).astype(np.float32), RATE)
@@ -144,6 +147,140 @@ def test_the_mel_spectrogram_shows_the_tone_and_stays_small(rate, seconds):
     wave = np.sin(2 * np.pi * 1000 * np.arange(int(seconds * rate)) / rate).astype(np.float32)
     drawn = sound.log_mel(Audio(wave, rate))
     assert drawn.values.shape[0] == 96 and drawn.values.shape[1] <= 485
-    assert drawn.values.max() == pytest.approx(0, abs=0.1) and drawn.values.min() >= -80
+    assert drawn.values.max() == pytest.approx(0, abs=0.1) and drawn.values.min() >= -sound.FLOOR
     assert drawn.top == rate / 2 and drawn.seconds == pytest.approx(seconds)
     assert np.isfinite(sound.log_mel(Audio(np.zeros(rate, np.float32), rate)).values).all()
+
+
+# --- a task of sounds, from the recipe to the page ---------------------------------------------------------
+
+
+@pytest.fixture
+def listen(tiny):
+    from tests.fake_audio import listening
+
+    with listening() as task:
+        yield task
+
+
+def asked(value: Audio | None = TONE, **parts) -> tuple[dict, dict]:
+    heard = value and inputs.sound(value)
+    job = {"sound": {"sha256": recipe.digest(heard)}} if heard else {}
+    arms = [{"method": "as_it_came", "knobs": {}}, {"method": "quieter", "knobs": {}}]
+    return {"task": "listen", "job": job, "arms": arms} | parts, {recipe.digest(heard): heard} if heard else {}
+
+
+def test_a_job_with_a_sound_runs_and_its_recipe_makes_it_again(listen):
+    given, sounds = asked()
+    first = [e.event for e in backends.run(given, sounds) if isinstance(e.event, Outcome)][1]
+    again = [e.event for e in backends.run(first.recipe, sounds) if isinstance(e.event, Outcome)][0]
+    assert (first.value.samples == again.value.samples).all() and first.value.rate == RATE
+
+
+@pytest.mark.parametrize(
+    ("value", "parts", "said"),
+    [
+        (None, {}, "Sound is missing; add a sound"),
+        (None, {"job": {"sound": {"sha256": "0"}}}, "names a sound that did not come"),
+        (None, {"job": {"sound": "/etc/passwd"}}, "by their hash, not by a path"),
+        (Audio(np.zeros(4 * RATE, np.float32), RATE), {}, "longer than 3 s"),
+    ],
+)
+def test_a_job_without_its_sound_gets_a_sentence(listen, value, parts, said):
+    with pytest.raises(BadInput, match=said):
+        recipe.parse(*asked(value, **parts))
+
+
+def test_a_picture_in_place_of_a_sound_gets_a_sentence(listen):
+    with pytest.raises(BadInput, match="Sound is a picture; give a sound"):
+        recipe.parse(asked(None, job={"sound": {"sha256": "x"}})[0], {"x": np.zeros((8, 8, 3), np.uint8)})
+
+
+def test_results_are_written_with_their_recipe(listen, tmp_path):
+    *_, end = headless.run(*asked(), tmp_path)
+    file = end["recipe"]["outcome"]["arms"][1]["files"][0]
+    assert file["name"] == "2-quieter.flac" and file["sha256"] == recipe.digest(inputs.sound(tmp_path / file["name"]))
+    read, sounds = recipe.from_file(tmp_path / file["name"])
+    task, job, arms = recipe.parse(read, sounds)
+    assert task is listen and arms[0].method == "quieter" and job.sound.rate == RATE
+    assert len(list(tmp_path.glob("input-*.flac"))) == 1
+    recipe.parse(*recipe.from_file(tmp_path / "recipe.json"))
+
+
+def test_the_tab_shows_each_step_then_players_and_a_switch(listen):
+    given, sounds = asked()
+    given = given | {"schema": 1, "model": listen.model, "arms": [a | {"stack": []} for a in given["arms"]]}
+    import threading
+
+    said = list(running._run(given, sounds, [], threading.Event(), ["a", "b"]))
+    lives = [row[-2] for row in said if isinstance(row[-2], str)]
+    stepped = [html for html in lives if "step " in html]
+    assert stepped and all('class="track map"' in html and "<audio" not in html for html in stepped), "drawn, not played, while it runs"
+    assert lives[-1].count("<audio") == 1 and "unnoise-1-as_it_came" in lives[-1] and 'class="track wave"' in lives[-1]
+    _, shown, past, *_ = said[-1]
+    tracks = json.loads(shown.switch.split('data-tracks="')[1].split('"')[0].replace("&quot;", '"'))
+    assert [t["arm"] for t in tracks] == [1, 2, 0], "both arms and the input"
+    assert tracks[1]["gain"] == 1 and tracks[0]["gain"] == pytest.approx(0.25, abs=0.01), "the louder is turned down to the quietest"
+    assert len(running.under(shown)) == running.UNDER
+    assert len(past[0]["thumbs"]) == 2 and "data:image/png" in history.html(past)
+    import zipfile
+
+    assert {"unnoise-1-as_it_came-0.flac", "unnoise-2-quieter-0.flac"} < set(zipfile.ZipFile(shown.bundle).namelist())
+
+
+def test_an_upload_is_refused_on_the_page_in_the_words_of_the_api(listen, tmp_path, monkeypatch):
+    import gradio as gr
+
+    warned, told = [], []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: warned.append(text))
+    monkeypatch.setattr(gr, "Info", lambda text, **_: told.append(text))
+    path = tmp_path / "called.wav"
+    path.write_bytes(picture_bytes())
+    assert drawn_sound.taken(path, "Sound", 3) is None
+    with pytest.raises(BadInput) as run:
+        form.job(listen, ["sound"], [path])
+    assert warned == [str(run.value)] and "can't be read" in warned[0]
+    path.write_bytes(encoded(samples=np.zeros(RATE)))
+    assert drawn_sound.taken(path, "Sound", 3) is not None and told == ["Sound is silent."]
+    given, sounds = form.job(listen, ["sound"], [path])
+    assert sounds[given["sound"]["sha256"]].rate == RATE
+    with gr.Blocks():
+        made = form.panel(listen, given, sounds)
+    assert inputs.sound(drawn_sound.Path(made["sound"].value["path"])).seconds == 1, "what was given stands there when the tab is drawn anew"
+
+
+def test_what_a_sound_says_is_escaped():
+    evil = "<img src=x onerror=alert(1)>"
+    said = views.media(Audio(TONE.samples, RATE, evil, {evil: 0.5}), "/x/" + evil) + views.media(Spectrogram(np.zeros((4, 4)), 1, 8000, evil))
+    said += drawn_sound.switch([(evil, i, TONE, evil) for i in range(2)])
+    assert "<img src=x" not in said and said.count("&lt;img") >= 5
+
+
+@pytest.mark.parametrize("values", [np.zeros((4, 1)), np.full((3, 5), np.nan), np.full((3, 5), -np.inf), np.random.default_rng(0).normal(size=(80, 2000))])
+@pytest.mark.parametrize("mel", [True, False])
+def test_any_spectrogram_can_be_drawn_and_stays_small(values, mel):
+    html = views.media(Spectrogram(values, 1.5, 8000.0, mel=mel))
+    assert "data:image/png" in html and "kHz" in html and "1.5 s" in html and len(html) < 70_000
+
+
+@pytest.mark.parametrize("samples", [np.zeros(1, np.float32), np.zeros(RATE, np.float32), np.full(9, np.nan, np.float32)])
+def test_any_sound_can_be_drawn(samples):
+    assert "<polygon" in views.media(Audio(samples, RATE))
+
+
+def test_a_sound_from_a_stopped_arm_has_its_player(listen):
+    live = views.Live()
+    live.see(backends.ArmEvent(0, Step(1, 2, TONE), 0.1, 1))
+    live.see(backends.ArmEvent(0, Note("n"), 0.1, 1))
+    assert "<audio" not in live.html
+    live.file = "/some/where.flac"
+    live.see(backends.ArmEvent(0, Outcome(0, 1.0, 1, 1.0, (), TONE, {}, stopped=True), 0.2, 1))
+    assert 'src="gradio_api/file=/some/where.flac"' in live.html and "stopped at step 1 of 2" in live.html
+
+
+def test_a_further_sound_beside_the_result_can_be_played_once_the_arm_is_done():
+    live = views.Live()
+    live.see(backends.ArmEvent(0, Result(TONE, aside=(TONE,)), 0.1, 1))
+    assert "<audio" not in live.html
+    live.see(backends.ArmEvent(0, Outcome(0, 1.0, 1, 1.0, (), TONE, {}), 0.2, 1))
+    assert live.html.count("<audio") == 1

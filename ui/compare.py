@@ -13,7 +13,7 @@ import gradio as gr
 from backends import recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
-from backends.spec import BadInput, Picture, Task
+from backends.spec import BadInput, Picture, Sound, Task
 from ui import arms, form, running, views
 from ui.running import Shown
 
@@ -121,10 +121,10 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change):
         extra, values = values[: len(change.inputs)], values[len(change.inputs) :]
         try:
             job, pictures = form.job(task, names, values[: len(names)])
-        except BadInput as bad:  # a picture that can't be taken: the words and switches stay
-            gr.Warning(str(bad), title="Picture not kept")
+        except BadInput as bad:  # a picture or sound that can't be taken: the words and switches stay
+            gr.Warning(str(bad), title="Not kept")
             rules = recipe.marks(task.job)
-            job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if not isinstance(rules.get(n), Picture))))
+            job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if not isinstance(rules.get(n), Picture | Sound))))
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
         model = dict(zip(names, values))["model"]
@@ -140,9 +140,10 @@ def _kept(arm: dict, filled: dict) -> dict:
 
 def _under(shown: Shown, results: gr.State) -> list:
     """What stands under the arms, in the order of running.under."""
-    table, choices, slider, heat, said, bundle, code = shown.parts()
+    table, switch, choices, slider, heat, said, bundle, code = shown.parts()
     with gr.Column(visible=bool(shown.table), elem_classes=["under"]) as frame:
         figures = gr.HTML(table)
+        listen = gr.HTML(switch)
         with gr.Row(elem_classes=["pair"], visible=len(choices) > 1) as pair:
             with gr.Column(min_width=260):
                 with gr.Row(elem_classes=["head"]):
@@ -160,4 +161,4 @@ def _under(shown: Shown, results: gr.State) -> list:
             text = gr.Code(code, language="json", show_label=False, interactive=False, max_lines=24)
     for chooser in (a, b):
         chooser.input(running.pair, [results, a, b], [before, gap, words], **LIGHT)
-    return [frame, figures, pair, a, b, before, gap, words, download, text]
+    return [frame, figures, listen, pair, a, b, before, gap, words, download, text]

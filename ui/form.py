@@ -9,8 +9,8 @@ import numpy as np
 
 from backends import inputs, models, recipe
 from backends.registry import METHODS
-from backends.spec import BadInput, Choice, Knob, Method, Picture, Prompt, Slider, Task, Toggle, fields_of
-from ui import upload
+from backends.spec import Audio, BadInput, Choice, Knob, Method, Picture, Prompt, Slider, Sound, Task, Toggle, fields_of
+from ui import sound, upload
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 DICE = "() => Math.floor(Math.random() * 4294967296)"
@@ -59,13 +59,16 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
         if isinstance(rule, Picture):
             if rule.mask_of:
                 continue
-            shown = _pixels(values.get(name), pictures)
+            shown = _given(values.get(name), pictures)
             if name in masked:
-                mask = _pixels(values.get(masked[name]), pictures)
+                mask = _given(values.get(masked[name]), pictures)
                 made[name] = upload.editor(words(name).capitalize(), rules[masked[name]].help, rule.longest, shown, mask)
                 made[masked[name]] = gr.State(mask)
             else:
                 made[name] = upload.plain(words(name).capitalize(), _label(name, rule), rule.longest, shown)
+        elif isinstance(rule, Sound):
+            shown = _given(values.get(name), pictures, inputs.sound)
+            made[name] = sound.field(words(name).capitalize(), _label(name, rule), rule.help, rule.longest, shown)
         elif isinstance(rule, Prompt):
             lines = 3 if rule.required else 1
             made[name] = gr.Textbox(
@@ -85,13 +88,13 @@ def _label(name: str, rule) -> str:
     return words(name).capitalize() + ("" if rule.required else " (optional)")
 
 
-def _pixels(value, pictures: dict) -> np.ndarray | None:
-    """What a job names: pixels, a hash of pixels that came along, or a file of assets/examples."""
+def _given(value, pictures: dict, decode=inputs.picture) -> np.ndarray | Audio | None:
+    """What a job names: pixels or a sound, the hash of one that came along, or a file of assets/examples."""
     if isinstance(value, dict):
         return pictures.get(value.get("sha256"))
     if isinstance(value, str):
         path = EXAMPLES / Path(value).name
-        return inputs.picture(path, "The example") if path.is_file() else None
+        return decode(path, "The example") if path.is_file() else None
     return value
 
 
@@ -115,7 +118,7 @@ def example_picture(task: Task, example: dict) -> str | None:
 
 
 def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]:
-    """(the recipe's job, its pictures by hash) from what the panel's components hold."""
+    """(the recipe's job, its pictures and sounds by hash) from what the panel's components hold."""
     rules, found = recipe.marks(task.job), dict(zip(names, values))
     given, pictures = {}, {}
     for name, rule in rules.items():
@@ -129,6 +132,12 @@ def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]
             pixels = inputs.shrunk(inputs.picture(value, words(name).capitalize()), rule.longest)
             digest = recipe.digest(pixels)
             given[name], pictures[digest] = {"sha256": digest}, pixels
+        elif isinstance(rule, Sound):
+            if value is None:
+                continue
+            heard = inputs.sound(value, words(name).capitalize(), rule.longest)
+            digest = recipe.digest(heard)
+            given[name], pictures[digest] = {"sha256": digest}, heard
         elif value is not None:
             given[name] = value
     return given, pictures

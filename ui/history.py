@@ -6,8 +6,8 @@ from html import escape
 
 from backends import recipe
 from backends.registry import METHODS, TASKS
-from backends.spec import Image, Outcome, Prompt, Text, Tokens
-from ui import views
+from backends.spec import Audio, Image, Outcome, Prompt, Text, Tokens
+from ui import sound, views
 
 KEPT = 24
 SHOWN = 120  # characters of an answer
@@ -16,6 +16,7 @@ SHOWN = 120  # characters of an answer
 def add(past: list, given: dict, pictures: dict, outcomes: list[Outcome]) -> list:
     """`past` with a run in front. Kept in the session's own state, so that nobody else sees it."""
     thumbs = [views.data_uri(o.value.pixels, 96, "JPEG") for o in outcomes if isinstance(o.value, Image)]
+    thumbs += [sound.thumbnail(o.value) for o in outcomes if isinstance(o.value, Audio)]
     words = [o.value.text.strip() for o in outcomes if isinstance(o.value, Tokens | Text) and o.value.text.strip()]
     entry = {"id": uuid.uuid4().hex[:12], "at": datetime.datetime.now().strftime("%H:%M"), "given": given, "pictures": pictures, "thumbs": thumbs, "words": words,
              "stopped": any(o.stopped for o in outcomes)}  # fmt: skip

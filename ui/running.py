@@ -12,19 +12,18 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 import numpy as np
-from gradio import processing_utils, utils
 
 import backends
 from backends import headless, recipe
 from backends.registry import METHODS
-from backends.spec import BadInput, Image, Outcome, Step, Task
-from ui import form, history, views
+from backends.spec import Audio, BadInput, Image, Outcome, Step, Task
+from ui import form, history, sound, views
 
 _running: dict[tuple[str, str], threading.Event] = {}  # (session, task) -> its stop flag
 SKIP = gr.skip()
 QUEUED = """() => '<p class="running queued">waiting in the queue …</p>'"""
 log = logging.getLogger(__name__)
-UNDER = 10  # components that `under` fills
+UNDER = 11  # components that `under` fills
 
 
 @dataclass
@@ -34,13 +33,14 @@ class Shown:
     arms: dict[str, tuple] = field(default_factory=dict)
     pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (title, pixels) of each arm with a picture
     table: str = ""
+    switch: str = ""  # between the arms' sounds
     bundle: str | None = None
     recipe: str = ""
 
     def parts(self) -> tuple:
-        """(table, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
+        """(table, switch, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
         choices = [(title, i) for i, (title, _) in enumerate(self.pictures)]
-        return self.table, choices, *(pair(self, 0, 1) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
+        return self.table, self.switch, choices, *(pair(self, 0, 1) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
 
 
 def stop(session: str, task: str = "") -> None:
@@ -112,7 +112,7 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
     n = len(ids)
     lives = [views.Live("loading" if i == 0 else "waiting") for i in range(n)]
     outcomes: list[Outcome] = []
-    finals: list = [None] * n
+    finals, files = [None] * n, [None] * n  # a picture's, a sound's
     events, failed = backends.run(given, pictures, flag.is_set), ""
     try:
         hidden = [gr.Column(visible=False), *[SKIP] * (UNDER - 1)]
@@ -125,6 +125,7 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
             elif isinstance(event.event, Outcome):
                 outcomes.append(event.event)
                 shown[event.arm] = finals[event.arm] = final(event.event, pictures)
+                lives[event.arm].file = files[event.arm] = _heard(event.event, pictures)
             yield [*[SKIP] * (3 + UNDER), *shown, *(live.html if i == event.arm else SKIP for i, live in enumerate(lives))]
     except Exception as failure:  # such as a model that can't be had
         failed = _said(failure)
@@ -135,7 +136,7 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
     if failed:
         yield [failed, *[SKIP] * (2 + UNDER + n), *(live.html for live in lives)]
         return
-    shown = summary(given, pictures, outcomes)
+    shown = summary(given, pictures, outcomes, files)
     shown.arms = dict(zip(ids, zip(finals, (live.html for live in lives))))
     yield ["", shown, history.add(past, given, pictures, outcomes), *under(shown), *[SKIP] * n, *(live.html for live in lives)]
 
@@ -145,29 +146,39 @@ def final(outcome: Outcome, pictures: dict) -> str | None:
     if not isinstance(outcome.value, Image):
         return None
     data = recipe.png(outcome.value.pixels, outcome.recipe, pictures)
-    return processing_utils.save_bytes_to_cache(data, f"{_name(outcome)}.png", utils.get_upload_folder())
+    return sound.saved(data, f"{_name(outcome)}.png")
+
+
+def _heard(outcome: Outcome, pictures: dict) -> str | None:
+    """The path of a FLAC file with the recipe inside; None when the arm gave no sound."""
+    if not isinstance(outcome.value, Audio):
+        return None
+    return sound.saved(recipe.flac(outcome.value, outcome.recipe, pictures), f"{_name(outcome)}.flac")
 
 
 def _name(outcome: Outcome) -> str:
     return f"unnoise-{outcome.arm + 1}-{outcome.recipe['arms'][0]['method']}-{outcome.recipe['job'].get('seed', 0)}"
 
 
-def summary(given: dict, pictures: dict, outcomes: list[Outcome]) -> Shown:
+def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[str | None] = ()) -> Shown:
+    """`files`: each arm's sound, for the switch."""
     slugs = [[arm["method"], *(s["method"] for s in arm["stack"])] for arm in given["arms"]]
     titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
     seen = [(f"{o.arm + 1} · {titles[o.arm]}", o.value.pixels) for o in outcomes if isinstance(o.value, Image)]
     whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
     names = [titles[o.arm] for o in outcomes]
     table = views.metrics_table(names, outcomes) if outcomes else ""
-    return Shown({}, seen, table, _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
+    heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm]) for o in outcomes if isinstance(o.value, Audio) and files]
+    asked = [("input", -1, value, sound.file(value)) for value in pictures.values() if isinstance(value, Audio) and heard]
+    return Shown({}, seen, table, sound.switch(heard + asked), _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
 
 
 def under(shown: Shown) -> list:
     """Updates of compare._under's components."""
-    table, choices, slider, heat, said, bundle, code = shown.parts()
+    table, switch, choices, slider, heat, said, bundle, code = shown.parts()
     two = len(choices) > 1
     choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in (0, 1)]
-    return [gr.Column(visible=bool(table)), table, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), bundle, code]
+    return [gr.Column(visible=bool(table)), table, switch, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), bundle, code]
 
 
 def pair(shown: Shown, a: int, b: int) -> tuple:
@@ -191,8 +202,10 @@ def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[st
             )
             if isinstance(outcome.value, Image):
                 archive.writestr(f"{_name(outcome)}.png", recipe.png(outcome.value.pixels, outcome.recipe, pictures))
+            elif isinstance(outcome.value, Audio):
+                archive.writestr(f"{_name(outcome)}.flac", recipe.flac(outcome.value, outcome.recipe, pictures))
             elif said := headless.words(outcome.value):
                 archive.writestr(f"{_name(outcome)}.json", json.dumps(said | {"recipe": outcome.recipe}, indent=1))
         archive.writestr("recipe.json", json.dumps(whole | {"inputs": recipe.encode_inputs(pictures)}, indent=1))
         archive.writestr("figures.csv", rows.getvalue())
-    return processing_utils.save_bytes_to_cache(out.getvalue(), "unnoise-comparison.zip", utils.get_upload_folder())
+    return sound.saved(out.getvalue(), "unnoise-comparison.zip")

@@ -9,7 +9,8 @@ from html import escape
 import numpy as np
 import PIL.Image
 
-from backends.spec import ArmEvent, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Step, Table, Text, Tokens
+from backends.spec import ArmEvent, Audio, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens
+from ui import colours, sound
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
 
@@ -25,7 +26,8 @@ def number(value: float) -> str:
 # --- media -----------------------------------------------------------------------------------------------
 
 
-def media(value: Media) -> str:
+def media(value: Media, path: str | None = None) -> str:
+    """`path`: the file that a sound's player plays; without one a sound is only drawn."""
     if isinstance(value, Plot):
         return plot(value)
     if isinstance(value, Images):
@@ -38,6 +40,10 @@ def media(value: Media) -> str:
         return tokens(value)
     if isinstance(value, Heat):
         return heat(value)
+    if isinstance(value, Audio):
+        return sound.audio(value, path)
+    if isinstance(value, Spectrogram):
+        return sound.spectrogram(value)
     if isinstance(value, Text):
         return f'<p class="text">{escape(value.text)}</p>'
     return ""
@@ -183,6 +189,7 @@ class Live:
         self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
         self.aside, self.notes, self.error = (), [], ""
         self.main: Media | None = None  # a result that is no single picture stands here
+        self.file: str | None = None  # the result's sound
 
     def see(self, event: ArmEvent) -> "Live":
         self.seconds, self.nfe, what = event.seconds, event.nfe, event.event
@@ -190,7 +197,7 @@ class Live:
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
         main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
-        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat):
+        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram):
             self.main = main
         if aside := getattr(what, "aside", ()):
             self.aside = aside
@@ -210,8 +217,9 @@ class Live:
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""
         notes = "".join(f'<p class="note">{escape(n)}</p>' for n in self.notes)
-        asides = "".join(media(m) for m in self.aside)
-        main = f'<div class="main">{media(self.main)}</div>' if self.main is not None else ""
+        done = self.state in ("done", "stopped", "failed")  # a player that is drawn anew at each step could not be heard
+        asides = "".join(media(m, sound.file(m) if done and isinstance(m, Audio) else None) for m in self.aside)
+        main = f'<div class="main">{media(self.main, self.file)}</div>' if self.main is not None else ""
         return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
 
 
@@ -263,12 +271,10 @@ def difference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, str]:
     if a.shape != b.shape:
         b = np.asarray(PIL.Image.fromarray(b).resize((a.shape[1], a.shape[0])))
     gap = np.abs(a.astype(float) - b.astype(float)).mean(-1)
-    stops = np.array([(18, 16, 30), (84, 28, 104), (196, 60, 84), (250, 150, 70), (252, 244, 190)], float)
     top = float(np.clip(np.percentile(gap, 99.5), 16, 255))
-    level = np.clip(gap / top, 0, 1) * (len(stops) - 1)
-    low = np.minimum(level.astype(int), len(stops) - 2)
-    heat = stops[low] + (level - low)[..., None] * (stops[low + 1] - stops[low])
-    return heat.astype(np.uint8), f"mean difference {gap.mean():.1f} of 255; {100 * (gap > 16).mean():.0f} % of the pixels differ visibly; brightest: {top:.0f}"
+    return colours.warm(
+        gap / top
+    ), f"mean difference {gap.mean():.1f} of 255; {100 * (gap > 16).mean():.0f} % of the pixels differ visibly; brightest: {top:.0f}"
 
 
 __all__ = ["Live", "Metric", "difference", "media", "metrics_table"]
