@@ -37,6 +37,10 @@ def tiny(monkeypatch):
     models._cache["emoji-ldm"] = model
     if "text-mdm" in models.CARDS:
         models._cache["text-mdm"] = tiny_text(card=models.get("text-mdm"), context=512)
+    if "sounds-dit" in models.CARDS:
+        from tests.tiny_sounds import tiny as tiny_sounds
+
+        models._cache["sounds-dit"] = tiny_sounds()
     yield model
     models.clear()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backends import METHODS, TASKS, BadInput, models, recipe, run
-from backends.spec import Heat, Image, Metric, Outcome, Plot, Result, Slider, Step, Tokens
+from backends.spec import Audio, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens
 from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds.
@@ -65,7 +65,7 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     steps = [e.event for e in events if isinstance(e.event, Step)]
     results = [e.event for e in events if isinstance(e.event, Result)]
     assert len(results) == 1 and steps
-    kinds = (Image,) if METHODS[slug].task.pictures else (Tokens, Heat, Plot)
+    kinds = (Image,) if METHODS[slug].task.pictures else (Tokens, Heat, Plot, Audio, Spectrogram)
     assert all(isinstance(s.show, kinds) for s in steps if s.show is not None)
     assert any(s.show is not None for s in steps)
     value = results[0].value

@@ -2,7 +2,7 @@
 
     pip install tinysoundfont==0.3.7 soundfile==0.14.0      # for this script alone
     apt-get download openttd-opensfx sonic-pi-samples timgm6mb-soundfont && for f in *.deb; do dpkg-deb -x $f packages; done
-    python -m backends.worlds.sounds_build packages FOLDER  # writes FOLDER/bank.npz and FOLDER/minilm.npz
+    python -m backends.worlds.sounds_build packages FOLDER  # writes FOLDER/bank.npz and FOLDER/minilm.npz, and assets/examples/*.flac
 
 Sources: OpenSFX 1.0.3 (each recording CC-BY 3.0, CC-BY-SA 3.0 or CC0, the collection CC-BY-SA 3.0), Sonic Pi's samples 3.2.2 (CC0), notes
 rendered with TimGM6mb.sf2 1.3 (GPL-2), tones and noises computed here. None of it is committed; models are trained on it.
@@ -43,6 +43,7 @@ SOUNDFONT = {
     "maracas": ((128, 0, 70),), "wood block": ((128, 0, 76), (128, 0, 77)), "triangle": ((128, 0, 81),), "referee": ((128, 0, 72),), "cymbal": ((128, 0, 49),),
     "snare drum": ((128, 0, 38),), "kick drum": ((128, 0, 36),),
 }  # fmt: skip
+EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 LONGEST = {True: 1.9, False: 1.5}  # seconds kept of an effect that lasts, and of one that doesn't
 
 
@@ -199,11 +200,25 @@ def vocabulary(n: int = 60_000) -> set[str]:
     return {word for plan in plans for word in words_of(sounds.caption(plan, rng))}
 
 
+def write_examples(path: Path) -> None:
+    """Sounds to edit, from tones and noises computed here alone, so that they owe nothing to the packages."""
+    import soundfile
+    import torch
+
+    made = sounds.Bank(path)
+    parts = {"beeps_rising": sounds.Part("electronic beep", "up", "slow", "low"), "clock": sounds.Part("clock"), "siren": sounds.Part("siren")}
+    for name, part in parts.items():
+        layout = sounds.events(sounds.Plan((part,)), made, np.random.default_rng(0))
+        wave = sounds.render(made, torch.from_numpy(layout)[None])[0].numpy()
+        soundfile.write(EXAMPLES / f"{name}.flac", wave, RATE, subtype="PCM_16")
+
+
 def main() -> None:
     packages, out = Path(sys.argv[1]), Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     made = bank(packages)
     np.savez_compressed(out / "bank.npz", **made)
+    write_examples(out / "bank.npz")
     words = vocabulary()
     np.savez_compressed(out / "minilm.npz", **packed_minilm(words))
     print(f"{len(made['lengths'])} rows, {len(made['audio']) / RATE:.0f} s, {len(words)} words;", {p.name: p.stat().st_size for p in out.glob("*.npz")})
