@@ -206,7 +206,7 @@ def write_examples(path: Path) -> None:
     import torch
 
     made = sounds.Bank(path)
-    parts = {"beeps_rising": sounds.Part("electronic beep", "up", "slow", "low"), "clock": sounds.Part("clock"), "siren": sounds.Part("siren")}
+    parts = {"beeps_rising": sounds.Part("electronic beep", "up", "slow", "low"), "clock": sounds.Part("clock")}
     for name, part in parts.items():
         layout = sounds.events(sounds.Plan((part,)), made, np.random.default_rng(0))
         wave = sounds.render(made, torch.from_numpy(layout)[None])[0].numpy()
