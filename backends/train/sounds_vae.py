@@ -41,7 +41,7 @@ def spectral_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Mean over resolutions of the L1 distance of log magnitudes (floor −66 dB) and the spectral convergence (Yamamoto et al., arXiv 1910.11480)."""
     parts = []
     for x, y in zip(spectra(a), spectra(b), strict=True):
-        parts.append(F.l1_loss((x + 5e-4).log(), (y + 5e-4).log()) + ((x - y).square().sum((1, 2)) / (y.square().sum((1, 2)) + 1e-3)).sqrt().mean())
+        parts.append(F.l1_loss((x + 5e-4).log(), (y + 5e-4).log()) + ((x - y).square().sum((1, 2)) / (y.square().sum((1, 2)) + 1e-3) + 1e-8).sqrt().mean())
     return torch.stack(parts).mean()
 
 
