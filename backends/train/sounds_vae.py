@@ -41,7 +41,7 @@ def spectral_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Mean over resolutions of the L1 distance of log magnitudes (floor −66 dB) and the spectral convergence (Yamamoto et al., arXiv 1910.11480)."""
     parts = []
     for x, y in zip(spectra(a), spectra(b), strict=True):
-        parts.append(F.l1_loss((x + 5e-4).log(), (y + 5e-4).log()) + ((x - y).square().sum((1, 2)) / (y.square().sum((1, 2)) + 1e-3)).sqrt().mean())
+        parts.append(F.l1_loss((x + 5e-4).log(), (y + 5e-4).log()) + ((x - y).square().sum((1, 2)) / (y.square().sum((1, 2)) + 1e-3) + 1e-8).sqrt().mean())
     return torch.stack(parts).mean()
 
 
@@ -119,8 +119,8 @@ def balance(vae: AutoencoderOobleck) -> AutoencoderOobleck:
         put(down.conv1, weight), put(up.conv_t1, weight)
     weight = projection(encoder.conv2)
     weight[half:] *= 0.05
-    put(encoder.conv2, weight)
-    put(decoder.conv1, F.pad(weight[:half].flip(2).transpose(0, 1), (2, 2)))
+    put(encoder.conv2, 8 * weight)  # latents near 1
+    put(decoder.conv1, F.pad(weight[:half].flip(2).transpose(0, 1) / 8, (2, 2)))
     encoder.conv2.bias[half:] = -3.0  # noise of 0.05 to begin with
     return vae
 
@@ -178,10 +178,12 @@ def main() -> None:
             group["lr"] = rate
         # In fp32 (TF32): Oobleck's snakes would turn bf16 back into it, layer after layer.
         posterior = vae.encode(x).latent_dist
-        made = vae.decode(posterior.sample()).sample
-        loss = distance = spectral_distance(made[:, 0], x[:, 0])
+        hold = min(1.0, max(0.0, step - 150) / 300)  # first the waveform, without noise: what the latents are drowned in, the decoder learns to ignore
+        made = vae.decode(posterior.mean + hold * posterior.std * torch.randn_like(posterior.mean)).sample
+        distance = spectral_distance(made[:, 0], x[:, 0])
+        loss = (0.1 + 0.9 * hold) * distance
         # The waveform's error in units of each crop's own size, so that silence is never cheap; without it phases would be left to chance.
-        loss = loss + 5 * ((made - x).abs().mean((1, 2)) / (x.square().mean((1, 2)).sqrt() + 0.01)).mean()
+        loss = loss + 5 * (((made - x).square().mean((1, 2)) + 1e-8).sqrt() / (x.square().mean((1, 2)).sqrt() + 0.01)).mean()
         if judge:
             with autocast(device):
                 real, fake = judge(x[:, 0]), judge(made.detach()[:, 0])
@@ -192,7 +194,7 @@ def main() -> None:
                 loss = loss + adversarial(real, judge(made[:, 0]))
             judge.requires_grad_(True)
         else:  # EzAudio's weight of the KL term, of the sum over channels
-            loss = loss + 1e-4 * min(1, step / 500) * posterior.kl()
+            loss = loss + 1e-4 * hold * posterior.kl()
         optimiser.zero_grad(), loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
         optimiser.step()
