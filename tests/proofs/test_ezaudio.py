@@ -3,7 +3,6 @@
 Its identities (φ = 1 keeps the deviation, zero terminal SNR, SOLA's start, φ = 0 is the baseline) stand in tests/test_ezaudio.py.
 """
 
-import numpy as np
 import pytest
 from measure import interval
 
@@ -23,17 +22,15 @@ def test_rescaling_keeps_large_scales_clean(proof):
     proof.models = ["ezaudio", "sounds-scorer"]
     model, texts = models.load("sounds-dit"), captions(proof.seed, CAPTIONS)
     data = model.card.figures["reference"]["clips_latent_deviation"]  # of held-out clips, measured by evaluate/sounds_dit.py
-    wide, agree, far, beyond = {}, {}, {}, {}
+    wide, agree, far = {}, {}, {}
     for name, (scale, rescale) in ARMS.items():
         z = generate(model, texts, proof.seed, scale, rescale)
         waves = heard(model, z)
         features = metric.embed_waves(waves.clamp(-1, 1))
         wide[name], far[name] = float(z.std()) / data, distance(features)
         agree[name] = 100 * (features * metric.embed_texts(texts)).sum(1).cpu().numpy()
-        beyond[name] = 100 * (waves.abs() > 1).float().mean(1).cpu().numpy()
-        print(
-            f"{name:15} deviation {wide[name]:.3f} of the data's, agreement {agree[name].mean():.1f}, Fréchet {far[name]:.2f}, overdriven {beyond[name].mean():.2f} %"
-        )
+        beyond = 100 * float((waves.abs() > 1).float().mean())
+        print(f"{name:15} deviation {wide[name]:.3f} of the data's, agreement {agree[name].mean():.1f}, Fréchet {far[name]:.2f}, overdriven {beyond:.2f} %")
     proof.state(
         "deviation of latents at scale 7 rescaled, off the data's", abs(wide["rescaled at 7"] - 1), "<=", 0.10, baseline=abs(wide["plain at 7"] - 1), n=CAPTIONS
     )
@@ -55,7 +52,4 @@ def test_rescaling_keeps_large_scales_clean(proof):
                     baseline=far[f"plain at {scale}"], n=CAPTIONS)  # fmt: skip
     proof.state("Fréchet distance added from scale 3 to 12, rescaled", far["rescaled at 12"] - far["rescaled at 3"], "<", round(far["plain at 12"] - far["plain at 3"], 4),
                 baseline=far["plain at 12"] - far["plain at 3"], n=CAPTIONS)  # fmt: skip
-    gap = beyond["plain at 12"] - beyond["rescaled at 12"]
-    proof.state("overdriven samples at scale 12, plain over rescaled, percent points", float(np.mean(gap)), ">=", 0, baseline=float(beyond["rescaled at 12"].mean()),
-                n=CAPTIONS, interval=interval(gap))  # fmt: skip
     proof.close()
