@@ -1,6 +1,7 @@
 """Train EzAudio's transformer on the latents of the sounds world's autoencoder and MiniLM's token states.
 
     python -m backends.train.sounds_dit --corpus FOLDER --minutes 60
+    python -m backends.train.sounds_dit --corpus FOLDER --minutes 300 --dim 128 --batch 16 --kept 6000 --fresh 1 --chunk 60 --lr 1e-3   # on a core of a CPU
     python -m backends.train.sounds_dit --corpus FOLDER --minutes 60 --modulation full --out DIR     # for comparison: plain AdaLN
 
 v-prediction on a scaled-linear schedule with zero terminal SNR, text dropout 0.1; a quarter of the clips are partly known (spans of
@@ -76,7 +77,18 @@ def velocity_loss(net, bars, z, states, there, t, noise, device, mask=None):
 
 def main() -> None:
     args = arguments(
-        "ezaudio/dit", corpus="corpus", vae=str(MODELS / "ezaudio/vae"), batch=384, lr=1.5e-3, ema=0.9995, kept=24_000, fresh=24, chunk=480, modulation="sola"
+        "ezaudio/dit",
+        corpus="corpus",
+        vae=str(MODELS / "ezaudio/vae"),
+        batch=384,
+        lr=1.5e-3,
+        ema=0.9995,
+        kept=24_000,
+        fresh=24,
+        chunk=480,
+        modulation="sola",
+        dim=192,
+        depth=6,
     )
     device, out = args.device, args.out
     world = World(Path(args.corpus), device)
@@ -87,7 +99,9 @@ def main() -> None:
         net = EzDiT.from_pretrained(out, torch_dtype=torch.float32)
     else:
         z = latents.encode(world.make(np.random.default_rng(0), tested, SIDES)[0])
-        net = EzDiT(vae.config.decoder_input_channels, modulation=args.modulation, latent_shift=float(z.mean()), latent_scale=float(1 / z.std()))
+        net = EzDiT(
+            vae.config.decoder_input_channels, args.dim, args.depth, modulation=args.modulation, latent_shift=float(z.mean()), latent_scale=float(1 / z.std())
+        )
     net.to(device).train()
     for part in (latents, test):
         part.shift, part.scale = net.config.latent_shift, net.config.latent_scale
