@@ -127,7 +127,11 @@ def balance(vae: AutoencoderOobleck) -> AutoencoderOobleck:
 
 def load(folder) -> AutoencoderOobleck:
     with torch.no_grad():  # weights under weight_norm are made on construction; only made without a gradient can they be copied
-        return AutoencoderOobleck.from_pretrained(folder, torch_dtype=torch.float32) if (folder / "config.json").exists() else balance(AutoencoderOobleck(**CONFIG))
+        return (
+            AutoencoderOobleck.from_pretrained(folder, torch_dtype=torch.float32)
+            if (folder / "config.json").exists()
+            else balance(AutoencoderOobleck(**CONFIG))
+        )
 
 
 def main() -> None:
@@ -155,7 +159,10 @@ def main() -> None:
     test = world.render(world.make(np.random.default_rng(1), 4 if device == "cpu" else 64, ("test",))[0])
     coming = stream(lambda i: world.make(np.random.default_rng([args.seed, step, i]), chunk, ("model", "shared"))[0], args.workers)
     before = held_out(ema.net, test)
-    print(f"{sum(p.numel() for p in vae.parameters()) / 1e6:.1f} M parameters, step {step}, held-out spectral distance {before[0]:.3f}, SNR {before[1]:.1f} dB", flush=True)
+    print(
+        f"{sum(p.numel() for p in vae.parameters()) / 1e6:.1f} M parameters, step {step}, held-out spectral distance {before[0]:.3f}, SNR {before[1]:.1f} dB",
+        flush=True,
+    )
     clock, layouts, at = Clock(args.minutes), (), 0
 
     def save() -> None:
@@ -202,7 +209,10 @@ def main() -> None:
         step, taken = step + 1, taken + 1
         if clock.every(20, "log"):
             now = held_out(ema.net, test)
-            print(f"{clock.seconds / 60:6.1f} min  step {step}  loss {loss.item():.3f}  spectral {distance.item():.3f}  held-out {now[0]:.3f}, {now[1]:.1f} dB", flush=True)
+            print(
+                f"{clock.seconds / 60:6.1f} min  step {step}  loss {loss.item():.3f}  spectral {distance.item():.3f}  held-out {now[0]:.3f}, {now[1]:.1f} dB",
+                flush=True,
+            )
         if clock.every(60 if device != "cpu" else 300, "save"):
             save()
     save()
