@@ -47,6 +47,10 @@ def tiny(monkeypatch):
         from tests.tiny_singer import tiny as tiny_singer
 
         models._cache["singer"] = tiny_singer()
+    if "sounds-dit" in models.CARDS:
+        from tests.tiny_sounds import tiny as tiny_sounds
+
+        models._cache["sounds-dit"] = tiny_sounds()
     yield model
     models.clear()
 

@@ -30,6 +30,10 @@ TEXT_TO_AUDIO = Task(
          "arms": [{"method": "ddim_audio", "knobs": {"scale": 10.0}}, {"method": "ezaudio", "knobs": {"scale": 10.0}}]},
         {"job": {"prompt": "a sheep bleats, then a trumpet plays two low notes", "seed": 3}, "arms": [{"method": "ezaudio"}]},
         {"job": {"prompt": "a xylophone plays a fast falling arpeggio while the wind blows", "seed": 4}, "arms": [{"method": "ddim_audio"}, {"method": "ezaudio"}]},
+        # sounds: files of assets/examples
+        {"job": {"prompt": "a hand bell rings", "sound": "beeps_rising.flac", "start": 0.9, "end": 2.0, "seed": 1},
+         "arms": [{"method": "ezaudio", "knobs": {"scale": 3.5, "rescale": 0.0}}]},
+        {"job": {"prompt": "a clock ticks, then a crow caws", "sound": "clock.flac", "start": 1.3, "end": 2.5, "seed": 2}, "arms": [{"method": "ezaudio"}]},
     ),
 )  # fmt: skip
 
