@@ -45,7 +45,7 @@ def framewise(samples: np.ndarray, size: int, delay: int, process) -> np.ndarray
     return made[delay : delay + len(samples)]
 
 
-@method("noisy", task=ENHANCE_SPEECH, paper=False)
+@method("noisy", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
 def noisy(job: EnhanceSpeech, model) -> Events:
     """Noisy input (as it came).
 
@@ -54,7 +54,7 @@ def noisy(job: EnhanceSpeech, model) -> Events:
     return shown(job.sound)
 
 
-@method("deepfilternet", task=ENHANCE_SPEECH, paper=False)
+@method("deepfilternet", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
 def deepfilternet(job: EnhanceSpeech, model) -> Events:
     """DeepFilterNet 3.
 
@@ -79,7 +79,7 @@ def deepfilternet(job: EnhanceSpeech, model) -> Events:
     yield from shown(Audio(made.clip(-1, 1), FULL))
 
 
-@method("rnnoise", task=ENHANCE_SPEECH, paper=False)
+@method("rnnoise", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
 def rnnoise(job: EnhanceSpeech, model) -> Events:
     """RNNoise.
 
@@ -110,7 +110,7 @@ def nsnet2_session():
     return onnxruntime.InferenceSession(str(folder / "nsnet2-20ms-baseline.onnx"), providers=["CPUExecutionProvider"])
 
 
-@method("nsnet2", task=ENHANCE_SPEECH, paper=False)
+@method("nsnet2", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
 def nsnet2(job: EnhanceSpeech, model) -> Events:
     """NSNet2.
 
