@@ -293,6 +293,7 @@ class Task:
     help: str = ""
     examples: tuple[dict, ...] = ()  # recipes' "job" (and "arms") parts, one click each
     pictures: bool = True
+    ready: bool = True  # False: its model is not trained far enough to be shown; recipes and tests reach it, the page does not
 
 
 Slot = Literal["wrap", "walk", "patch", ""]

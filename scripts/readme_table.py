@@ -25,7 +25,7 @@ def row(method, proof) -> str:
 
 def main() -> None:
     proofs = headless.proofs()
-    methods = sorted(METHODS.values(), key=lambda m: (not m.paper, m.task.slug, m.title))
+    methods = sorted((m for m in METHODS.values() if m.task.ready), key=lambda m: (not m.paper, m.task.slug, m.title))
     table = "\n".join(["| method | tab | measured | date, other seeds |", "|---|---|---|---|", *(row(m, proofs.get(m.slug)) for m in methods)])
     path = ROOT / "README.md"
     head, _, rest = path.read_text().partition("<!-- table -->")

@@ -10,7 +10,7 @@ STATUSES = ("all", "runs here", "proved here", "not here yet")
 
 
 def status(paper: dict, proofs: dict) -> str:
-    if paper["slug"] not in METHODS:
+    if paper["slug"] not in METHODS or not METHODS[paper["slug"]].task.ready:
         return "not here yet"
     proof = proofs.get(paper["slug"], {})
     return "proved here" if proof.get("passed") and not proof["stale"] else "runs here"

@@ -58,7 +58,7 @@ def build() -> gr.Blocks:
                 "Open a result or recipe", file_types=[".png", ".flac", ".json"], size="sm", elem_id="open-file", elem_classes=["quiet"], scale=0, min_width=190
             )
         with gr.Tabs(elem_classes=["rooms"]) as tabs:
-            studios = [compare.build(task, past) for task in TASKS.values()]
+            studios = [compare.build(task, past) for task in TASKS.values() if task.ready]
             papers = _papers()
             runs, listed = _runs(past)
             with gr.Tab("About", id="about", elem_classes=["about"]):

@@ -4,10 +4,12 @@ Richter et al., arXiv 2208.05830, and Lemercier et al., arXiv 2212.11851, sectio
 t in (0, 1], 0 is clean.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator
 
-import torch
+from backends.lazy import torch
 
 THETA, SIGMA_MIN, SIGMA_MAX = 1.5, 0.05, 0.5
 T_EPS = 0.03  # the least time trained and sampled
