@@ -37,10 +37,24 @@ add(
         about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
     ),
     Card(
+        name="speech", title="Speech UNets (embedded)", loader="backends.audio.speech_models:load_embedded", capabilities=frozenset({"speech"}),
+        licence="Apache-2.0 (weights)", source="speech", parameters="3 × 1.7 M",
+        trained_on="sentences of three readers in four languages, in recorded and synthetic noises and simulated rooms",
+        command="python -m backends.train.speech --part predictive --minutes 20 --corpus FILE",
+        about="Three UNets on warped complex spectrograms at 16 kHz: a predictive one, SGMSE+'s score around the noisy sound, StoRM's around the predicted one.",
+    ),
+    Card(
         name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
         licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="6 M in four networks",
         trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",
         about="DiffSinger small: FastSpeech 2's blocks with notes, a WaveNet denoiser of 80 mels at 16 kHz, a boundary classifier, and a harmonic-plus-noise vocoder.",
+    ),
+    Card(
+        name="sounds-dit", title="Sounds DiT (embedded)", loader="backends.audio.latent_audio:load_embedded", capabilities=frozenset({"text_audio", "cfg"}),
+        licence="Apache-2.0 (weights)", source="ezaudio", parameters="2.6 M, autoencoder 4 M",
+        trained_on="2.56 s of notes on 36 instruments and 79 effects, with captions", command="python -m backends.train.sounds_dit --corpus FOLDER --minutes 60",
+        options={"longest": 2.56},
+        about="EzAudio's transformer on waveform latents at 50 frames a second, 16 kHz; v-prediction with zero terminal SNR, MiniLM's token states.",
     ),
 )  # fmt: skip
 
@@ -124,6 +138,19 @@ HUB = (
         options={"kind": "mdlm", "mask": 50257, "eos": 50256, "context": 1024, "dtype": "float32",
                  "tokenizer": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e")},
         about="The model of the masked diffusion language model paper. It goes on from a text and was not taught to answer. About 0.7 GB to download.",
+    ),
+    # Of EzAudio no hash was found: it is offered where the host pins it.
+    *(
+        Card(
+            name=f"ezaudio-{size}", title=f"EzAudio {size.upper()}", loader="backends.audio.ezaudio_hub:load", capabilities=frozenset({"text_audio", "cfg"}), embedded=False,
+            licence="MIT", source="OpenSound/EzAudio", revision="", parameters=parameters, trained_on="AudioSet, AudioCaps and other captioned sounds (its paper)",
+            options={"files": (f"ckpts/s3/ezaudio_s3_{size}.pt", "ckpts/vae/1m.pt"), "heads": 16, "longest": 10.0, "text": text, "text_revision": revision},
+            about=f"The paper's checkpoint: up to 10 s at 24 kHz, read by {text.split('/')[1]}. {download}",
+        )
+        for size, parameters, text, revision, download in (
+            ("l", "0.6 B", "google/flan-t5-large", "0613663d0d48ea86ba8cb3d7a44f0f65dc596a2a", "About 7 GB to download."),
+            ("xl", "0.9 B", "google/flan-t5-xl", "7d6315df2c2fb742f0f5b556879d730926ca9001", "About 16 GB to download."),
+        )
     ),
 )  # fmt: skip
 

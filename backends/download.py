@@ -47,7 +47,9 @@ def endpoint() -> str | None:
 
 
 def patterns(card: Card) -> list[str]:
-    """The parts of the repository that the pipeline needs, weights as safetensors of the card's variant only."""
+    """The parts of the repository that the pipeline needs, weights as safetensors of the card's variant only; or the files that the card names."""
+    if "files" in card.options:  # published as a pickle; its reader must load it with weights_only
+        return list(card.options["files"])
     weights = f"*.{card.options['variant']}*.safetensors" if card.options.get("variant") else "*.safetensors"
     kinds = (weights, "*.json", "*.txt", "*.model")
     if "parts" not in card.options:  # one network with its tokenizer, as transformers publishes it

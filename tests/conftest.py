@@ -37,10 +37,20 @@ def tiny(monkeypatch):
     models._cache["emoji-ldm"] = model
     if "text-mdm" in models.CARDS:
         models._cache["text-mdm"] = tiny_text(card=models.get("text-mdm"), context=512)
+    if "speech" in models.CARDS:
+        from backends.metrics import speech as figures
+        from tests.tiny_speech import tiny as tiny_speech
+
+        models._cache["speech"] = tiny_speech()
+        monkeypatch.setitem(figures.PACKAGES, "DNSMOS", "left out of tests")  # it takes seconds an arm
     if "singer" in models.CARDS:
         from tests.tiny_singer import tiny as tiny_singer
 
         models._cache["singer"] = tiny_singer()
+    if "sounds-dit" in models.CARDS:
+        from tests.tiny_sounds import tiny as tiny_sounds
+
+        models._cache["sounds-dit"] = tiny_sounds()
     yield model
     models.clear()
 

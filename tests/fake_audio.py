@@ -1,4 +1,4 @@
-"""A task of sounds with two methods that need no model, while none of the studio's own is meant."""
+"""A task of sounds with two methods that need no model, so that tests of sounds need none of the studio's own."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass

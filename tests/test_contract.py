@@ -10,11 +10,12 @@ from backends.worlds import emoji
 # Few steps and small budgets, so that all methods together stay within seconds.
 QUICK = {"steps": 4, "budget": 2, "iterations": 2, "inner_steps": 2, "loops": 1}
 SHORT = {"length": 16, "longest": 128, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1"}
+SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
 
 
 def job_of(task):
     """A job with every field filled in."""
-    from backends.spec import Picture, Prompt
+    from backends.spec import Picture, Prompt, Sound
 
     picture = emoji.render(emoji.sample(np.random.default_rng(2)))
     mask = np.zeros_like(picture)
@@ -29,6 +30,9 @@ def job_of(task):
             pixels = mask if mark.mask_of else picture
             pictures[recipe.digest(pixels)] = pixels
             job[name] = {"sha256": recipe.digest(pixels)}
+        if isinstance(mark, Sound) and mark.required:
+            pictures[recipe.digest(SOUND)] = SOUND
+            job[name] = {"sha256": recipe.digest(SOUND)}
     return job, pictures
 
 

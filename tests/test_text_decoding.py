@@ -94,6 +94,7 @@ def test_a_cache_renewed_at_every_step_changes_nothing(model, kind, guidance):
         canvas.ids[canvas.start + place] = 7
 
 
+@pytest.mark.identity("dlm_survey", "reused keys and values give the plain pass while the canvas stays as it was")
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
 def test_a_block_cache_is_exact_while_nothing_outside_changes(kind, shift):

@@ -77,6 +77,16 @@ def test_clipping_and_the_divergence():
     assert reinforce.k3(zero, zero).item() == 0 and reinforce.k3(torch.tensor([1.0]), zero).item() > 0
 
 
+def test_a_slice_of_nothing_but_padding_is_no_training(model, made):
+    made.ids[:, made.start + 1 :] = model.eos
+    for row in made.step:
+        row[:] = torch.arange(len(row)) + 2  # the last steps wrote padding alone
+    reward = torch.tensor([1.0, 0.0] * (len(made.ids) // 2 + 1))[: len(made.ids)]
+    with torch.enable_grad(), reinforce.trained_copy(model) as policy:
+        tracerl.trace_loss()(policy, made, reward, None)
+        assert any(p.grad is not None and p.grad.any() for p in policy.net.parameters())
+
+
 def test_answers_that_all_fare_alike_teach_nothing():
     assert not reinforce.standardised(torch.ones(4), torch.tensor([0, 0, 1, 1])).any()
 

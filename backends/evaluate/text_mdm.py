@@ -2,6 +2,7 @@
 
     python -m backends.evaluate.text_mdm            # 64 held-out problems a kind
     python -m backends.evaluate.text_mdm --quick    # 16
+    python -m backends.evaluate.text_mdm --card text-writer
 
 Writes figures.json beside the weights. Problems are held out (one in ten of all there are, whatever the seed); the table of
 decoders holds the share of right answers, tokens revealed an evaluation and seconds an answer, as the page shows them.
@@ -17,13 +18,12 @@ import numpy as np
 import torch
 
 from backends import models
-from backends.embedded import TEXT
 from backends.metrics import text as metric
 from backends.text import rcr, smollm
 from backends.text.canvas import Canvas, until_end
 from backends.text.decoding import BlockCache, Reader, Rule, decode
 from backends.text.feature_cache import FeatureCache
-from backends.train.text_mdm import MIX, Corpus, diffusion_loss
+from backends.train.text_mdm import MIX, WRITER, Corpus, diffusion_loss
 from backends.worlds import text
 from backends.worlds.text_build import stories
 
@@ -84,28 +84,27 @@ def decoders(model, n: int, kinds=("sum", "countdown", "sudoku")) -> list[dict]:
 
 
 @torch.no_grad()
-def bounds(model, n: int) -> dict[str, float]:
+def bounds(model, n: int, kinds: tuple[str, ...]) -> dict[str, float]:
     """Upper bound on the perplexity of a held-out answer's tokens, by kind."""
     corpus = Corpus(model.tokenizer)
     levels = ((torch.arange(n) + 0.5) / n).to(model.device)
     found = {}
-    for kind in (k for k in MIX if corpus.kept.get(k, True)):
+    for kind in (k for k in kinds if corpus.kept.get(k, True)):
         torch.manual_seed(0)
         ids, may = (m.to(model.device) for m in corpus.batch(np.random.default_rng(text.HELD_OUT_SEED + 8), kind, n, for_test=True))
-        found[kind] = round(math.exp(float(diffusion_loss(model.net, ids, may, corpus.mask, levels, model.device).mean())), 3)
+        found[kind] = round(math.exp(float(diffusion_loss(model.net, ids, may, corpus.mask, levels, model.device, model.shift).mean())), 3)
     return found
 
 
 def evaluate(card: str, n: int) -> dict:
-    model = models.load(card)
-    figures = {"perplexity_bound": bounds(model, max(32, n)), "right": {}}
-    for kind, length in LENGTHS.items():
-        figures["right"][kind] = round(float(np.mean([text.check(p.prompt, answer(model, p.prompt, length, DECODERS["confidence, one a step"])) for p in problems(kind, n)])), 3)  # fmt: skip
-    told = [p for p, _ in stories() if text.held_out(p)][: max(4, n // 4)]
-    if card == "text-writer" and told and smollm.available():
-        written = [answer(model, p.split(" #")[0], 64, DECODERS["confidence, one a step"]) for p in told]
-        figures["stories"] = {"perplexity_smollm2": round(float(np.median([metric.perplexity(p, s) for p, s in zip(told, written) if s.strip()])), 2),
-                              "word_entropy_bits": round(float(np.mean([metric.entropy(s) for s in written])), 2), "example": written[0]}  # fmt: skip
+    model, confidence = models.load(card), DECODERS["confidence, one a step"]
+    kinds = tuple(WRITER if card == "text-writer" else MIX)
+    figures = {"perplexity_bound": bounds(model, max(32, n), kinds), "right": {}}
+    for kind in (k for k in kinds if k in LENGTHS):
+        figures["right"][kind] = round(float(np.mean([text.check(p.prompt, answer(model, p.prompt, LENGTHS[kind], confidence)) for p in problems(kind, n)])), 3)
+    if "story" in kinds and smollm.available():
+        told = [(p.split(" #")[0], s) for p, s in stories() if text.held_out(p)][: max(4, n // 2)]
+        figures["stories"] = {"teacher": read(told), "writer": read([(p, answer(model, p, 64, confidence)) for p, _ in told])}
     ids = torch.full((1, 128), model.mask, device=model.device)
     timed = []
     for _ in range(5):
@@ -113,8 +112,16 @@ def evaluate(card: str, n: int) -> dict:
         with torch.no_grad():
             model.logits(ids)
         timed.append(time.perf_counter() - start)
-    figures |= {"seconds_step_128": round(float(np.median(timed)), 4), "decoders": decoders(model, n)}
+    figures["seconds_step_128"] = round(float(np.median(timed)), 4)
+    if card != "text-writer":
+        figures["decoders"] = decoders(model, n)
     return figures
+
+
+def read(told: list[tuple[str, str]]) -> dict:
+    """What SmolLM2 thinks of stories, and how many words they draw from: a text that repeats itself has a low perplexity as well."""
+    return {"perplexity_smollm2": round(float(np.median([metric.perplexity(p, s) for p, s in told if s.strip()])), 2),
+            "word_entropy_bits": round(float(np.mean([metric.entropy(s) for _, s in told])), 2), "example": told[0][1]}  # fmt: skip
 
 
 def main() -> None:
@@ -124,9 +131,10 @@ def main() -> None:
     args = parser.parse_args()
     figures = evaluate(args.card, 16 if args.quick else 64)
     print(json.dumps(figures, indent=1))
-    if (TEXT / "training.json").exists():
-        figures["training"] = json.loads((TEXT / "training.json").read_text())
-    (TEXT / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    folder = models.ASSETS / models.get(args.card).source
+    if (folder / "training.json").exists():
+        figures["training"] = json.loads((folder / "training.json").read_text())
+    (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

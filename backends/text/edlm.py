@@ -46,12 +46,10 @@ def language_energy(job: WriteText, model, candidates: Tensor, start: int) -> Te
 
 @functools.cache
 def energy_network():
-    from backends.embedded import TEXT
+    from backends.models import ASSETS
     from backends.nets.energy import EnergyNetwork
 
-    if not (TEXT / "energy" / "config.json").exists():
-        raise BadInput("The trained energy is not here yet; choose the autoregressive one.")
-    return EnergyNetwork.from_pretrained(TEXT / "energy").eval().requires_grad_(False)
+    return EnergyNetwork.from_pretrained(ASSETS / "text-energy").eval().requires_grad_(False)
 
 
 def learnt_energy(canvas: Canvas, candidates: Tensor) -> Tensor:

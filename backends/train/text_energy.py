@@ -14,7 +14,6 @@ import torch
 from torch.nn.functional import softplus
 
 from backends import models
-from backends.embedded import TEXT
 from backends.nets.energy import EnergyNetwork
 from backends.text.canvas import predict
 from backends.train.common import Clock, Ema, MuonAdamW, arguments, autocast, save_pretrained
@@ -23,7 +22,7 @@ from backends.train.text_mdm import MIX, TYPICAL, Corpus
 
 def main() -> None:
     args = arguments("text-energy", lr=5e-4, tokens=4096)
-    model, device, out = models.load("text-mdm"), args.device, TEXT / "energy"
+    model, device, out = models.load("text-mdm"), args.device, args.out
     fresh = not (out / "config.json").exists()
     net = EnergyNetwork() if fresh else EnergyNetwork.from_pretrained(out)
     if fresh:

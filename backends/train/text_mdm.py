@@ -26,6 +26,7 @@ from backends.worlds.text_build import recipes, stories
 LIKE = dict(is_causal=False, use_cache=False, rope_theta=500.0, max_position_embeddings=128)
 SCRATCH = dict(hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6, num_key_value_heads=6, tie_word_embeddings=True)
 MIX = {"sum": 0.36, "countdown": 0.24, "sudoku": 0.1, "profile": 0.18, "recall": 0.12}  # of the tokens
+WRITER = {"story": 0.34, "recipe": 0.2, "profile": 0.2, "recall": 0.1, "sum": 0.16}  # of the writer's (text_writer.py)
 LONGEST = 128
 
 

@@ -28,6 +28,9 @@ WHAT = ["lantern", "kite", "boat", "cake", "umbrella", "key", "bicycle", "garden
         "balloon", "mirror", "book", "violin", "snowman", "river", "candle", "train", "treasure", "rainbow", "blanket", "well", "ladder", "bell"]  # fmt: skip
 
 
+TURNS = 9  # stories on a pair of them at most
+
+
 def stories() -> list[tuple[str, str]]:
     """(prompt, story) of all that the teacher has written so far."""
     return [tuple(row) for row in json.loads(gzip.decompress(STORIES.read_bytes()))] if STORIES.exists() else []
@@ -48,24 +51,25 @@ def recipes() -> list[tuple[str, str]]:
     return found
 
 
-def write(minutes: float, seed: int = 0, batch: int = 48) -> None:
+def write(minutes: float, seed: int = 0) -> None:
     """Have the teacher write stories for so many minutes, on pairs that have none yet."""
     import torch
 
     from backends.text.smollm import smollm
     from backends.train.common import Clock
 
-    net, tokenizer = smollm()
+    (net, tokenizer), device = smollm(), "cuda" if torch.cuda.is_available() else "cpu"
+    net, batch = (net.to(device, torch.bfloat16), 512) if device == "cuda" else (net, 48)
     tokenizer.padding_side = "left"
     done, clock, rng = stories(), Clock(minutes), np.random.default_rng(seed)
     told = {prompt for prompt, _ in done}
-    left = [p for i in rng.permutation(len(WHO) * len(WHAT) * 3) for p in [_topic(i)] if p not in told]
+    left = [p for i in rng.permutation(len(WHO) * len(WHAT) * TURNS) for p in [_topic(i)] if p not in told]
     torch.manual_seed(len(done))
     while not clock.over and left:
         some, left = left[:batch], left[batch:]
         asked = [f"Write {p.split(' #')[0]}. Use two or three short, simple sentences. Do not write a title." for p in some]
         chats = [tokenizer.apply_chat_template([{"role": "user", "content": a}], tokenize=False, add_generation_prompt=True) for a in asked]
-        ids = tokenizer(chats, return_tensors="pt", padding=True)
+        ids = tokenizer(chats, return_tensors="pt", padding=True).to(device)
         with torch.no_grad():
             out = net.generate(**ids, max_new_tokens=80, do_sample=True, temperature=0.7, top_p=0.9, pad_token_id=tokenizer.pad_token_id)
         for prompt, row in zip(some, tokenizer.batch_decode(out[:, ids["input_ids"].shape[1] :], skip_special_tokens=True)):

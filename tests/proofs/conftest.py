@@ -5,6 +5,7 @@ seeds are kept beside it.
 """
 
 import datetime
+import fcntl
 import json
 import operator
 import os
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from identities import checks
 
 from backends import headless
@@ -50,18 +52,23 @@ class Proof:
     def close(self):
         for what, passed in checks(self.slug).items():  # value: the share of the exact checks that pass
             self.state(what, sum(passed) / len(passed), "==", 1, n=len(passed), kind="identity")
-        entry = dict(passed=all(s["held"] for s in self.statements), date=datetime.date.today().isoformat(), commit=self.commit(),
+        entry = dict(passed=all(s["held"] for s in self.statements), date=datetime.date.today().isoformat(), commit=self.commit(), device=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
                      weights={name: headless.weights(name) for name in self.models}, seed=self.seed, seconds=round(time.monotonic() - self.start, 1), statements=self.statements)  # fmt: skip
-        book = json.loads(FILE.read_text()) if FILE.exists() else {}
+        with FILE.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # proofs may be measured side by side
+            self._write(entry)
+        failed = [f"{s['statement']}: {s['value']} is not {s['op']} {s['threshold']}" for s in self.statements if not s["held"]]
+        assert not failed, "; ".join(failed)
+
+    def _write(self, entry: dict) -> None:
+        book = json.loads(FILE.read_text() or "{}")
         others = book.get(self.slug, {}).get("other_seeds", {})
         if self.seed == 0:
             book[self.slug] = entry | {"other_seeds": others}
         else:
-            brief = {"passed": entry["passed"], "date": entry["date"], "weights": entry["weights"], "values": [s["value"] for s in self.statements]}
+            brief = {key: entry[key] for key in ("passed", "date", "device", "weights")} | {"values": [s["value"] for s in self.statements]}
             book.setdefault(self.slug, {})["other_seeds"] = others | {str(self.seed): brief}
         FILE.write_text(json.dumps(dict(sorted(book.items())), indent=1) + "\n")
-        failed = [f"{s['statement']}: {s['value']} is not {s['op']} {s['threshold']}" for s in self.statements if not s["held"]]
-        assert not failed, "; ".join(failed)
 
 
 @pytest.fixture

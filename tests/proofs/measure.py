@@ -42,7 +42,7 @@ def drawn(model, texts, seeds, guide, batch=8, **settings) -> torch.Tensor:
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
     """Decibels of each picture of a batch."""
-    return (10 * torch.log10(4 / (a - b).square().mean((1, 2, 3)).clamp(min=1e-10))).numpy()
+    return (10 * torch.log10(4 / (a - b).square().mean((1, 2, 3)).clamp(min=1e-10))).cpu().numpy()
 
 
 def interval(values, seed: int = 0) -> list[float]:

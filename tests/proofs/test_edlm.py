@@ -36,7 +36,7 @@ def written(model, prompt: str, length: int, k: int, kind: str, steps: int, seed
 
 @pytest.mark.proof
 def test_whole_answers_fit_together(proof):
-    proof.models = ["text-mdm"]
+    proof.models = ["text-mdm", "text-energy"]
     model, rng = models.load("text-mdm"), np.random.default_rng([text.HELD_OUT_SEED, proof.seed])
     some = [text.draw(rng, kind, for_test=True) for kind in ("sum", "countdown", "sudoku") for _ in range(PROBLEMS // 3)]
     arms = {"plain": (1, "trained", STEPS), "trained": (K, "trained", STEPS), "sign turned": (K, "sign turned", STEPS), "plain, as many evaluations": (1, "trained", STEPS * (K + 1)),

@@ -54,7 +54,7 @@ def test_it_finds_failures_that_random_search_does_not(proof):
             events = [e.event for e in run({"task": "find_failures", "job": {"prompt": prompt, "seed": seed}, "arms": [arm]})]
             end = events[-1]
             assert isinstance(end, Outcome) and not end.error
-            sure = float(log_probs(from_uint8(end.value.pixels), [concept], HELD_OUT).exp())
+            sure = float(log_probs(from_uint8(end.value.pixels, model.device), [concept], HELD_OUT).exp())
             failed[name].append(sure < 0.5 and any(isinstance(e, Note) and e.text.startswith("Found") for e in events))
             if name == "sage":
                 shell = [e for e in events if isinstance(e, Step)][-1].aside[2].series

@@ -27,7 +27,7 @@ def won(model, lose, seed: int, temperature: float, threshold: float) -> np.ndar
         torch.manual_seed(job.seed)
 
         def right(policy, tests=tests):
-            return reinforce.rewards(policy, tests, reinforce.roll_out(policy, tests, 1, length, 0.0, threshold=2.0)).numpy()
+            return reinforce.rewards(policy, tests, reinforce.roll_out(policy, tests, 1, length, 0.0, threshold=2.0)).cpu().numpy()
 
         with torch.no_grad(), reinforce.trained_copy(model) as policy:
             before, optimiser = right(policy), adamw(policy, RATE)

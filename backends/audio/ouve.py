@@ -1,0 +1,53 @@
+"""The Ornstein-Uhlenbeck process with exploding variance between clean speech and a noisy or denoised centre (SGMSE+, StoRM).
+
+Richter et al., arXiv 2208.05830, and Lemercier et al., arXiv 2212.11851, section II. x, y: (B, 2, F, frames) warped spectrograms;
+t in (0, 1], 0 is clean.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+THETA, SIGMA_MIN, SIGMA_MAX = 1.5, 0.05, 0.5
+T_EPS = 0.03  # the least time trained and sampled
+LAMBDA = math.log(SIGMA_MAX / SIGMA_MIN)
+
+
+def mean(x0, y, t):
+    decay = torch.exp(-THETA * t)
+    return decay * x0 + (1 - decay) * y
+
+
+def std(t):
+    variance = SIGMA_MIN**2 * torch.exp(-2 * THETA * t) * torch.expm1(2 * (THETA + LAMBDA) * t) * LAMBDA / (THETA + LAMBDA)
+    return variance.sqrt()
+
+
+def diffusion(t):
+    """g(t)."""
+    return SIGMA_MIN * torch.exp(LAMBDA * t) * math.sqrt(2 * LAMBDA)
+
+
+def reverse(score: Callable, y: torch.Tensor, steps: int, generator: torch.Generator | None = None, corrector: bool = False,
+            snr: float = 0.5) -> Iterator[torch.Tensor]:  # fmt: skip
+    """Yield the mean after each step, from y + σ(1)·noise at t = 1 down to T_EPS; `score(x, t)` with t (B,).
+
+    Each step: one annealed Langevin step of size 2(snr·σ)² where `corrector`, then the reverse-diffusion predictor.
+    """
+
+    def noise():
+        return torch.randn(y.shape, generator=generator, device=generator.device if generator else y.device).to(y)
+
+    times = torch.linspace(1.0, T_EPS, steps).to(y)
+    x = y + std(times[0]) * noise()
+    for i, t in enumerate(times):
+        at = t.expand(len(y))
+        if corrector:
+            size = 2 * (snr * std(t)) ** 2
+            x = x + size * score(x, at) + (2 * size).sqrt() * noise()
+        length = t - times[i + 1] if i + 1 < steps else t
+        g2 = diffusion(t) ** 2 * length
+        centre = x - THETA * (y - x) * length + g2 * score(x, at)
+        x = centre + g2.sqrt() * noise()
+        yield centre

@@ -1,0 +1,94 @@
+"""StoRM (arXiv 2212.11851), and its parents: the score model without the predictor (SGMSE+), the predictor without the score model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from backends.audio.speech_models import RATE, Chunks, SpeechModel
+from backends.audio.tasks import ENHANCE_SPEECH, EnhanceSpeech
+from backends.lazy import torch
+from backends.registry import method
+from backends.sound import log_mel
+from backends.spec import Audio, Events, Media, Note, Plot, Result, Slider, Step, Toggle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+N = Annotated[int, Slider(1, 60, 1, help="steps from noise to speech; one evaluation each, two with the corrector")]
+Corrector = Annotated[bool, Toggle(help="one annealed Langevin step before each step")]
+Snr = Annotated[float, Slider(0.05, 1.0, 0.05, help="with the corrector: r in its step size 2(r·σ)²")]
+
+
+def resampled(sound: Audio, rate: int = RATE) -> Events:
+    if sound.rate != rate:
+        said = f"The sound was brought from {sound.rate:,} to {rate:,} Hz, the network's rate"
+        yield Note(f"{said}; what lay above {rate // 2:,} Hz is lost." if sound.rate > rate else f"{said}; it holds nothing above {sound.rate // 2:,} Hz.")
+
+
+def regenerate(job: EnhanceSpeech, model: SpeechModel, chunks: Chunks, part: str, centre: Tensor, beside: tuple[Tensor, ...],
+               steps: int, corrector: bool, snr: float, done: int = 0, aside: Callable[[], tuple[Media, ...]] = tuple) -> Events:  # fmt: skip
+    """Noise around `centre` becomes speech by the score network `part`, which sees the spectrograms `beside`.
+
+    `done`: steps before these; `aside`: what is shown beside the curve of how far the state has gone from its centre.
+    """
+    from backends.audio import ouve
+
+    generator, moved = torch.Generator().manual_seed(job.seed), []
+
+    def curve(n):
+        return Plot({"‖x − centre‖ / ‖centre‖": ([float(i) for i in range(1, n + 1)], moved[:n])}, y="distance from the centre")
+
+    states = ouve.reverse(lambda x, t: model.score(part, x, t, *beside), centre, steps, generator, corrector, snr)
+    for i, x in enumerate(states, 1):
+        moved.append(float((x - centre).norm() / centre.norm().clamp_min(1e-9)))
+        # Bound now: the runner may ask for these later, or never.
+        yield Step(done + i, done + steps, lambda x=x: log_mel(chunks.join(x)), lambda i=i: (curve(i),), keep=lambda x=x: chunks.join(x))
+    yield Result(chunks.join(x), (*aside(), curve(steps)))
+
+
+@method("storm", task=ENHANCE_SPEECH, needs={"speech"})
+def storm(job: EnhanceSpeech, model: SpeechModel, steps: N = 10, corrector: Corrector = False, snr: Snr = 0.5) -> Events:
+    """StoRM: stochastic regeneration.
+
+    A predictive network D removes the noise in one go, and too much of the speech with it. A score model then starts from noise
+    around that estimate, not around the noisy sound, and puts natural detail back; so close to the goal it needs few steps.
+
+    Lemercier et al., arXiv 2212.11851; details from the official code (sp-uhh). The OUVE process is centred on D(y), the score
+    network sees x_t, y and D(y); the last mean is returned. The corrector is off, which is the official method's default. Where we
+    differ: the networks are UNets of 1.7 M parameters; D was trained first and then held; the score network began as SGMSE+'s; a
+    sound longer than 8 s is cut into chunks that fade into each other.
+    """
+    yield from resampled(job.sound)
+    chunks = Chunks(job.sound, model.device)
+    guess = model.denoise(chunks.y)
+    yield Step(1, steps + 1, lambda: log_mel(chunks.join(guess)), keep=lambda: chunks.join(guess))
+    aside = lambda: (replace(log_mel(chunks.join(guess)), caption="D(y), where the regeneration began"),)  # noqa: E731
+    yield from regenerate(job, model, chunks, "storm", guess, (chunks.y, guess), steps, corrector, snr, done=1, aside=aside)
+
+
+@method("sgmse", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
+def sgmse(job: EnhanceSpeech, model: SpeechModel, steps: N = 30, corrector: Corrector = True, snr: Snr = 0.5) -> Events:
+    """SGMSE+ (diffusion only).
+
+    A score model turns noise around the noisy sound into speech, with a corrector before each step.
+
+    Richter et al., arXiv 2208.05830; thirty steps of predictor and corrector, sixty evaluations.
+    """
+    yield from resampled(job.sound)
+    chunks = Chunks(job.sound, model.device)
+    yield from regenerate(job, model, chunks, "sgmse", chunks.y, (chunks.y,), steps, corrector, snr)
+
+
+@method("predictive", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
+def predictive(job: EnhanceSpeech, model: SpeechModel) -> Events:
+    """Predictive only (StoRM's D).
+
+    The network that StoRM begins with, alone: trained to the least squared error, it gives the mean of all that the speech may have been.
+    """
+    yield from resampled(job.sound)
+    chunks = Chunks(job.sound, model.device)
+    sound = chunks.join(model.denoise(chunks.y))
+    yield Step(1, 1, lambda: log_mel(sound))
+    yield Result(sound)

@@ -1,0 +1,64 @@
+"""Sounds in headless Chromium: upload, players with their markers, the switch between arms, a dropped result."""
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+pytestmark = pytest.mark.browser
+CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed (apt-get install chromium)", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)")
+
+
+@pytest.fixture(scope="module")
+def page():
+    from fake_audio import listening
+    from serving import studio
+
+    with listening(), studio() as url, playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1200})
+        page.set_default_timeout(30_000)
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        page.get_by_role("tab", name="Listen").click()
+        yield page
+        browser.close()
+        assert not errors
+
+
+def test_an_upload_is_run_played_and_opened_again(page, tmp_path):
+    wrong, right = tmp_path / "wrong.wav", tmp_path / "called.wav"
+    wrong.write_bytes(b"no sound at all")
+    soundfile.write(right, 0.5 * np.sin(np.arange(48_000) * 0.1), 24_000, format="MP3")
+    chooser = page.locator(".sound-field input[type=file]")
+    chooser.set_input_files(wrong)
+    page.get_by_text("Sound can't be read: give a whole WAV, FLAC, OGG or MP3 file.").first.wait_for()
+    chooser.set_input_files(right)
+    page.locator(".sound-field audio, .sound-field:visible [data-testid^=waveform]").first.wait_for(state="attached")
+    page.locator("button.run:visible").click()
+    page.locator("table.metrics").wait_for()
+    assert page.locator(".arm .main .sound audio").count() == 2
+    player = page.locator(".arm-1 .main .sound audio")
+    page.wait_for_function("a => a.duration > 1.9", arg=player.element_handle())
+    page.locator(".arm-1 .main .track.map").click(position={"x": 10, "y": 10})
+    page.wait_for_function("document.querySelector('.arm-1 .main .sound').style.getPropertyValue('--at') > 0")
+    page.locator(".switch .play").click()
+    page.wait_for_function("parseFloat(document.querySelector('.switch output').textContent) > 0.1")
+    before = page.locator(".switch output").inner_text()
+    page.get_by_role("radio", name="Quieter").click()
+    page.wait_for_function("before => parseFloat(document.querySelector('.switch output').textContent) > parseFloat(before)", arg=before)
+    assert page.get_by_role("radio", name="Quieter").get_attribute("aria-checked") == "true"
+    assert page.locator(".arm-2 .main .sound").evaluate("s => Number(s.style.getPropertyValue('--at'))") > 0, "both markers follow"
+    with page.expect_download() as download:
+        page.locator(".arm-2 .main .sound a").click()
+    assert download.value.suggested_filename == "unnoise-2-quieter-0.flac"
+    download.value.save_as(tmp_path / "result.flac")
+    page.locator("input[data-testid$='recipe-upload-button']").set_input_files(tmp_path / "result.flac")
+    page.wait_for_function("[...document.querySelectorAll('.arm')].filter(a => a.offsetParent).length == 1")
+    page.locator(".sound-field:visible [data-testid^=waveform]").first.wait_for(state="attached")
+    assert page.locator(".arm .method input:visible").input_value() == "Quieter"
