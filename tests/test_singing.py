@@ -44,7 +44,7 @@ def test_boundary_a_of_known_figures(model):
     assert [shallow.boundary_a(error, 0.3, model.bars) for error in (0.005, 0.01, 0.02, 0.05)] == [32, 42, 53, 70]
 
 
-@pytest.mark.identity("diffsinger", "boundary A is the first step whose closed-form divergences, integrated numerically, are in order")
+@pytest.mark.identity("diffsinger", "boundary A is where torch's own KL divergences of the noised mels, taken element by element, cross")
 def test_boundary_a_is_the_divergence():
     from torch.distributions import Normal, kl_divergence
 
