@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from backends.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 THETA, SIGMA_MIN, SIGMA_MAX = 1.5, 0.05, 0.5
 T_EPS = 0.03  # the least time trained and sampled
@@ -31,8 +35,8 @@ def diffusion(t):
     return SIGMA_MIN * torch.exp(LAMBDA * t) * math.sqrt(2 * LAMBDA)
 
 
-def reverse(score: Callable, y: torch.Tensor, steps: int, generator: torch.Generator | None = None, corrector: bool = False,
-            snr: float = 0.5) -> Iterator[torch.Tensor]:  # fmt: skip
+def reverse(score: Callable, y: Tensor, steps: int, generator: Generator | None = None, corrector: bool = False,
+            snr: float = 0.5) -> Iterator[Tensor]:  # fmt: skip
     """Yield the mean after each step, from y + σ(1)·noise at t = 1 down to T_EPS; `score(x, t)` with t (B,).
 
     Each step: one annealed Langevin step of size 2(snr·σ)² where `corrector`, then the reverse-diffusion predictor.

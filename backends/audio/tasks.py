@@ -52,13 +52,12 @@ class EnhanceSpeech(Job):
             raise BadInput(f"The clean sound lasts {self.clean.seconds:.1f} s and the noisy one {self.sound.seconds:.1f} s; they must be of one length.")
 
 
-_ARMS = [{"method": "noisy"}, {"method": "predictive"}, {"method": "sgmse"}, {"method": "storm"}]
 ENHANCE_SPEECH = Task(
-    "enhance_speech", "Enhance speech", EnhanceSpeech, baseline="sgmse", model="speech",
+    "enhance_speech", "Enhance speech", EnhanceSpeech, baseline="sgmse", model="speech", ready=False,
     metrics="backends.metrics.speech:enhance_speech", pictures=False,
     help="Speech in noise or in a room; each arm brings the voice back its own way. With the clean sound beside it, the figures say how well.",
     examples=(
-        {"job": {"sound": "speech_till.flac", "clean": "speech_till_clean.flac"}, "arms": _ARMS},
+        {"job": {"sound": "speech_till.flac", "clean": "speech_till_clean.flac"}, "arms": [{"method": "predictive"}, {"method": "sgmse"}, {"method": "storm"}]},
         {"job": {"sound": "speech_cow_room.flac", "clean": "speech_cow_room_clean.flac"},
          "arms": [{"method": "storm", "knobs": {"steps": 3}}, {"method": "storm"}, {"method": "storm", "knobs": {"steps": 30}}]},
         {"job": {"sound": "speech_babble.flac", "clean": "speech_babble_clean.flac"},
