@@ -1,6 +1,6 @@
 """EzAudio: guidance swells the latents, rescaled guidance doesn't, and loses neither agreement nor quality by it.
 
-Its identities (φ = 1 keeps the deviation, zero terminal SNR, SOLA's start, φ = 0 is the baseline) stand in tests/test_ezaudio.py.
+Its identities (φ = 1 keeps the deviation, zero terminal SNR, SOLA's start, φ = 0 is the baseline) stand in tests/test_text_to_audio.py.
 """
 
 import pytest
