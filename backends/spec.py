@@ -291,7 +291,7 @@ class Task:
     model: str  # the default card
     metrics: str = ""
     help: str = ""
-    examples: tuple[dict, ...] = ()  # recipes' "job" (and "arms") parts, one click each
+    examples: tuple[dict, ...] = ()  # recipes' "job" (and "arms") parts, one click each; "title" where no words of the job tell them apart
     pictures: bool = True
     ready: bool = True  # False: its model is not trained far enough to be shown; recipes and tests reach it, the page does not
 

@@ -220,6 +220,7 @@ def test_the_tab_shows_each_step_then_players_and_a_switch(listen):
     _, shown, past, *_ = said[-1]
     tracks = json.loads(shown.switch.split('data-tracks="')[1].split('"')[0].replace("&quot;", '"'))
     assert [t["arm"] for t in tracks] == [1, 2, 0], "both arms and the input"
+    assert shown.switch.count("</i>sound</button>") == 1, "an input is called as its field is"
     assert tracks[1]["gain"] == 1 and tracks[0]["gain"] == pytest.approx(0.25, abs=0.01), "the louder is turned down to the quietest"
     assert len(running.under(shown)) == running.UNDER
     assert len(past[0]["thumbs"]) == 2 and "data:image/png" in history.html(past)

@@ -57,6 +57,12 @@ def test_every_field_of_a_job_stands_in_the_panel(task):
     assert all(arm["method"] in METHODS for arm in state["arms"])
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_examples_are_told_apart_by_their_names(task):
+    names = [form.example_name(task, example) for example in task.examples]
+    assert len(set(names)) == len(names) and not any(name.startswith(task.title) for name in names)
+
+
 def test_a_painted_mask_becomes_white_on_black_and_an_unpainted_one_nothing():
     task = next((t for t in TASKS.values() if any(getattr(r, "mask_of", "") for r in backends.recipe.marks(t.job).values())), None)
     if task is None:

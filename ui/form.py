@@ -99,12 +99,13 @@ def _given(value, pictures: dict, decode=inputs.picture) -> np.ndarray | Audio |
 
 
 def example_name(task: Task, example: dict) -> str:
-    """Its first words and the switches it sets, else its sizes, and its papers: “a dog · colour · enlarge 2 (Steered Diffusion)”."""
+    """Its title, else its first words and the switches it sets, else its sizes; and its papers: “a dog · colour · enlarge 2 (Steered Diffusion)”."""
     given, rules, fields = example.get("job", {}), recipe.marks(task.job), fields_of(task.job)
     set_ = [n for n, r in rules.items() if isinstance(r, Toggle | Choice) and given.get(n) and given[n] != fields[n].default]
     prompt = next((str(given[n]) for n, r in rules.items() if isinstance(r, Prompt) and given.get(n)), "")
     sizes = [f"{words(n)} {v}" for n, v in given.items() if isinstance(rules[n], Slider)] if not (prompt or set_) else []
     said = [*([prompt] if prompt else sizes), *(words(n) if given[n] is True else f"{words(n)} {given[n]}" for n in set_)]
+    said = [example["title"]] if example.get("title") else said
     arms = [METHODS[arm["method"]] for arm in example.get("arms", [])]  # choosing it changes the arms: it says to which
     shown = dict.fromkeys(m.title.split(":")[0] for m in [m for m in arms if m.paper] or arms)
     return " · ".join(said or [task.title]) + (f" ({' / '.join(shown)})" if shown else "")

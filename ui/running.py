@@ -169,7 +169,8 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[st
     names = [titles[o.arm] for o in outcomes]
     table = views.metrics_table(names, outcomes) if outcomes else ""
     heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm]) for o in outcomes if isinstance(o.value, Audio) and files]
-    asked = [("input", -1, value, sound.file(value)) for value in pictures.values() if isinstance(value, Audio) and heard]
+    fields = {value["sha256"]: form.words(name) for name, value in reversed(given["job"].items()) if isinstance(value, dict)}  # of two with one sound the first
+    asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
     return Shown({}, seen, table, sound.switch(heard + asked), _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
 
 
