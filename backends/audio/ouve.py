@@ -1,7 +1,8 @@
 """The Ornstein-Uhlenbeck process with exploding variance between clean speech and a noisy or denoised centre (SGMSE+, StoRM).
 
 Richter et al., arXiv 2208.05830, and Lemercier et al., arXiv 2212.11851, section II. x, y: (B, 2, F, frames) warped spectrograms;
-t in (0, 1], 0 is clean.
+t in (0, 1], 0 is clean. Noise is complex: σ(t) is the deviation of a complex number, σ/√2 that of its real and of its imaginary part,
+and the score is (mean − x)/σ², as in the official code.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 THETA, SIGMA_MIN, SIGMA_MAX = 1.5, 0.05, 0.5
 T_EPS = 0.03  # the least time trained and sampled
 LAMBDA = math.log(SIGMA_MAX / SIGMA_MIN)
+PART = math.sqrt(0.5)  # deviation of the real and of the imaginary part of complex noise of deviation 1
 
 
 def mean(x0, y, t):
@@ -35,6 +37,22 @@ def diffusion(t):
     return SIGMA_MIN * torch.exp(LAMBDA * t) * math.sqrt(2 * LAMBDA)
 
 
+def score_of(x0, x, y, t):
+    """The score at x when the speech is x0."""
+    return (mean(x0, y, t) - x) / std(t) ** 2
+
+
+def preconditioning(t, spread: float):
+    """(skip, out, into): x0 − y is estimated as skip·u + out·network(into·u, …) from u = x − y, where x0 − y deviates by `spread`.
+
+    Skip is the best linear estimate, out the deviation of what it leaves, so that input and target of the network are of size 1 at every t
+    (Karras et al., arXiv 2206.00364, section 5, for this process).
+    """
+    decay, sigma2 = torch.exp(-THETA * t), (PART * std(t)) ** 2
+    total = (decay * spread) ** 2 + sigma2
+    return decay * spread**2 / total, spread * (sigma2 / total).sqrt(), total.rsqrt()
+
+
 def reverse(score: Callable, y: Tensor, steps: int, generator: Generator | None = None, corrector: bool = False,
             snr: float = 0.5) -> Iterator[Tensor]:  # fmt: skip
     """Yield the mean after each step, from y + σ(1)·noise at t = 1 down to T_EPS; `score(x, t)` with t (B,).
@@ -43,7 +61,7 @@ def reverse(score: Callable, y: Tensor, steps: int, generator: Generator | None 
     """
 
     def noise():
-        return torch.randn(y.shape, generator=generator, device=generator.device if generator else y.device).to(y)
+        return PART * torch.randn(y.shape, generator=generator, device=generator.device if generator else y.device).to(y)
 
     times = torch.linspace(1.0, T_EPS, steps).to(y)
     x = y + std(times[0]) * noise()

@@ -36,11 +36,11 @@ class SpeechModel:
 
     def denoise(self, y: Tensor) -> Tensor:
         """D(y): the predictive network's estimate."""
-        return self.net["predictive"](y, torch.zeros(len(y), device=y.device))
+        return self.net["predictive"].denoise(y)
 
     def score(self, part: str, x: Tensor, t: Tensor, *beside: Tensor) -> Tensor:
-        """∇ log p_t(x) given the spectrograms beside it; the network gives its negative."""
-        return -self.net[part](torch.cat([x, *beside], 1), t)
+        """∇ log p_t(x) given the spectrograms beside it, the process's centre the last of them."""
+        return self.net[part].score(x, t, *beside)
 
 
 class Chunks:
