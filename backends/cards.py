@@ -37,7 +37,7 @@ add(
         about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
     ),
     Card(
-        name="speech", title="Speech UNets (embedded)", loader="backends.audio.speech_models:load_embedded", capabilities=frozenset({"speech"}),
+        name="speech", title="Speech UNets (embedded)", loader="backends.audio.speech_models:load_embedded", capabilities=frozenset({"speech", "predictive", "sgmse", "storm"}),
         licence="Apache-2.0 (weights)", source="speech", parameters="3 × 1.7 M",
         trained_on="sentences of three readers in four languages, in recorded and synthetic noises and simulated rooms",
         command="python -m backends.train.speech --part predictive --minutes 20 --corpus FILE",
@@ -138,6 +138,18 @@ HUB = (
         options={"kind": "mdlm", "mask": 50257, "eos": 50256, "context": 1024, "dtype": "float32",
                  "tokenizer": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e")},
         about="The model of the masked diffusion language model paper. It goes on from a text and was not taught to answer. About 0.7 GB to download.",
+    ),
+    # On a file share and on no hub: offered where the host names a folder that holds one.
+    *(
+        Card(
+            name=f"{kind}-ncsnpp", title=title, loader="backends.audio.speech_hub:load", capabilities=frozenset({"speech", *parts}), embedded=False, licence="MIT",
+            source=f"sp-uhh/{kind}", revision="", parameters=parameters, trained_on="WSJ0 or VoiceBank with noise or reverberation (its paper)",
+            options={"kind": kind}, about=f"The publishers' NCSN++ at 16 kHz, from a folder with its .ckpt file. {about}",
+        )
+        for kind, title, parts, parameters, about in (
+            ("storm", "StoRM (NCSN++)", ("predictive", "storm"), "2 × 28 M", "A step takes seconds on a CPU."),
+            ("sgmse", "SGMSE+ (NCSN++)", ("sgmse",), "66 M", "On a CPU a step takes about ten seconds."),
+        )
     ),
     # Of EzAudio no hash was found: it is offered where the host pins it.
     *(

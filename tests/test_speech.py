@@ -55,10 +55,10 @@ def of(events: list, kind: type) -> list:
 
 @pytest.mark.parametrize("seconds", [0.05, 0.9, 3, 8, 8.1, 20, 60])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_chunks_join_to_the_sound_they_were_cut_from(seconds, rate):
+def test_chunks_join_to_the_sound_they_were_cut_from(seconds, rate, tiny_speech):
     t = np.arange(round(seconds * rate)) / rate
     sound = Audio((0.3 * np.sin(2 * np.pi * 440 * t) * np.cos(t)).astype(np.float32), rate)
-    chunks = Chunks(sound)
+    chunks = Chunks(sound, tiny_speech)
     assert chunks.y.shape[1:3] == (2, 256) and chunks.y.shape[3] % 16 == 0 and chunks.y.shape[3] <= 1024
     joined = chunks.join(chunks.y)
     assert joined.rate == RATE and abs(joined.seconds - sound.seconds) < 1e-3
@@ -66,8 +66,8 @@ def test_chunks_join_to_the_sound_they_were_cut_from(seconds, rate):
         assert np.abs(joined.samples - sound.samples).max() < 1e-3
 
 
-def test_the_cross_fade_keeps_a_constant_constant():
-    chunks = Chunks(Audio(np.full(20 * RATE, 0.5, np.float32), RATE))
+def test_the_cross_fade_keeps_a_constant_constant(tiny_speech):
+    chunks = Chunks(Audio(np.full(20 * RATE, 0.5, np.float32), RATE), tiny_speech)
     assert len(chunks.starts) == 3 and all(b - a == chunks.size - OVERLAP for a, b in zip(chunks.starts, chunks.starts[1:]))
     assert np.ptp(chunks.join(chunks.y).samples[100:-100]) < 2e-3
 
@@ -209,7 +209,7 @@ def test_regeneration_is_centred_on_the_prediction(tiny_speech, monkeypatch):
     result = of(events_of("storm", sound, steps=3), Result)[0].value
     alone = of(events_of("predictive", sound), Result)[0].value
     assert np.abs(result.samples - alone.samples).max() < 1e-5  # without noise and score the state rests at its centre
-    chunks = Chunks(sound)
+    chunks = Chunks(sound, tiny_speech)
     part, (y, d) = seen[0]
     assert part == "storm" and torch.equal(y, chunks.y) and torch.allclose(d, tiny_speech.denoise(chunks.y))
 

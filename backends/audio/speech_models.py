@@ -24,10 +24,16 @@ PARTS = ("predictive", "sgmse", "storm")
 
 
 class SpeechModel:
-    """`nfe` counts function evaluations at the networks, the predictive one too, one a row of their batch."""
+    """`nfe` counts function evaluations at the networks, the predictive one too, one a row of their batch.
 
-    def __init__(self, card: Card, nets: dict, where: str = "cpu"):
+    `factor`: what warped spectrograms are multiplied by (0: the embedded networks'); `multiple`: of how many frames they must be.
+    """
+
+    def __init__(self, card: Card, nets: dict, where: str = "cpu", factor: float = 0.0, multiple: int = 0):
+        from backends.nets.spectrogram_unet import MULTIPLE, SCALE
+
         self.card, self.net, self.device, self.nfe = card, torch.nn.ModuleDict(nets), where, 0
+        self.factor, self.multiple = factor or SCALE, multiple or MULTIPLE
         for net in self.net.values():
             net.register_forward_pre_hook(self._count)
 
@@ -44,27 +50,27 @@ class SpeechModel:
 
 
 class Chunks:
-    """A sound at 16 kHz as equal overlapping chunks, each brought to a peak of 1: `y`, their spectrograms."""
+    """A sound at 16 kHz as equal overlapping chunks, each brought to a peak of 1: `y`, their spectrograms as the model takes them."""
 
-    def __init__(self, sound: Audio, where: str = "cpu"):
-        from backends.nets.spectrogram_unet import HOP, MULTIPLE, analyse
+    def __init__(self, sound: Audio, model: SpeechModel):
+        from backends.nets.spectrogram_unet import HOP, analyse
 
         samples = resample(sound.samples, sound.rate, RATE)
         self.length = len(samples)
         n = max(1, math.ceil((self.length - OVERLAP) / (LONGEST - OVERLAP)))
         frames = math.ceil(math.ceil((self.length + (n - 1) * OVERLAP) / n) / HOP) + 1
-        self.size = (math.ceil(frames / MULTIPLE) * MULTIPLE - 1) * HOP
+        self.factor, self.size = model.factor, (math.ceil(frames / model.multiple) * model.multiple - 1) * HOP
         self.starts = [i * (self.size - OVERLAP) for i in range(n)]
         padded = np.pad(samples, (0, self.starts[-1] + self.size - self.length))
         rows = torch.from_numpy(np.stack([padded[s : s + self.size] for s in self.starts]))
         self.peaks = rows.abs().amax(1, keepdim=True).clamp_min(1e-4)  # what is stiller counts as silence
-        self.y = analyse((rows / self.peaks).to(where))
+        self.y = analyse((rows / self.peaks).to(model.device), self.factor)
 
     def join(self, spectrograms: Tensor, caption: str = "") -> Audio:
         """The sound of (B, 2, 256, frames), neighbours faded into each other."""
         from backends.nets.spectrogram_unet import synthesise
 
-        rows = (synthesise(spectrograms, self.size).cpu() * self.peaks).numpy()
+        rows = (synthesise(spectrograms, self.size, self.factor).cpu() * self.peaks).numpy()
         if not np.isfinite(rows).all():
             raise BadInput("The sound broke into values that are not numbers; lower snr or take more steps.")
         ramp = (np.arange(OVERLAP, dtype=np.float32) + 0.5) / OVERLAP

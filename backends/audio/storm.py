@@ -48,7 +48,7 @@ def regenerate(job: EnhanceSpeech, model: SpeechModel, chunks: Chunks, part: str
     yield Result(chunks.join(x), (*aside(), curve(steps)))
 
 
-@method("storm", task=ENHANCE_SPEECH, needs={"speech"})
+@method("storm", task=ENHANCE_SPEECH, needs={"speech", "predictive", "storm"})
 def storm(job: EnhanceSpeech, model: SpeechModel, steps: N = 10, corrector: Corrector = False, snr: Snr = 0.5) -> Events:
     """StoRM: stochastic regeneration.
 
@@ -61,14 +61,14 @@ def storm(job: EnhanceSpeech, model: SpeechModel, steps: N = 10, corrector: Corr
     sound longer than 8 s is cut into chunks that fade into each other.
     """
     yield from resampled(job.sound)
-    chunks = Chunks(job.sound, model.device)
+    chunks = Chunks(job.sound, model)
     guess = model.denoise(chunks.y)
     yield Step(1, steps + 1, lambda: log_mel(chunks.join(guess)), keep=lambda: chunks.join(guess))
     aside = lambda: (replace(log_mel(chunks.join(guess)), caption="D(y), where the regeneration began"),)  # noqa: E731
     yield from regenerate(job, model, chunks, "storm", guess, (chunks.y, guess), steps, corrector, snr, done=1, aside=aside)
 
 
-@method("sgmse", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
+@method("sgmse", task=ENHANCE_SPEECH, needs={"speech", "sgmse"}, paper=False)
 def sgmse(job: EnhanceSpeech, model: SpeechModel, steps: N = 30, corrector: Corrector = True, snr: Snr = 0.5) -> Events:
     """SGMSE+ (diffusion only).
 
@@ -77,18 +77,18 @@ def sgmse(job: EnhanceSpeech, model: SpeechModel, steps: N = 30, corrector: Corr
     Richter et al., arXiv 2208.05830; thirty steps of predictor and corrector, sixty evaluations.
     """
     yield from resampled(job.sound)
-    chunks = Chunks(job.sound, model.device)
+    chunks = Chunks(job.sound, model)
     yield from regenerate(job, model, chunks, "sgmse", chunks.y, (chunks.y,), steps, corrector, snr)
 
 
-@method("predictive", task=ENHANCE_SPEECH, needs={"speech"}, paper=False)
+@method("predictive", task=ENHANCE_SPEECH, needs={"speech", "predictive"}, paper=False)
 def predictive(job: EnhanceSpeech, model: SpeechModel) -> Events:
     """Predictive only (StoRM's D).
 
     The network that StoRM begins with, alone: trained to the least squared error, it gives the mean of all that the speech may have been.
     """
     yield from resampled(job.sound)
-    chunks = Chunks(job.sound, model.device)
+    chunks = Chunks(job.sound, model)
     sound = chunks.join(model.denoise(chunks.y))
     yield Step(1, 1, lambda: log_mel(sound))
     yield Result(sound)

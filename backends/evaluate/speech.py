@@ -45,7 +45,7 @@ def clips(seed: int = 0) -> list[tuple[Audio, Audio]]:
 @torch.no_grad()
 def enhanced(model, noisy: list[Audio], part: str, steps: int = 10, corrector: bool = False, seed: int = 0) -> list[np.ndarray]:
     """(T,) at 16 kHz of each clip (all of one length), as the methods of audio/storm.py make them, in one batch."""
-    cut = [Chunks(sound, model.device) for sound in noisy]
+    cut = [Chunks(sound, model) for sound in noisy]
     y = torch.cat([c.y for c in cut])
     x = y if part == "sgmse" else model.denoise(y)
     if part != "predictive":

@@ -16,16 +16,16 @@ MULTIPLE = 16  # frames must be a multiple of this
 LEVEL = 0.1  # about what spectrograms deviate by
 
 
-def analyse(sound: torch.Tensor) -> torch.Tensor:
-    """(B, T) in [-1, 1] -> (B, 2, 256, frames): real and imaginary part of 0.15·|X|^0.5·e^{i∠X}; 1 + T // 128 frames."""
+def analyse(sound: torch.Tensor, factor: float = SCALE) -> torch.Tensor:
+    """(B, T) in [-1, 1] -> (B, 2, 256, frames): real and imaginary part of factor·|X|^0.5·e^{i∠X}; 1 + T // 128 frames."""
     x = torch.stft(sound, N_FFT, HOP, window=torch.hann_window(N_FFT, device=sound.device), center=True, return_complex=True)
-    return torch.view_as_real(torch.polar(SCALE * x.abs() ** POWER, x.angle())).movedim(-1, 1).contiguous()
+    return torch.view_as_real(torch.polar(factor * x.abs() ** POWER, x.angle())).movedim(-1, 1).contiguous()
 
 
-def synthesise(spectrogram: torch.Tensor, length: int) -> torch.Tensor:
+def synthesise(spectrogram: torch.Tensor, length: int, factor: float = SCALE) -> torch.Tensor:
     """The inverse of `analyse`, (B, length)."""
     x = torch.view_as_complex(spectrogram.float().movedim(1, -1).contiguous())
-    x = torch.polar((x.abs() / SCALE) ** (1 / POWER), x.angle())
+    x = torch.polar((x.abs() / factor) ** (1 / POWER), x.angle())
     return torch.istft(x, N_FFT, HOP, window=torch.hann_window(N_FFT, device=x.device), center=True, length=length)
 
 
