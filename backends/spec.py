@@ -109,6 +109,15 @@ class Spectrogram:
     mel: bool = True
 
 
+@dataclass(frozen=True, eq=False)  # known by identity: a page's state is hashed
+class Mesh:
+    """A surface. `vertices`: (V, 3) float32, y up, the front along +z; `faces`: (F, 3) int32; `colours`: (F, 3) uint8, one a face."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colours: np.ndarray
+
+
 Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram
 
 
