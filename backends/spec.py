@@ -118,7 +118,16 @@ class Mesh:
     colours: np.ndarray
 
 
-Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram
+@dataclass(frozen=True, eq=False)
+class Turntable:
+    """An object from all around. `frames`: (N, H, W, 3) uint8, a full turn from the front on; `mesh`: its surface, None where it has none."""
+
+    frames: np.ndarray
+    mesh: Mesh | None = None
+    caption: str = ""
+
+
+Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable
 
 
 # --- events: what a method yields ------------------------------------------------------------------------

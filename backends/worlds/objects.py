@@ -195,9 +195,13 @@ def _accessory(name: str) -> Mesh:
         gems = [part(creation.icosphere(1, 0.028), (210, 40, 60), (0.155 * np.cos(a + 0.5), 0.07, 0.155 * np.sin(a + 0.5))) for a in turns]
         return joined(part(creation.annulus(0.13, 0.16, 0.14, sections=28), (245, 190, 40), (0, 0.07, 0)), *spikes, *gems)
     if name == "balloon":
-        return joined(part(creation.cylinder(0.008, 0.18, sections=8), (90, 90, 90), (0, 0.09, 0)), part(creation.icosphere(3, 0.12), (225, 40, 50), (0, 0.25, 0)))
+        return joined(
+            part(creation.cylinder(0.008, 0.18, sections=8), (90, 90, 90), (0, 0.09, 0)), part(creation.icosphere(3, 0.12), (225, 40, 50), (0, 0.25, 0))
+        )
     if name == "flower":
-        petals = [part(creation.icosphere(2, 0.055), (245, 130, 190), (0.075 * np.cos(a), 0.22 + 0.075 * np.sin(a), 0)) for a in np.linspace(0, 2 * np.pi, 7)[:-1]]
+        petals = [
+            part(creation.icosphere(2, 0.055), (245, 130, 190), (0.075 * np.cos(a), 0.22 + 0.075 * np.sin(a), 0)) for a in np.linspace(0, 2 * np.pi, 7)[:-1]
+        ]
         around = [part(creation.icosphere(2, 0.055), (245, 130, 190), (0, 0.22, z)) for z in (-0.06, 0.06)]
         stem = part(creation.cylinder(0.014, 0.2, sections=10), (60, 150, 60), (0, 0.1, 0))
         return joined(stem, part(creation.icosphere(2, 0.06), (250, 205, 50), (0, 0.22, 0)), *petals, *around)

@@ -23,7 +23,7 @@ SIZE, EACH, SHARD = 128, 6, 2000  # px, views of a thing, views of a shard
 def camera(rng: np.random.Generator) -> Camera:
     """From anywhere around, mostly a little above, sometimes from overhead."""
     elevation = rng.uniform(60, 88) if rng.random() < 0.12 else rng.uniform(-10, 50)
-    return Camera(float(rng.uniform(-180, 180)), float(elevation), float(rng.uniform(2.3, 2.9)), 40.0)
+    return Camera(float(rng.uniform(-180, 180)), float(elevation), float(rng.uniform(2.5, 3.0)), 40.0)
 
 
 def views(thing: Thing, n: int, rng: np.random.Generator, size: int = SIZE) -> tuple[np.ndarray, list[Camera]]:
@@ -44,7 +44,9 @@ def write(out: Path, shard: int, n: int, kept: bool) -> None:
             coded = io.BytesIO()
             Image.fromarray(picture).save(coded, "WEBP", quality=88, method=2)
             pictures.append(coded.getvalue())
-            about.append(asdict(thing) | {"view": view_of(seen.azimuth, seen.elevation), "azimuth": round(seen.azimuth, 1), "elevation": round(seen.elevation, 1)})
+            about.append(
+                asdict(thing) | {"view": view_of(seen.azimuth, seen.elevation), "azimuth": round(seen.azimuth, 1), "elevation": round(seen.elevation, 1)}
+            )
     ends = np.cumsum([len(p) for p in pictures])
     np.savez(out / f"{'kept' if kept else 'train'}-{shard:03d}.npz", data=np.frombuffer(b"".join(pictures), np.uint8), ends=ends,
              about=np.frombuffer("\n".join(map(json.dumps, about)).encode(), np.uint8))  # fmt: skip
