@@ -19,7 +19,7 @@ from backends.worlds.objects_render import Camera
 if TYPE_CHECKING:
     from torch import Tensor
 
-Iterations = Annotated[int, Slider(20, 5000, 10, help="steps of the optimiser")]
+Iterations = Annotated[int, Slider(1, 5000, 1, help="steps of the optimiser")]
 Scale = Annotated[float, Slider(1, 200, 0.5, help="classifier-free guidance of the prior")]
 Low = Annotated[float, Slider(0.02, 0.98, 0.01, help="lowest noise level asked of the prior")]
 High = Annotated[float, Slider(0.02, 0.98, 0.01, help="highest noise level")]

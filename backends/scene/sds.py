@@ -13,7 +13,7 @@ from backends.scene.volume import Volume, render, smoothness
 from backends.spec import Events, Image, Images, Plot, Result, Slider, Step, Toggle
 
 
-@method("sds", task=MAKE_OBJECT, needs={"image", "cfg", "objects"})
+@method("sds", task=MAKE_OBJECT, needs={"image", "cfg", "gradients"}, paper=False)
 def sds(
     job: MakeObject, model, iterations: Iterations = 400, scale: Scale = 25.0, low: Low = 0.02, high: High = 0.98, size: Resolution = 48, grid: Grid = 40,
     views: Annotated[int, Slider(1, 8, 1, help="cameras in each step")] = 2,

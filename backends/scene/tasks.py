@@ -12,7 +12,7 @@ class MakeObject(Job):
 
 
 MAKE_OBJECT = Task(
-    "make_object", "Make an object", MakeObject, baseline="sds", model="objects-ldm", pictures=False, ready=False,
+    "make_object", "Make an object", MakeObject, baseline="sds", model="emoji-ldm", pictures=False, ready=False,  # until a prior that knows sides is trained
     help="From words alone a 3D object appears, pulled view by view by a model of pictures.",
     examples=(
         {"job": {"prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds"}]},

@@ -165,7 +165,7 @@ def mesh_of(volume: Volume, level: float = 0.5, pieces: float = 0.02) -> Mesh | 
         return None
     vertices, faces, *_ = marching_cubes(solid, level)
     vertices = ((vertices - 1) * width - 1)[:, ::-1]  # z, y, x
-    shape = trimesh.Trimesh(vertices, faces[:, ::-1], process=False)
+    shape = trimesh.Trimesh(vertices, faces, process=False)
     parts = shape.split(only_watertight=False)
     largest = max(len(p.faces) for p in parts)
     shape = trimesh.util.concatenate([p for p in parts if len(p.faces) >= pieces * largest])
