@@ -11,7 +11,7 @@ from pathlib import Path
 
 import backends
 from backends import models, recipe
-from backends.spec import ArmEvent, Audio, Heat, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens
+from backends.spec import ArmEvent, Audio, Heat, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens, Turntable
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -142,6 +142,13 @@ def save(outcome: Outcome, inputs: dict[str, recipe.Input], folder: Path, name: 
         file = folder / (f"{name}.png" if len(pictures) == 1 else f"{name}-{i + 1}.png")
         file.write_bytes(recipe.png(picture.pixels, outcome.recipe, inputs))
         files.append({"name": file.name, "sha256": recipe.digest(picture.pixels)})
+    if isinstance(value, Turntable):
+        file = folder / f"{name}.png"  # all sides in a row
+        file.write_bytes(recipe.png(np.concatenate(list(value.frames), 1), outcome.recipe, inputs))
+        files.append({"name": file.name, "sha256": recipe.digest(value.frames)})
+        if value.mesh is not None:
+            (folder / f"{name}.glb").write_bytes(recipe.glb(value.mesh, outcome.recipe, inputs))
+            files.append({"name": f"{name}.glb", "sha256": hashlib.sha256(value.mesh.vertices.tobytes()).hexdigest()})
     if isinstance(value, Audio):
         file = folder / f"{name}.flac"
         file.write_bytes(recipe.flac(value, outcome.recipe, inputs))

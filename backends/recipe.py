@@ -23,7 +23,7 @@ import PIL.PngImagePlugin
 
 from backends import inputs, models
 from backends.registry import METHODS, TASKS
-from backends.spec import Arm, Audio, BadInput, Job, Knob, Method, Picture, Prompt, Slider, Sound, Stacked, Task
+from backends.spec import Arm, Audio, BadInput, Job, Knob, Mesh, Method, Picture, Prompt, Slider, Sound, Stacked, Task
 
 SCHEMA = 1
 MAX_ARMS = 6
@@ -247,6 +247,19 @@ def flac(sound: Audio, recipe: dict | None = None, pictures: dict[str, Input] | 
     return out.getvalue()
 
 
+def glb(mesh: Mesh, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
+    """A binary glTF file, a colour a face; with a recipe, its asset's extras are the recipe with its inputs."""
+    import trimesh
+
+    shape = trimesh.Trimesh(mesh.vertices, mesh.faces, face_colors=mesh.colours, process=False)
+
+    def tag(tree):
+        if recipe is not None:
+            tree["asset"]["extras"] = {KEY: recipe | {"inputs": encode_inputs(pictures or {})}}
+
+    return trimesh.exchange.gltf.export_glb(trimesh.Scene(shape), tree_postprocessor=tag)
+
+
 def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
     """A PNG file; with a recipe, the recipe and its input pictures stand in its text chunks."""
     info = PIL.PngImagePlugin.PngInfo()
@@ -260,7 +273,7 @@ def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Inpu
 
 
 def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
-    """(recipe, pictures) of a result's PNG or FLAC, or of a recipe's JSON file; raises BadInput."""
+    """(recipe, pictures) of a result's PNG, FLAC or GLB, or of a recipe's JSON file; raises BadInput."""
     data = path.read_bytes()[: inputs.MAX_BYTES + 1]
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return _from_png(data)
@@ -268,11 +281,13 @@ def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
         recipe = _json(_comment(data))
         if not isinstance(recipe, dict) or "task" not in recipe:
             raise BadInput(_STRIPPED.format("sound"))
+    elif data[:4] == b"glTF":
+        recipe = _from_glb(data)
     else:
         try:
             recipe = _json(data.decode())
         except UnicodeDecodeError:
-            raise BadInput("Drop a result (PNG, FLAC) or a recipe (JSON) of this studio.") from None
+            raise BadInput("Drop a result (PNG, FLAC, GLB) or a recipe (JSON) of this studio.") from None
     # A text result is a file {"text": …, "recipe": …}.
     recipe = _loaded(recipe["recipe"] if isinstance(recipe, dict) and "recipe" in recipe else recipe)
     return recipe, decode_inputs(recipe.pop("inputs", {}))
@@ -288,6 +303,15 @@ def _comment(data: bytes) -> str:
     inputs.sound(data, "The dropped file")
     comment = soundfile.SoundFile(io.BytesIO(data)).comment
     return comment if comment.startswith("{") else "{}"
+
+
+def _from_glb(data: bytes) -> dict:
+    """The recipe in a binary glTF's JSON chunk, which comes first: 12 bytes of header, 8 of the chunk's."""
+    length = int.from_bytes(data[12:16], "little")
+    try:
+        return json.loads(data[20 : 20 + length])["asset"]["extras"][KEY]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BadInput(_STRIPPED.format("object")) from None
 
 
 def _from_png(data: bytes) -> tuple[dict, dict[str, Input]]:

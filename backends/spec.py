@@ -109,7 +109,25 @@ class Spectrogram:
     mel: bool = True
 
 
-Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram
+@dataclass(frozen=True, eq=False)  # known by identity: a page's state is hashed
+class Mesh:
+    """A surface. `vertices`: (V, 3) float32, y up, the front along +z; `faces`: (F, 3) int32; `colours`: (F, 3) uint8, one a face."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colours: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Turntable:
+    """An object from all around. `frames`: (N, H, W, 3) uint8, a full turn from the front on; `mesh`: its surface, None where it has none."""
+
+    frames: np.ndarray
+    mesh: Mesh | None = None
+    caption: str = ""
+
+
+Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable
 
 
 # --- events: what a method yields ------------------------------------------------------------------------

@@ -20,6 +20,7 @@ def row(method, proof) -> str:
     said += f"{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
     others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))
     when = proof["date"] + (", on earlier weights" if proof["stale"] else "")
+    said = said.replace("|", "\\|")  # a bar would end the cell
     return f"| {method.title} | {method.task.title} | {said} | {when}{'; ' + others if others else ''} |"
 
 

@@ -142,6 +142,38 @@ def test_three_slots_in_sixteen_steps():
     assert isinstance(last, Result) and list(json.loads(last.value.text)) == ["name", "age", "city"]
 
 
+def test_a_model_that_knows_no_null_token_is_told_of_one_and_spells_it():
+    from backends.spec import Result
+    from backends.text.forms import asked
+    from backends.text.s3 import s3
+    from backends.text.tasks import FillForm
+
+    model = tiny(context=512)
+    assert "<none>" in asked(model, "abc", ["name"], null=True) and "<none>" not in asked(model, "abc", ["name"], null=False)
+    model.card.capabilities |= {"null"}
+    assert asked(model, "abc", ["name"], null=True) == "abc fields: name"
+    model.card.capabilities -= {"null"}
+    # A real checkpoint's tokenizer has no such token, and its embedding more rows than the tokenizer has words.
+    model.tokenizer.convert_tokens_to_ids = lambda word: None
+    inner, spare = model.net.forward, 7
+    model.net.forward = lambda **kw: types.SimpleNamespace(logits=torch.nn.functional.pad(inner(**kw).logits, (0, spare), value=1e4))
+    *_, last = s3(FillForm(text="abc", form="name, age"), model, steps=4, budget=4, null=False)
+    assert isinstance(last, Result) and list(json.loads(last.value.text)) == ["name", "age"]
+
+
+def test_needles_are_sought_past_the_trained_length():
+    from backends.spec import Result
+    from backends.text.longllada import lengths_up_to, longllada
+    from backends.text.tasks import FindNeedle
+
+    assert lengths_up_to(384, 128) == [64, 128, 192, 256, 320, 384]
+    assert lengths_up_to(16384, 4096) == [2048 * k for k in range(1, 9)]
+    assert len(lengths_up_to(32768, 4096)) <= 10 and lengths_up_to(32768, 4096)[-1] == 32768
+    model = tiny(context=128)  # which `encode` holds it to; a real checkpoint's context is what it was trained on
+    last = next(e for e in longllada(FindNeedle(reach=1.5, needles=1), model) if isinstance(e, Result))
+    assert [int(c) for c in last.value.columns] == [64, 128, 192]
+
+
 @pytest.mark.identity("longllada", "the NTK rule gives LLaDA's constants: d_c = 64 and λ = 3.40, 13.60, 30.60, 54.40")
 def test_the_ntk_rule_gives_the_published_constants():
     from backends.text.longllada import critical_dimension, ntk_factor

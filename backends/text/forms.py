@@ -4,6 +4,7 @@ import json
 import math
 
 from backends.spec import BadInput
+from backends.worlds.text import NULL, form_prompt
 
 KINDS = ("string", "integer", "number", "boolean")
 MOST, LONGEST = 12, 40
@@ -59,3 +60,11 @@ def typed(value: str | None, kind: str):
     if not math.isfinite(number) or (kind == "integer" and not number.is_integer()):
         return value
     return int(number) if number.is_integer() else number
+
+
+def asked(model, text: str, fields, null: bool) -> str:
+    """The prompt that asks for a form: as the embedded model was trained on it, or in words; with `null` these tell of the filler."""
+    if "null" in model.card.capabilities:
+        return form_prompt(text, fields)
+    filler = f" Where the text says nothing of a key, its value is {NULL}, written as often as there is room." if null else ""
+    return f"{text}\n\nWrite this as a JSON object with the keys {', '.join(fields)}.{filler} Answer with the JSON object alone."

@@ -28,10 +28,11 @@ def learn(job: TrainText, model, rate: float, temperature: float, threshold: flo
     with reinforce.trained_copy(model) as policy:
         optimiser = adamw(policy, rate)
         before, drawn = reinforce.accuracy(policy, tests, length), []
+        yield Step(1, job.updates + 1, curve(drawn, before))  # measuring takes as long as some updates
         for i in range(job.updates):
             made, reward = update(policy, optimiser, job, i, temperature, threshold, lose)
             drawn.append(float(reward.mean()))
-            yield Step(i + 1, job.updates, curve(drawn, before), (reinforce.shown(policy, made, int(reward.argmax())),))
+            yield Step(i + 2, job.updates + 1, curve(drawn, before), (reinforce.shown(policy, made, int(reward.argmax())),))
         after = reinforce.accuracy(policy, tests, length)
     yield Metric("right before (%)", 100 * before)
     yield Metric("right after (%)", 100 * after, "higher")
@@ -57,9 +58,10 @@ def update(policy, optimiser, job: TrainText, i: int, temperature: float, thresh
 
 def curve(drawn: list[float], before: float, after: float | None = None) -> Plot:
     steps = [float(i + 1) for i in range(len(drawn))]
-    lines = {"drawn answers": (steps, [100 * d for d in drawn]), "held out, before": ([1.0, max(2.0, steps[-1])], [100 * before] * 2)}
+    across = [1.0, max(2.0, len(drawn))]
+    lines = {"drawn answers": (steps, [100 * d for d in drawn]), "held out, before": (across, [100 * before] * 2)}
     if after is not None:
-        lines["held out, after"] = ([1.0, max(2.0, steps[-1])], [100 * after] * 2)
+        lines["held out, after"] = (across, [100 * after] * 2)
     return Plot(lines, x="update", y="right (%)")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import BadInput, Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step
+from backends.spec import Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step
 from backends.text.canvas import Canvas, best, predict
 from backends.text.predictor import rope_base
 from backends.text.smollm import smollm
@@ -47,9 +47,10 @@ def notes(count: Callable[[str], int], rng: np.random.Generator, length: int, de
     seed, pairs = rng.integers(2**32), max(1, length // 10)
     while True:
         text, question, answer = recall_text(np.random.default_rng(seed), pairs, depth)
-        if count(f"{text} {question}") + ANSWER <= length or pairs == 1:
+        over = count(f"{text} {question}") + ANSWER - length
+        if over <= 0 or pairs == 1:
             return f"{text} {question}", answer
-        pairs -= 1
+        pairs = max(1, pairs - max(1, over // 20))  # a pair takes some 10 to 15 tokens
 
 
 def ask(read: Callable[[Tensor], Tensor], canvas: Canvas) -> str:
@@ -78,8 +79,10 @@ def answer_loss(read: Callable[[Tensor], Tensor], model, ids: Tensor, said: list
     return float(torch.nn.functional.cross_entropy(read(hidden)[where], whole[where]))
 
 
-def lengths_up_to(longest: int) -> list[int]:
-    return sorted({64, 128, *range(192, longest + 1, 64), longest})
+def lengths_up_to(longest: int, trained: int) -> list[int]:
+    """The map's columns: halves of the trained length up to `longest`, in wider strides where these would be more than eight."""
+    stride = trained // 2 * max(1, math.ceil(longest / (4 * trained)))
+    return sorted({trained // 2, trained, *range(stride, longest + 1, stride), longest})
 
 
 def probe(job: FindNeedle, lengths: list[int], answer: Callable, perplexity: Callable | None) -> Iterator[tuple[int, Heat, tuple]]:
@@ -99,11 +102,10 @@ def probe(job: FindNeedle, lengths: list[int], answer: Callable, perplexity: Cal
 
 def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
     d, base, trained = rope_of(model)
-    lengths = lengths_up_to(job.longest)
-    if job.longest > model.context:
-        raise BadInput(f"{model.card.title} reads at most {model.context} tokens; choose shorter notes.")
-    factor = (factor or math.ceil(ntk_factor(d, base, trained, job.longest))) if scaling == "ntk" else 1.0
-    squeeze = trained / max(trained, job.longest) if scaling == "interpolation" else 1.0
+    longest = round(job.reach * trained)
+    lengths = lengths_up_to(longest, trained)
+    factor = (factor or math.ceil(ntk_factor(d, base, trained, longest))) if scaling == "ntk" else 1.0
+    squeeze = trained / longest if scaling == "interpolation" else 1.0
 
     def read(ids: Tensor) -> Tensor:
         positions = torch.arange(len(ids), device=ids.device, dtype=torch.float32)[None] * squeeze
@@ -112,16 +114,19 @@ def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
     def count(text: str) -> int:
         return len(model.template(text))
 
+    def encode(text: str) -> Tensor:
+        return torch.tensor(model.template(text), device=model.device)  # model.encode would refuse what is past the trained length
+
     def answer(rng, length, depth) -> bool:
         text, right = notes(count, rng, length, depth)
-        return tells(ask(read, Canvas.after(model, model.encode(text, ANSWER), ANSWER)), right)
+        return tells(ask(read, Canvas.after(model, encode(text), ANSWER)), right)
 
     def perplexity(rng, length) -> float:
         """Of answers whose key stands right before the question: what is near is read, however much stands before it."""
         some = [notes(count, rng, length, 1.0) for _ in range(DRAWS)]
-        return math.exp(sum(answer_loss(read, model, model.encode(text, ANSWER), model.tokens(said), rng) for text, said in some) / DRAWS)
+        return math.exp(sum(answer_loss(read, model, encode(text), model.tokens(said), rng) for text, said in some) / DRAWS)
 
-    if job.longest <= trained and scaling != "off":
+    if longest <= trained and scaling != "off":
         yield Note(f"{model.card.title} was trained on {trained:,} tokens: these notes are within them, and there is nothing to scale.")
     with rope_base(model, factor * base) if factor != 1.0 else nullcontext():
         yield from _told(job, lengths, trained, probe(job, lengths, answer, perplexity))
@@ -166,7 +171,7 @@ def unscaled(job: FindNeedle, model) -> Events:
     return needles(job, model, "off", 1.0)
 
 
-@method("smollm_needle", task=FIND_NEEDLE, needs={"text"}, paper=False)
+@method("smollm_needle", task=FIND_NEEDLE, needs={"text", "rope"}, paper=False)
 def smollm_needle(job: FindNeedle, model) -> Events:
     """SmolLM2, an autoregressive model.
 
@@ -185,5 +190,6 @@ def smollm_needle(job: FindNeedle, model) -> Events:
         model.nfe += out.shape[1] - ids.shape[1]
         return tells(tokenizer.decode(out[0, ids.shape[1] :]), right)
 
-    lengths = lengths_up_to(job.longest)
+    trained = rope_of(model)[2]  # of the card's model, whose arms stand beside
+    lengths = lengths_up_to(round(job.reach * trained), trained)
     yield from _told(job, lengths, net.config.max_position_embeddings, probe(job, lengths, answer, None))

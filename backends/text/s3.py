@@ -10,10 +10,9 @@ from backends.registry import method
 from backends.spec import Events, Metric, Result, Slider, Step, Toggle, Tokens
 from backends.text.canvas import Canvas
 from backends.text.decoding import Reader, Rule, decode
-from backends.text.forms import fields_of, typed
+from backends.text.forms import asked, fields_of, typed
 from backends.text.scaffold import read, scaffold
 from backends.text.tasks import FILL_FORM, FillForm
-from backends.worlds.text import NULL, form_prompt
 
 Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas")]
 Budget = Annotated[int, Slider(2, 32, 1, help="masked tokens for each field")]
@@ -27,14 +26,15 @@ class Filler(Reader):
         words = [model.piece(i) for i in range(len(model.tokenizer))]
         self.barred = torch.tensor([any(c in w for c in '"\\{}\n') or i == model.eos for i, w in enumerate(words)], device=model.device)
         if not null:
-            self.barred[model.tokenizer.convert_tokens_to_ids(NULL)] = True
+            self.barred[list(model.kept)] = True
 
     def guided(self, logits):
         out = super().guided(logits)
-        return out.masked_fill(self.barred[: out.shape[-1]], float("-inf"))
+        spare = max(0, out.shape[-1] - len(self.barred))  # rows of the embedding that stand for no token
+        return out.masked_fill(torch.nn.functional.pad(self.barred, (0, spare), value=True)[: out.shape[-1]], float("-inf"))
 
 
-@method("s3", task=FILL_FORM, needs={"text", "masked", "null"})
+@method("s3", task=FILL_FORM, needs={"text", "masked"})
 def s3(
     job: FillForm, model, steps: Steps = 16, budget: Budget = 6,
     null: Annotated[bool, Toggle(help="let a slot be filled with nothing")] = True,
@@ -47,12 +47,14 @@ def s3(
 
     Xiong et al., arXiv 2507.04504. As in its released code, pieces are tokenised apart and the surest tokens of all slots come
     first, an even share of the masked ones a step (the code rounds that share up and so may end a step early). Quotes, braces and ends are barred inside slots, so that the result always
-    parses; the paper's budget of 16 tokens a field is 6 here, the model's values being short.
+    parses; the paper's budget of 16 tokens a field is 6 here, the embedded model's values being short. That model was trained on forms and
+    on a token for nothing; others are told of it in the paper's way, in words, and spell it.
     """
     kinds = fields_of(job.form)
-    before = model.encode(form_prompt(job.text, kinds), budget * len(kinds))
+    prompt = asked(model, job.text, kinds, null)
+    before = model.encode(prompt, budget * len(kinds))
     made = scaffold(model.tokens, model.mask, dict.fromkeys(kinds, budget))
-    model.encode(form_prompt(job.text, kinds), len(made.ids))  # with its skeleton it must fit as well
+    model.encode(prompt, len(made.ids))  # with its skeleton it must fit as well
     canvas = Canvas(model, torch.cat([before, before.new_tensor(made.ids)]), len(before))
     spent = model.nfe
     for i, n in decode(canvas, Filler(model, guidance, null), Rule(), steps, len(made.ids)):
@@ -70,7 +72,7 @@ def free_form(job: FillForm, model, steps: Steps = 64, length: Annotated[int, Sl
 
     The same prompt, and an empty canvas: the model writes braces, keys and values itself, the surest tokens first.
     """
-    canvas = Canvas.after(model, model.encode(form_prompt(job.text, fields_of(job.form)), length), length)
+    canvas = Canvas.after(model, model.encode(asked(model, job.text, fields_of(job.form), null=False), length), length)
     spent = model.nfe
     for i, n in decode(canvas, Reader(model), Rule(late=(model.eos,)), steps, length):
         yield Step(i, n, canvas.show())

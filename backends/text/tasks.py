@@ -54,14 +54,14 @@ FILL_FORM = Task(
 
 @dataclass(frozen=True)
 class FindNeedle(Job):
-    longest: Annotated[int, Slider(128, 512, 64, help="tokens of the longest notes; the embedded model was trained on 128")] = 384
+    reach: Annotated[float, Slider(1, 8, 0.5, help="length of the longest notes, in lengths the model was trained on (embedded: 128 tokens)")] = 3.0
     needles: Annotated[int, Slider(1, 8, 1, help="notes tried in each cell of the map")] = 2
 
 
 FIND_NEEDLE = Task(
     "find_needle", "Find a needle", FindNeedle, baseline="unscaled", model="text-mdm", pictures=False,
     help="Notes of growing length with a key to look up, early or late in them: which can the model still find?",
-    examples=({"job": {"longest": 384, "needles": 2, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada"}]},),
+    examples=({"job": {"reach": 3.0, "needles": 2, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada"}]},),
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ Cross-attention is shown where the named objects are (`grounding_loss`), since h
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ SIZES = {
     "weak": (UNET | dict(block_out_channels=(32, 64, 96), attention_head_dim=(1, 1, 1)), "emoji-ldm-weak/unet"),
     "dit": (DIT, "emoji-dit/transformer"),
 }
+OPTIONS = dict(batch=96, lr=1e-3, ema=0.995, chunk=4096, kept=49_152, fill=1, reuse=5.0)
 CELLS = 8  # the side of the cross-attention maps that are shown where objects are: the UNet's and, at patch 2, the transformer's
 GROUNDING = 0.03  # weight of grounding_loss
 PROMPTS = (
@@ -167,12 +169,12 @@ def grounding_loss(maps: Maps, objects, masks, signal):
 
 
 @torch.no_grad()
-def sheet(net, vae, scenes: Scenes, device, path, scale=5.0, steps=25) -> None:
-    """PROMPTS drawn by 25 guided DDIM steps, as one picture."""
+def sheet(net, vae, scenes: Scenes, prompts, device, path, scale=5.0, steps=25) -> None:
+    """Prompts, a multiple of eight, drawn by 25 guided DDIM steps, as one picture."""
     scheduler = DDIMScheduler(**SCHEDULE)
     scheduler.set_timesteps(steps)
-    c = scenes.states([*PROMPTS, *[""] * len(PROMPTS)]).float().to(device)
-    z = torch.randn(len(PROMPTS), 8, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    c = scenes.states([*prompts, *[""] * len(prompts)]).float().to(device)
+    z = torch.randn(len(prompts), net.config.in_channels, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)
     for t in scheduler.timesteps:
         with autocast(device):
             out = net(torch.cat([z, z]), timestep=t.expand(len(c)).to(device), encoder_hidden_states=c, added_cond_kwargs=NO_SIZE).sample
@@ -181,16 +183,26 @@ def sheet(net, vae, scenes: Scenes, device, path, scale=5.0, steps=25) -> None:
     with autocast(device):
         x = vae.decode(z / vae.config.scaling_factor).sample
     rows = ((x.float().clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).cpu().numpy()
-    Image.fromarray(np.concatenate([np.concatenate(list(rows[i : i + 8]), 1) for i in (0, 8)])).save(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate([np.concatenate(list(rows[i : i + 8]), 1) for i in range(0, len(rows), 8)])).save(path)
 
 
 def main() -> None:
-    args = arguments("emoji-ldm", size="unet", batch=96, lr=1e-3, ema=0.995, chunk=4096, kept=49_152, fill=1, reuse=5.0)
+    args = arguments("emoji-ldm", size="unet", **OPTIONS)
     kind, config, folder = build(args.size)
-    out, device = MODELS / folder, args.device
+    vae = PatchAutoencoderKL.from_pretrained(MODELS / "emoji-ldm/vae", torch_dtype=torch.float32)
+    train(args, f"emoji-{args.size}", kind, config, MODELS / folder, vae, Scenes, PROMPTS)
+
+
+def train(args, name: str, kind, config: dict, out: Path, vae, world: type[Scenes], prompts, start_from: Path | None = None) -> None:
+    """Go on from the weights in `out`, else begin from those of `start_from` that fit, for `args.minutes`; `runs/<name>.png` shows `prompts` drawn."""
+    device = args.device
     net = kind.from_pretrained(out, torch_dtype=torch.float32) if (out / "config.json").exists() else kind(**config)
+    if start_from and not (out / "config.json").exists():
+        before, mine = kind.from_pretrained(start_from, torch_dtype=torch.float32).state_dict(), net.state_dict()
+        net.load_state_dict({k: v for k, v in before.items() if v.shape == mine[k].shape}, strict=False)
     net.set_attn_processor(AttnProcessor())  # the fused kernel's backward is slow on a CPU
-    vae = PatchAutoencoderKL.from_pretrained(MODELS / "emoji-ldm/vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+    vae.eval().requires_grad_(False)
     for part in (net, vae):
         part.to(device, memory_format=torch.channels_last)
     # Measured on two cores from 123,000 samples on, three minutes each, held-out loss at t = 500 and 700 (0.1484 and 0.2331 before):
@@ -200,18 +212,18 @@ def main() -> None:
     ema, step, maps = Ema(net, args.ema), 0, Maps()
     net.set_attn_processor({name: Explicit(name, maps) if ".attn2." in name else AttnProcessor() for name in net.attn_processors})
     log = json.loads((out / "training.json").read_text()) if (out / "training.json").exists() else {"samples": 0, "minutes": 0}
-    state_path = RUNS / f"emoji-{args.size}.pt"
+    state_path = RUNS / f"{name}.pt"
     if (state := load_state(state_path)) and state["samples"] >= log["samples"]:
         net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
         log["samples"], log["minutes"] = state["samples"], state["minutes"]
     ema.updates = log["samples"] // args.batch  # a young network changes fast: its average must be short
     bar = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
     bars = (bar.sqrt(), (1 - bar).sqrt())
-    test, scenes, start = Scenes(vae, device, 256), Scenes(vae, device, args.kept), log["samples"]
+    test, scenes, start = world(vae, device, 256), world(vae, device, args.kept), log["samples"]
     test.add(*test.make(np.random.default_rng(emoji.HELD_OUT_SEED + 1), 256, 400_000, held_out=True))
     coming = stream(lambda i: scenes.make(np.random.default_rng([args.seed, start, i]), args.chunk, int(start + i * args.chunk * args.reuse)), args.workers)
     fixed = torch.Generator().manual_seed(1)
-    test_t, test_noise = torch.randint(0, 1000, (256,), generator=fixed), torch.randn(256, 8, 16, 16, generator=fixed)
+    test_t, test_noise = torch.randint(0, 1000, (256,), generator=fixed), torch.randn(256, net.config.in_channels, 16, 16, generator=fixed)
     blank = test.states([""]).float().to(device)
     clock, began, drawn, making = Clock(args.minutes), log["minutes"], 0, 0.0
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters, {log['samples']} samples so far", flush=True)
@@ -234,7 +246,7 @@ def main() -> None:
         save_pretrained(ema.net, out)
         DDIMScheduler(**SCHEDULE).save_pretrained(out)
         (out / "training.json").write_text(json.dumps(log | {"held_out_loss": round(held_out(), 4)}, indent=1) + "\n")
-        sheet(ema.net, vae, test, device, RUNS / f"emoji-{args.size}.png")
+        sheet(ema.net, vae, test, prompts, device, RUNS / f"{name}.png")
 
     while not clock.over:
         while scenes.added < args.chunk * max(args.fill, drawn / args.chunk / args.reuse):
@@ -244,15 +256,18 @@ def main() -> None:
         # Warm up, hold, and come down over the last third of the sitting, so that each sitting ends well.
         rate = args.lr * min(1, (step + 1) / 200) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6
         optimiser.rate(rate)
-        z, c, objects, masks = scenes.draw(args.batch)
+        z, c, *known = scenes.draw(args.batch)
         dropped = (torch.rand(len(c)) < 0.1).to(device)
-        c, objects = torch.where(dropped[:, None, None], blank, c), objects.masked_fill(dropped[:, None], 0)
+        c = torch.where(dropped[:, None, None], blank, c)
         # Mostly the middle and noisy levels, where it is decided what is shown and where.
         t = (torch.sigmoid(torch.randn(len(z)) * 1.3 + 0.5) * 1000).long().clamp(0, 999)
         t = torch.where(torch.rand(len(z)) < 0.15, torch.randint(0, 1000, t.shape), t).to(device)
         loss = velocity_loss(net, bars, z.contiguous(memory_format=torch.channels_last), c, t, torch.randn_like(z), device).mean()
-        grounded = grounding_loss(maps, objects, masks, bars[0][t])
-        (loss + GROUNDING * grounded).backward()
+        grounded = torch.zeros(())
+        if known:  # which token names which object, and where it is
+            objects, masks = known
+            grounded = grounding_loss(maps, objects.masked_fill(dropped[:, None], 0), masks, bars[0][t])
+        (loss + GROUNDING * grounded.to(device)).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         ema.update(net)

@@ -1,0 +1,1 @@
+"""Methods that make and edit 3D objects; one method = one file."""

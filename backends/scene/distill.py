@@ -1,0 +1,96 @@
+"""Score distillation: a frozen text-to-image model as the loss of any differentiable picture (Poole et al., arXiv 2209.14988).
+
+A prior sees pictures (n, 3, H, W) in [0, 1], brought to its own space: latents of 128 px views, or the pixels themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+
+from backends.denoiser import Cond, Denoiser, as_uint8, together
+from backends.lazy import F, torch
+from backends.spec import Slider
+from backends.worlds.objects import VIEWS, view_of
+from backends.worlds.objects_render import Camera
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Iterations = Annotated[int, Slider(1, 5000, 1, help="steps of the optimiser")]
+Scale = Annotated[float, Slider(1, 200, 0.5, help="classifier-free guidance of the prior")]
+Low = Annotated[float, Slider(0.02, 0.98, 0.01, help="lowest noise level asked of the prior")]
+High = Annotated[float, Slider(0.02, 0.98, 0.01, help="highest noise level")]
+Resolution = Annotated[int, Slider(16, 64, 8, unit="px", help="side of the views that are rendered in each step")]
+Grid = Annotated[int, Slider(16, 96, 8, help="voxels along each side")]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`gradient` of the loss at z, `target` x̂ (n, C, h, w): the one-step estimate of z, and the noise level t (0 to 1)."""
+
+    gradient: Tensor
+    target: Tensor
+    t: float
+
+
+class Prior:
+    """A denoiser with a prompt for each side (section 3.2); `generator` draws its noise on the CPU, alike on all devices."""
+
+    def __init__(self, model: Denoiser, prompt: str, generator, scale: float, by_view: bool = True):
+        self.model, self.generator, self.scale = model, generator, scale
+        self.uncond = model.encode("")[0]
+        self.conds = {v: model.encode(f"{prompt}, {v} view" if by_view else prompt)[0] for v in VIEWS}
+
+    def see(self, pictures: Tensor) -> Tensor:
+        """The pictures in the prior's space; differentiable."""
+        side = self.model.side
+        if pictures.shape[-1] != side:
+            pictures = F.interpolate(pictures, (side, side), mode="bilinear", antialias=pictures.shape[-1] > side)
+        return self.model.to_latents(pictures * 2 - 1)
+
+    def cond(self, cameras: list[Camera]) -> Cond:
+        return together(tuple(self.conds[view_of(c.azimuth, c.elevation)] for c in cameras))
+
+    def noise(self, z: Tensor) -> Tensor:
+        return torch.randn(z.shape, generator=self.generator).to(z)
+
+    def level(self, low: float, high: float) -> int:
+        """t ~ U(low, high)·T, one for the batch."""
+        t = low + (max(high, low) - low) * float(torch.rand((), generator=self.generator))
+        return min(int(t * 1000), 999)
+
+    def score(self, z: Tensor, cond: Cond, t: int, noise: Tensor | None = None) -> Scored:
+        """w(t)(ε̂ − ε) with w = σ² (eq. 3 without the network's Jacobian), and x̂ = (z_t − σ·ε̂)/α."""
+        with torch.no_grad():
+            noise = self.noise(z) if noise is None else noise
+            alpha, sigma = self.model.alpha_sigma(t)
+            seen, blind = self.model.x0s(alpha * z + sigma * noise, t, cond, self.uncond)
+            target = blind + self.scale * (seen - blind)
+            # ε̂ − ε = (α/σ)(z − x̂): the same gradient seen as that of an L2 loss (StableDreamer's section 3.2).
+            return Scored(torch.nan_to_num(sigma**2 * (alpha / sigma) * (z - target)), target, t / 1000)
+
+
+def pull(z: Tensor, gradient: Tensor) -> Tensor:
+    """A loss whose gradient at z is `gradient`, averaged over the batch: ½‖z − sg(z − g)‖²."""
+    return 0.5 * (z - (z - gradient).detach()).square().sum() / len(z)
+
+
+def some_cameras(generator, n: int) -> list[Camera]:
+    """Anywhere around, 10° below to 45° above, sometimes from overhead; distance and field of view as the priors' views have them."""
+    u = torch.rand((n, 4), generator=generator).tolist()
+    return [Camera(360 * a - 180, 60 + 25 * e if over < 0.1 else -10 + 55 * e, 2.5 + 0.5 * d, 40.0) for a, e, d, over in u]
+
+
+def shown(prior: Prior, z: Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 of the first in the prior's space."""
+    return as_uint8(prior.model.to_pixels(z[:1]))
+
+
+def strength(gradient: Tensor, side: int) -> np.ndarray:
+    """(side, side, 3) uint8: where the first picture is pulled, and how much, from black over red to white."""
+    size = gradient[:1].square().mean(1, keepdim=True).sqrt()
+    size = F.interpolate(size / size.amax().clamp_min(1e-9), (side, side), mode="bilinear")[0, 0]
+    return (torch.stack([(3 * size).clamp(0, 1), (3 * size - 1).clamp(0, 1), (3 * size - 2).clamp(0, 1)], -1) * 255).byte().cpu().numpy()
