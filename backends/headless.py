@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 import backends
 from backends import models, recipe
 from backends.spec import ArmEvent, Audio, Heat, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens, Turntable

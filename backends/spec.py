@@ -181,11 +181,18 @@ Events = Iterator[Event]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Marks a text field of a Job: longest length in characters, and whether it may be empty."""
+    """Marks a text field of a Job: longest length in characters, and whether it may be empty.
+
+    `files`: endings of files that the page can fill it from, by `read`, "module:function", called as f(bytes, the field's text) ->
+    ({field: value}, notes to the visitor); `fills`: the fields it gives.
+    """
 
     limit: int = 2000
     required: bool = True
     help: str = ""
+    files: tuple[str, ...] = ()
+    read: str = ""
+    fills: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def cards(task: Task) -> list[tuple[str, str]]:
 
 def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.Component]:
     """One component for each field of the task's Job; a picture and the mask painted on it share one."""
-    rules, made = recipe.marks(task.job), {}
+    rules, made, openers = recipe.marks(task.job), {}, []
     masked = {rule.mask_of: name for name, rule in rules.items() if isinstance(rule, Picture) and rule.mask_of}
     order = sorted(rules, key=lambda name: (rules[name] == "seed", isinstance(rules[name], Slider | Choice | Toggle)))
     for name in order:
@@ -74,6 +74,8 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
             made[name] = gr.Textbox(
                 values.get(name, ""), label=_label(name, rule), placeholder=rule.help, lines=lines, max_lines=6, max_length=rule.limit, interactive=True
             )
+            if rule.files:
+                openers.append((rule, name, gr.UploadButton(f"Open {', '.join(rule.files)}", file_types=list(rule.files), size="sm", elem_classes=["quiet"])))
         elif rule == "seed":
             with gr.Row(elem_classes="seed"):
                 made[name] = gr.Number(values.get(name, 0), label="Seed", precision=0, interactive=True, min_width=80)
@@ -81,7 +83,26 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
         else:
             default = fields_of(task.job)[name].default
             made[name] = knob(Knob(name, rule, default), values.get(name, default))
+    for rule, name, button in openers:
+        filled = [made[n] for n in rule.fills]
+        button.upload(_opener(rule), [button, made[name], *filled], filled, **upload.EVENT)
     return made
+
+
+def _opener(rule: Prompt):
+    """The handler of a file that fills fields: their values, or, with a warning, what stands in them."""
+
+    def fill(path: str, text: str, *now):
+        try:
+            found, said = inputs.fields(Path(path), rule, text)
+        except BadInput as bad:
+            gr.Warning(str(bad), title="Not opened")
+            return list(now)
+        for note in said:
+            gr.Info(note)
+        return [found[n] for n in rule.fills]
+
+    return fill
 
 
 def _label(name: str, rule) -> str:

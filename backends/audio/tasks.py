@@ -70,7 +70,14 @@ ENHANCE_SPEECH = Task(
 @dataclass(frozen=True)
 class Sing(Job):
     score: Annotated[
-        str, Prompt(4000, help="syllable:note:beats, as in さ:A4:1 ra:B4:0.5 rest:1; or lyrics | notes, as in さくら | A4:1 A4:1 B4:2; ー holds a vowel")
+        str,
+        Prompt(
+            4000,
+            help="syllable:note:beats, as in さ:A4:1 ra:B4:0.5 rest:1; or lyrics | notes, as in さくら | A4:1 A4:1 B4:2; ー holds a vowel",
+            files=(".mid", ".midi", ".musicxml", ".xml", ".mxl"),
+            read="backends.audio.score_files:read",
+            fills=("score", "tempo"),
+        ),
     ] = ""
     tempo: Annotated[float, Slider(40, 200, 1, unit="beats/min", help="beats a minute")] = 100
     vibrato: Annotated[float, Slider(0, 0.5, 0.05, unit="semitones", help="how far held notes swing")] = 0.25
