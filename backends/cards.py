@@ -139,17 +139,17 @@ HUB = (
                  "tokenizer": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e")},
         about="The model of the masked diffusion language model paper. It goes on from a text and was not taught to answer. About 0.7 GB to download.",
     ),
-    # On a file share and on no hub: offered where the host names a folder that holds one.
-    *(
-        Card(
-            name=f"{kind}-ncsnpp", title=title, loader="backends.audio.speech_hub:load", capabilities=frozenset({"speech", *parts}), embedded=False, licence="MIT",
-            source=f"sp-uhh/{kind}", revision="", parameters=parameters, trained_on="WSJ0 or VoiceBank with noise or reverberation (its paper)",
-            options={"kind": kind}, about=f"The publishers' NCSN++ at 16 kHz, from a folder with its .ckpt file. {about}",
-        )
-        for kind, title, parts, parameters, about in (
-            ("storm", "StoRM (NCSN++)", ("predictive", "storm"), "2 × 28 M", "A step takes seconds on a CPU."),
-            ("sgmse", "SGMSE+ (NCSN++)", ("sgmse",), "66 M", "On a CPU a step takes about ten seconds."),
-        )
+    # StoRM's lie on a file share and on no hub: offered where the host names a folder that holds one.
+    Card(
+        name="storm-ncsnpp", title="StoRM (NCSN++)", loader="backends.audio.speech_hub:load", capabilities=frozenset({"speech", "predictive", "storm"}), embedded=False,
+        licence="MIT", source="sp-uhh/storm", revision="", parameters="2 × 28 M", trained_on="WSJ0, TIMIT or VoiceBank with noise or reverberation (its paper)",
+        options={"kind": "storm"}, about="The publishers' two networks at 16 kHz, from a folder with their .ckpt file. On a CPU a step takes seconds.",
+    ),
+    Card(
+        name="sgmse-ncsnpp", title="SGMSE+ (NCSN++)", loader="backends.audio.speech_hub:load", capabilities=frozenset({"speech", "sgmse"}), embedded=False,
+        licence="MIT", source="sp-uhh/speech-enhancement-sgmse", revision="b6485214b3662a7f90309f397cacf1384046783c", parameters="66 M", trained_on="VoiceBank-DEMAND (its paper)",
+        options={"kind": "sgmse", "files": ("train_vb_29nqe0uh_epoch=115.ckpt",)},
+        about="The publishers' network at 16 kHz, or another of theirs from a folder with its .ckpt file. On a CPU a step takes about ten seconds.",
     ),
     # Of EzAudio no hash was found: it is offered where the host pins it.
     *(

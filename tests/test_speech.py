@@ -199,6 +199,19 @@ def test_the_closed_form_solves_the_equation():
     assert float(x.mean()) == pytest.approx(0.2231, abs=0.005) and float(x.std()) == pytest.approx(0.3890, abs=0.005)
 
 
+@pytest.mark.parametrize("t", [0.03, 0.3, 1.0])
+def test_input_and_target_of_the_score_network_are_of_size_one_at_every_time(t):
+    torch.manual_seed(0)
+    x0, y, t = 0.07 * torch.randn(100_000), torch.zeros(100_000), torch.tensor(t)
+    x = ouve.mean(x0, y, t) + ouve.PART * ouve.std(t) * torch.randn_like(x0)
+    skip, out, into = ouve.preconditioning(t, 0.07)
+    target = (x0 - skip * x) / out
+    assert float((into * x).std()) == pytest.approx(1, abs=0.02) and float(target.std()) == pytest.approx(1, abs=0.02)
+    assert abs(float((target * x).mean() / x.std())) < 0.02, "what the best linear estimate leaves is not seen in x"
+    z = (x - ouve.mean(x0, y, t)) / ouve.std(t)
+    assert torch.allclose(ouve.score_of(x0, x, y, t) * ouve.std(t), -z, atol=1e-4)
+
+
 @pytest.mark.identity("storm", "the score network sees x_t, y and D(y), and the process is centred on D(y)")
 def test_regeneration_is_centred_on_the_prediction(tiny_speech, monkeypatch):
     seen = []

@@ -57,8 +57,9 @@ def storm(job: EnhanceSpeech, model: SpeechModel, steps: N = 10, corrector: Corr
 
     Lemercier et al., arXiv 2212.11851; details from the official code (sp-uhh). The OUVE process is centred on D(y), the score
     network sees x_t, y and D(y); the last mean is returned. The corrector is off, which is the official method's default. Where we
-    differ: the networks are UNets of 1.7 M parameters; D was trained first and then held; the score network began as SGMSE+'s; a
-    sound longer than 8 s is cut into chunks that fade into each other.
+    differ: the embedded networks are UNets of 1.7 M parameters; D was trained first and then held; the score network began as SGMSE+'s and
+    gives a correction to a linear estimate of the speech, from which the score follows, where NCSN++ gives the score itself; a sound longer
+    than 8 s is cut into chunks that fade into each other.
     """
     yield from resampled(job.sound)
     chunks = Chunks(job.sound, model)
