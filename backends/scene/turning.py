@@ -8,7 +8,7 @@ from backends.scene.volume import Volume, mesh_of, render
 from backends.spec import Image, Turntable
 from backends.worlds.objects_render import Camera
 
-FRAMES, SIDE, DISTANCE, ELEVATION = 24, 96, 2.6, 15.0
+FRAMES, SIDE, DISTANCE, ELEVATION = 16, 72, 2.6, 15.0
 
 
 def turning(volume: Volume, step: int, side: int = SIDE) -> Image:
@@ -22,4 +22,4 @@ def turntable(volume: Volume, frames: int = FRAMES, side: int = SIDE) -> Turntab
 
 
 def _pixels(volume: Volume, cameras: list[Camera], side: int) -> np.ndarray:
-    return (render(volume, cameras, side, 72, 0.93).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return (render(volume, cameras, side, 48, 0.93).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
