@@ -212,6 +212,24 @@ def test_input_and_target_of_the_score_network_are_of_size_one_at_every_time(t):
     assert torch.allclose(ouve.score_of(x0, x, y, t) * ouve.std(t), -z, atol=1e-4)
 
 
+@pytest.mark.parametrize(("steps", "left"), [(5, 12), (10, 2.6), (30, 1.4)])
+def test_a_posterior_step_leaves_the_noise_that_the_next_time_has_and_eulers_more(steps, left):
+    """Under the exact score of a known speech: the deviation of the state from its mean, in units of the process's own."""
+    x0, y = 0.1 * torch.randn(1, 2, 256, 256), torch.zeros(1, 2, 256, 256)
+    seen = {True: [], False: []}
+    for posterior, states in seen.items():
+
+        def score(x, t, states=states):
+            away = x - ouve.mean(x0, y, t.view(-1, 1, 1, 1))
+            states.append(float(away.std() / (ouve.PART * ouve.std(t))))
+            return exact(x0, y)(x, t)
+
+        *_, found = ouve.reverse(score, y, steps, torch.Generator().manual_seed(0), posterior=posterior)
+        assert not posterior or torch.allclose(found, x0, atol=1e-5)
+    # The first state is the prior, whose mean is y itself.
+    assert seen[True][1:] == pytest.approx([1] * (steps - 1), abs=0.03) and seen[False][-1] == pytest.approx(left, rel=0.1)
+
+
 @pytest.mark.identity("storm", "the score network sees x_t, y and D(y), and the process is centred on D(y)")
 def test_regeneration_is_centred_on_the_prediction(tiny_speech, monkeypatch):
     seen = []

@@ -54,10 +54,13 @@ def preconditioning(t, spread: float):
 
 
 def reverse(score: Callable, y: Tensor, steps: int, generator: Generator | None = None, corrector: bool = False,
-            snr: float = 0.5) -> Iterator[Tensor]:  # fmt: skip
+            snr: float = 0.5, posterior: bool = False) -> Iterator[Tensor]:  # fmt: skip
     """Yield the mean after each step, from y + σ(1)·noise at t = 1 down to T_EPS; `score(x, t)` with t (B,).
 
-    Each step: one annealed Langevin step of size 2(snr·σ)² where `corrector`, then the reverse-diffusion predictor.
+    Each step: one annealed Langevin step of size 2(snr·σ)² where `corrector`, then the reverse-diffusion predictor, an Euler step of
+    the reverse equation. That leaves more noise than the next time has: at T_EPS 1.4 times as much in 30 steps, 2.6 in 10, 12 in 5.
+    `posterior`: instead a draw of the state at the next time given this one and the speech that the score tells, as in DDPM; it yields
+    that speech.
     """
 
     def noise():
@@ -66,12 +69,20 @@ def reverse(score: Callable, y: Tensor, steps: int, generator: Generator | None 
     times = torch.linspace(1.0, T_EPS, steps).to(y)
     x = y + std(times[0]) * noise()
     for i, t in enumerate(times):
-        at = t.expand(len(y))
+        at, last = t.expand(len(y)), i + 1 == steps
         if corrector:
             size = 2 * (snr * std(t)) ** 2
             x = x + size * score(x, at) + (2 * size).sqrt() * noise()
-        length = t - times[i + 1] if i + 1 < steps else t
-        g2 = diffusion(t) ** 2 * length
-        centre = x - THETA * (y - x) * length + g2 * score(x, at)
-        x = centre + g2.sqrt() * noise()
+        if posterior:
+            moved = score(x, at) * std(t) ** 2  # mean − x
+            centre = y + (x + moved - y) * torch.exp(THETA * t)
+            if not last:
+                ahead, decay = times[i + 1], torch.exp(-THETA * (t - times[i + 1]))
+                there = (std(ahead) / std(t)) ** 2  # of this state's noise, what it holds of the next one's
+                x = mean(centre, y, ahead) - decay * there * moved + std(ahead) * (1 - decay**2 * there).clamp_min(0).sqrt() * noise()
+        else:
+            length = t if last else t - times[i + 1]
+            g2 = diffusion(t) ** 2 * length
+            centre = x - THETA * (y - x) * length + g2 * score(x, at)
+            x = centre + g2.sqrt() * noise()
         yield centre
