@@ -47,6 +47,12 @@ def mxl(inner: bytes, name="score.xml") -> bytes:
     return out.getvalue()
 
 
+def scratched(data: bytes) -> bytes:
+    """With bytes of the score's compressed stream overwritten."""
+    at = data.index(b"score.xml") + 20
+    return data[:at] + b"\xff" * 9 + data[at + 9 :]
+
+
 TUNE = [(0, 1, 69), (1, 1, 69), (2, 2, 71), (5, 1, 67)]
 
 
@@ -92,6 +98,23 @@ def test_a_second_voice_is_left_out_and_said():
     assert fields["score"] == "ら:A4:1" and "several voices" in said[0]
 
 
+def test_the_part_with_lyrics_is_sung_and_repeats_are_said():
+    sung = (
+        xml(note("B", more="<lyric><text>ku</text></lyric>"), '<barline><repeat direction="backward"/></barline>')
+        .decode()
+        .split("<part ")[1]
+        .split("</score")[0]
+    )
+    both = xml(note()).replace(b"</part>", f"</part><part {sung}".encode())
+    fields, said = read(both)
+    assert fields["score"] == "ku:B4:1" and "first with lyrics" in said[0] and "repeats" in said[1]
+
+
+def test_a_metronome_counts_its_own_beat():
+    mark = "<direction><direction-type><metronome><beat-unit>half</beat-unit><per-minute>60</per-minute></metronome></direction-type></direction>"
+    assert read(xml(mark, note()).replace(b'<sound tempo="90"/>', b""))[0]["tempo"] == 120
+
+
 BOMB = '<!DOCTYPE s [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
 FAR = '<!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
 
@@ -106,6 +129,7 @@ FAR = '<!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
         (xml(note("H")), "can't be read"), (xml(note(octave=99)), "can't be read"), (xml(note(length="x")), "can't be read"),
         (xml(note(), head=BOMB), "entities"), (xml(note(), head=FAR), "entities"),
         (mxl(b" " * (UNPACKED + 9)), "larger than 4 MB"), (mxl(b"", "readme.txt"), "no score"), (b"PK\x03\x04rest", "can't be unpacked"),
+        (mxl(xml(note()))[:-90], "can't be unpacked"), (scratched(mxl(xml(*[note()] * 50))), "can't be unpacked"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_sung_is_refused_with_a_sentence(data, said):

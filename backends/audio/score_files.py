@@ -1,7 +1,7 @@
 """Scores from files: Standard MIDI Files and MusicXML become the text score of `worlds/singing.py`.
 
-One voice is taken: MIDI's track with lyrics, else that with the most notes; MusicXML's first part and its first voice; of notes that
-sound together the highest. What the score can't hold is said in a note or refused with BadInput.
+One voice is taken: MIDI's track with lyrics, else that with the most notes; MusicXML's first part with lyrics, else its first, and its
+first voice; of notes that sound together the highest. What the score can't hold is said in a note or refused with BadInput.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 from backends.spec import BadInput
@@ -187,7 +188,7 @@ def unpacked(data: bytes) -> bytes:
                 found = part.read(UNPACKED + 1)
     except BadInput:
         raise
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError, OSError):
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError, OSError):
         raise BadInput("The .mxl file can't be unpacked; export it again, or as uncompressed MusicXML.") from None
     if len(found) > UNPACKED:
         raise BadInput(f"The score in the .mxl file is larger than {UNPACKED >> 20} MB; cut the tune to a verse.")
@@ -195,7 +196,7 @@ def unpacked(data: bytes) -> bytes:
 
 
 def music_xml(data: bytes) -> tuple[list[Event], float, list[str]]:
-    """(notes, beats a minute, what to say) of a partwise MusicXML score's first part; ties are joined, grace notes left out."""
+    """(notes, beats a minute, what to say) of a partwise MusicXML score's part; ties are joined, grace notes left out, repeats not played."""
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
@@ -205,13 +206,28 @@ def music_xml(data: bytes) -> tuple[list[Event], float, list[str]]:
         raise BadInput("The MusicXML file defines entities of its own, which are not read; export it again.") from None
     except (ParseError, ValueError, RecursionError, LookupError):
         raise BadInput("The MusicXML file is not whole; export it again.") from None
-    part = root.find("part")
-    if root.tag != "score-partwise" or part is None:
+    parts = root.findall("part")
+    if root.tag != "score-partwise" or not parts:
         raise BadInput("The file is XML but no partwise MusicXML score; export it as MusicXML (score-partwise).")
+    part = next((p for p in parts if p.find(".//lyric") is not None), parts[0])
     try:
-        return _part(part)
+        events, tempo, said = _part(part)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError, KeyError):
         raise BadInput("The MusicXML file holds a note whose pitch or duration can't be read; export it again.") from None
+    said += [f"The file has {len(parts)} parts; the {'first' if part is parts[0] else 'first with lyrics'} is sung."] * (len(parts) > 1)
+    return events, tempo, said + ["The file has repeats; each is sung once."] * (part.find(".//repeat") is not None)
+
+
+def _tempo(item) -> float:
+    """Quarters a minute that a direction or its sound gives; 0 where it gives none."""
+    mark = item if item.tag == "sound" else item.find("sound")
+    if mark is not None and mark.get("tempo"):
+        return float(mark.get("tempo"))
+    metronome = item.find(".//metronome")
+    if metronome is None or not metronome.findtext("per-minute"):
+        return 0.0
+    quarters = {"whole": 4, "half": 2, "eighth": 0.5, "16th": 0.25}.get(metronome.findtext("beat-unit"), 1)
+    return float(metronome.findtext("per-minute")) * quarters * (1.5 if metronome.find("beat-unit-dot") is not None else 1)
 
 
 def _part(part) -> tuple[list[Event], float, list[str]]:
@@ -220,8 +236,7 @@ def _part(part) -> tuple[list[Event], float, list[str]]:
         for item in measure:
             divisions = float(item.findtext("divisions") or divisions) if item.tag == "attributes" else divisions
             length = float(item.findtext("duration") or 0) / divisions
-            mark = item if item.tag == "sound" else item.find("sound")
-            tempo = tempo or float((mark.get("tempo") if mark is not None else 0) or item.findtext(".//per-minute") or 0)
+            tempo = tempo or _tempo(item)
             if item.tag in ("backup", "forward"):
                 now += length if item.tag == "forward" else -length
             if item.tag != "note" or item.find("grace") is not None:
