@@ -167,10 +167,24 @@ HUB = (
 )  # fmt: skip
 
 
+VOICEBANK = Card(
+    name="voicebank", title="Voicebank", loader="backends.audio.voicebank:load", capabilities=frozenset({"singing"}), embedded=False,
+    licence="the voicebank's own terms", source="", parameters="", trained_on="its maker's recordings",
+    about="A DiffSinger voicebank as OpenUtau uses it, on onnxruntime: its whole chain runs in one network, at 44.1 kHz as a rule.",
+)  # fmt: skip
+
+
+def voicebank(name: str, source: str) -> Card:
+    """The card of a bank that the host names: `voicebank` or `voicebank-…` and a folder or zip; behind a semicolon its vocoder's."""
+    if not source:
+        raise ValueError(f"UNNOISE_MODELS names {name} and no file; write {name}=bank.zip, or {name}=bank.zip;vocoder.zip")
+    return dataclasses.replace(VOICEBANK, name=name, title=f"Voicebank {name[10:]}".strip(), source=source, revision="")
+
+
 def hosted(setting: str | None) -> list[Card]:
     """The hub cards that the host allows: all; or those UNNOISE_MODELS lists, as `name` or `name=repository@revision`.
 
-    Names are separated by commas; a folder may stand for the repository, and "none" offers none.
+    Names are separated by commas; a folder may stand for the repository, and "none" offers none. Voicebanks come by name only: see `voicebank`.
     """
     if setting is None:
         return [c for c in HUB if c.revision]
@@ -178,6 +192,9 @@ def hosted(setting: str | None) -> list[Card]:
     for entry in filter(None, (e.strip() for e in setting.split(","))):
         name, _, source = entry.partition("=")
         if name == "none":
+            continue
+        if name == "voicebank" or name.startswith("voicebank-"):
+            cards.append(voicebank(name, source))
             continue
         if name not in known:
             raise ValueError(f"UNNOISE_MODELS names {name}; there are {', '.join(known)}")

@@ -12,6 +12,8 @@ import numpy as np
 from backends.audio.scores import check
 from backends.audio.singer import SCHEDULE, STEPS, Singer, pitch
 from backends.audio.tasks import Sing
+from backends.audio.voicebank import Voicebank
+from backends.audio.voicebank import sing as sing_by_bank
 from backends.lazy import diffusers, torch
 from backends.spec import Events, Metric, Plot, Result, Step
 
@@ -77,10 +79,15 @@ class Stopwatch:
         self.seconds += time.perf_counter() - start
 
 
-def sing(job: Sing, model: Singer, k: int, sampler: str = "ddpm", speedup: int = 1, vocoder: str = "neural", found: tuple[Plot, ...] = ()) -> Events:
+def sing(
+    job: Sing, model: Singer | Voicebank, k: int, sampler: str = "ddpm", speedup: int = 1, vocoder: str = "neural", found: tuple[Plot, ...] = ()
+) -> Events:
     """Sing the job's score from step k; 0 leaves the decoder's mel as it is. `found`: how k was."""
     from backends.metrics.singing import sharpness, truth
 
+    if isinstance(model, Voicebank):  # its chain runs inside its network
+        yield from sing_by_bank(job, model, k, sampler, speedup, vocoder)
+        return
     watch = Stopwatch()
     with watch.running():
         notes = check(job.score, job.tempo)

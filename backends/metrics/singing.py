@@ -86,10 +86,11 @@ def sing(job: Sing, value: Media | None, reference: Media | None) -> list[Metric
     if not isinstance(value, Audio):
         return []
     notes, found = check(job.score, job.tempo), []
-    if (true := truth(notes, job.tempo, job.vibrato)) is not None:
+    ours = value.rate == singing.RATE  # a voicebank's voice is another, of which there is no recording
+    if ours and (true := truth(notes, job.tempo, job.vibrato)) is not None:
         found.append(Metric("MCD (dB)", mcd(heard(value)[: len(true)], true), "lower", "of the sound, against the held-out recording"))
     seconds = singing.times(notes, job.tempo)
-    at = (np.arange(len(value.samples) // singing.HOP) + 0.5) * singing.HOP / singing.RATE
+    at = (np.arange(int(value.seconds * singing.RATE / singing.HOP + 1e-6)) + 0.5) * singing.HOP / singing.RATE
     note = np.minimum(np.searchsorted(seconds, at, side="right") - 1, len(notes) - 1)
     sung = np.array([bool(n.midi) for n in notes])[note]
     wanted = singing.contour(at, [n.midi for n in notes], seconds, job.vibrato)

@@ -1,0 +1,112 @@
+"""A voicebank small enough for tests, with the inputs, outputs and files of a real one. Its mel tells what it was given, bin by bin."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper
+
+BINS, HOP, RATE = 8, 512, 44100
+HELD = ("SP", "AP", "a", "i", "u", "e", "o", "N", "k", "ky", "g", "s", "sh", "z", "j", "t", "ch", "ts", "d", "n", "h", "f", "b", "p", "m", "y", "r", "w")
+VARIANCES = ("energy", "breathiness", "voicing", "tension")
+
+
+def acoustic(path: Path, extra=("gender", "velocity"), legacy=False, shallow=True, speaker=False, bins=BINS) -> None:
+    """Bins of the mel: f0 / 1000, depth, steps or speedup, the phoneme's id (by the durations), noise; the rest sums the `extra` inputs."""
+    nodes, F, I = [], TensorProto.FLOAT, TensorProto.INT64
+    inputs = [("tokens", I, [1, "n"]), ("durations", I, [1, "n"]), ("f0", F, [1, "t"]), *((name, F, [1, "t"]) for name in extra)]
+    inputs += [("spk_embed", F, [1, "t", 4])] if speaker else []
+    inputs += [("depth", I if legacy else F, [1] if legacy else [])] if shallow else []
+    inputs += [("speedup" if legacy else "steps", I, [1] if legacy else [])]
+
+    def add(kind, takes, gives, **more):
+        nodes.append(helper.make_node(kind, takes, [gives], **more))
+        return gives
+
+    constants = [helper.make_tensor(name, kind, shape, values) for name, kind, shape, values in (
+        ("k", F, [], [1000.0]), ("zero", I, [1], [0]), ("one", I, [1], [1]), ("two", I, [1], [2]))]  # fmt: skip
+    add("Div", ["f0", "k"], "pitch")
+    add("Mul", ["f0", "k"], "large")
+    add("Sub", ["large", "large"], "none")  # (1, t) of zeros
+    columns = ["pitch"]
+    for name in ("depth", "speedup" if legacy else "steps"):
+        if name == "depth" and not shallow:
+            columns.append("none")
+            continue
+        add("Cast", [name], f"{name}_f", to=F)
+        columns.append(add("Add", ["none", f"{name}_f"], f"{name}_row"))
+    # the phoneme of each frame: the ends that lie at or before it are counted
+    add("Squeeze", ["zero"], "start")
+    add("Squeeze", ["one"], "stride")
+    add("Shape", ["f0"], "shape")
+    add("Gather", ["shape", "stride"], "length")
+    add("Range", ["start", "length", "stride"], "frames")
+    add("CumSum", ["durations", "one"], "ends")
+    add("Unsqueeze", ["frames", "one"], "frames_col")
+    add("GreaterOrEqual", ["frames_col", "ends"], "past")
+    add("Cast", ["past"], "past_i", to=I)
+    add("ReduceSum", ["past_i", "one"], "which", keepdims=0)
+    add("Squeeze", ["tokens", "zero"], "ids")
+    add("Gather", ["ids", "which"], "phones")
+    add("Cast", ["phones"], "phones_f", to=F)
+    columns.append(add("Unsqueeze", ["phones_f", "zero"], "phones_row"))
+    columns.append(add("RandomNormalLike", ["f0"], "noise"))
+    columns += list(extra)
+    if speaker:
+        columns.append(add("ReduceSum", ["spk_embed", "two"], "speaker_row", keepdims=0))
+    columns += ["none"] * (bins - len(columns))
+    rows = [add("Unsqueeze", [name, "two"], f"bin{i}") for i, name in enumerate(columns)]
+    add("Concat", rows, "mel", axis=2)
+    save(path, nodes, inputs, [("mel", F, [1, "t", bins])], constants)
+
+
+def vocoder(path: Path, bins=BINS) -> None:
+    """A held step a frame, a hundredth of the mel's mean; f0 is added to nothing."""
+    F, I = TensorProto.FLOAT, TensorProto.INT64
+    nodes = [
+        helper.make_node("ReduceMean", ["mel"], ["mean"], axes=[2], keepdims=1),
+        helper.make_node("Mul", ["mean", "tenth"], ["quiet"]),
+        helper.make_node("Sub", ["f0", "f0"], ["none"]),
+        helper.make_node("Unsqueeze", ["none", "two"], ["none_col"]),
+        helper.make_node("Add", ["quiet", "none_col"], ["summed"]),
+        helper.make_node("Expand", ["summed", "hops"], ["spread"]),
+        helper.make_node("Reshape", ["spread", "flat"], ["waveform"]),
+    ]
+    constants = [helper.make_tensor("tenth", F, [], [0.01]), helper.make_tensor("two", I, [1], [2]),
+                 helper.make_tensor("hops", I, [3], [1, 1, HOP]), helper.make_tensor("flat", I, [2], [1, -1])]  # fmt: skip
+    save(path, nodes, [("mel", F, [1, "t", bins]), ("f0", F, [1, "t"])], [("waveform", F, [1, "s"])], constants)
+
+
+def save(path, nodes, inputs, outputs, constants) -> None:
+    made = [[helper.make_tensor_value_info(*what) for what in side] for side in (inputs, outputs)]
+    graph = helper.make_graph(nodes, "tiny", *made, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def bank(folder: Path, phonemes=HELD, as_json=True, vocoder_base="e", config=(), **graph) -> Path:
+    """A bank's folder; `config`: what dsconfig.yaml says otherwise, None for what it leaves out."""
+    (folder / "dsvocoder").mkdir(parents=True)
+    acoustic(folder / "acoustic.onnx", **graph)
+    vocoder(folder / "dsvocoder" / "nsf.onnx")
+    names = "phonemes.json" if as_json else "phonemes.txt"
+    (folder / names).write_text(json.dumps({p: i for i, p in enumerate(phonemes, 1)}) if as_json else "\n".join(["<PAD>", *phonemes]) + "\n")
+    mel = dict(sample_rate=RATE, hop_size=HOP, num_mel_bins=BINS, mel_base="e")
+    said = mel | dict(phonemes=names, acoustic="acoustic.onnx", vocoder="nsf", max_depth=600 if graph.get("legacy") else 0.6) | dict(config)
+    if graph.get("speaker"):
+        said["speakers"] = ["voice.soft", "voice.loud"]
+        (folder / "voice.soft.emb").write_bytes(np.arange(4, dtype="<f4").tobytes())
+    (folder / "dsconfig.yaml").write_text(yaml.safe_dump({k: v for k, v in said.items() if v is not None}))
+    (folder / "dsvocoder" / "vocoder.yaml").write_text(yaml.safe_dump(mel | {"name": "nsf", "model": "nsf.onnx", "mel_base": vocoder_base}))
+    (folder / "character.txt").write_text("name=tiny\n")
+    return folder
+
+
+def zipped(folder: Path, path: Path, inside="Tiny Voice/") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for one in sorted(folder.rglob("*")):
+            if one.is_file():
+                file.write(one, inside + one.relative_to(folder).as_posix())
+    return path
