@@ -6,14 +6,11 @@ import zipfile
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 from backends import BadInput, archive, cards, models, run
 from backends.audio import bank_files, voicebank
 from backends.audio.scores import check
 from backends.spec import Note, Outcome, Step
-from tests.tiny_bank import BINS, HELD, HOP, RATE, VARIANCES, bank, zipped
+from tests.tiny_bank import BINS, HELD, HOP, RATE, VARIANCES, bank, onnx, zipped
 
 SCORE = "さ:A4:1 く:A4:1 ら:B4:2 ー:C5:1"
 

@@ -5,9 +5,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import onnx
+import pytest
 import yaml
-from onnx import TensorProto, helper
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+TensorProto, helper = onnx.TensorProto, onnx.helper
 
 BINS, HOP, RATE = 8, 512, 44100
 HELD = ("SP", "AP", "a", "i", "u", "e", "o", "N", "k", "ky", "g", "s", "sh", "z", "j", "t", "ch", "ts", "d", "n", "h", "f", "b", "p", "m", "y", "r", "w")
