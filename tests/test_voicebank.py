@@ -1,6 +1,7 @@
 """Voicebanks for OpenUtau: what their networks are given, what is sung, what is refused, and how zips are unpacked."""
 
 import stat
+import time
 import zipfile
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from backends import BadInput, archive, cards, models, run
 from backends.audio import bank_files, voicebank
+from backends.audio.bank_line import spelled
+from backends.audio.onnx_runs import cast, finished, worked
 from backends.audio.scores import check
 from backends.spec import Note, Outcome, Step
-from tests.tiny_bank import BINS, HELD, HOP, RATE, VARIANCES, bank, onnx, zipped
+from tests.tiny_bank import BINS, HELD, HOP, RATE, VARIANCES, bank, onnx, predictors, zipped
 
 SCORE = "さ:A4:1 く:A4:1 ら:B4:2 ー:C5:1"
 
@@ -43,7 +46,7 @@ def sung(tmp_path):
 
 def mel_of(model, k=60, steps=60, seed=1, score=SCORE):
     line = model.lay_out(check(score, 100), 100, 0.25)
-    return line, voicebank.finished(model.mel(line, k, steps, seed))[0]
+    return line, finished(model.mel(line, k, steps, seed))[0]
 
 
 # --- what the networks are given -------------------------------------------------------------------------
@@ -113,11 +116,60 @@ def test_mels_of_either_base_reach_the_vocoder_in_its_own(tmp_path):
         for other in ("e", "10"):
             model = opened(bank(tmp_path / (mine + other), vocoder_base=other, config={"mel_base": mine}))
             line = model.lay_out(check(SCORE, 100), 100, 0.25)
-            mel = voicebank.finished(model.mel(line, 60, 60, 1))
-            sounds[mine + other] = voicebank.finished(model.voice(mel, line, 1)).samples
+            mel = finished(model.mel(line, 60, 60, 1))
+            sounds[mine + other] = finished(model.voice(mel, line, 1)).samples
     ratio = np.log(10)
     assert np.allclose(sounds["ee"], sounds["1010"], rtol=1e-4)
     assert np.allclose(sounds["e10"] * ratio, sounds["ee"], rtol=1e-4) and np.allclose(sounds["10e"], sounds["ee"] * ratio, rtol=1e-4)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_the_banks_own_predictor_draws_the_curves(tmp_path, sung, words):
+    path = bank(tmp_path / "a", extra=("energy", "breathiness", "tension"))
+    assert any("energy, breathiness, tension" in e.text for e in sung(path) if isinstance(e, Note))
+    predictors(path / "dsvariance", words=words)
+    assert not any("even values" in e.text for e in sung(path) if isinstance(e, Note))
+    model = opened(path)
+    line = model.lay_out(check(SCORE, 100), 100, 0.25)
+    curves = finished(model.curves(line, 1))
+    mel = finished(model.mel(line, 60, 60, 1, curves))[0]
+    assert (mel[:, 5] == 0).all(), "energy is 0 dB at most"
+    assert np.allclose(mel[:, 6], line.f0 - 100, atol=1e-3) and (mel[:, 7] == voicebank.PREDICTOR_STEPS).all()
+
+
+def test_the_banks_own_predictor_shares_the_time_between_beats(tmp_path, sung):
+    path = bank(tmp_path / "a")
+    predictors(path / "dsdur")
+    model, ids = opened(path), {name: i for i, name in enumerate(HELD, 1)}
+    line = model.lay_out(check(SCORE, 100), 100, 0.25)
+    made = finished(model.timed(line, 1))
+    starts = np.flatnonzero(line.begins)
+    assert (np.add.reduceat(made.frames, starts) == np.add.reduceat(line.frames, starts)).all(), "no beat moves"
+    for i in np.flatnonzero(~line.begins):
+        span = made.frames[i - 1] + made.frames[i]
+        wanted = min(0.5, ids[line.names[i]] / (ids[line.names[i]] + ids[line.names[i - 1]]))
+        assert abs(made.frames[i] - span * wanted) <= 1
+    assert not sung(path)[-1].error and made.sung.sum() == made.frames[~line.rests].sum()
+
+
+def test_words_begin_at_vowels(tmp_path, monkeypatch):
+    path = bank(tmp_path / "a")
+    predictors(path / "dsdur")
+    model, seen = opened(path), {}
+    monkeypatch.setattr(voicebank, "cast", lambda inputs, values: seen.update(values) or cast(inputs, values))
+    line = model.lay_out(check("さ:A4:1 rest:1 く:A4:1", 100), 100, 0.25)
+    finished(model.timed(line, 1))
+    assert line.names == ("SP", "s", "a", "SP", "k", "u", "SP") and seen["word_div"][0].tolist() == [2, 1, 2, 1, 1]
+    assert sum(seen["word_dur"][0]) == line.frames.sum() and seen["ph_midi"][0].tolist() == [69] * 7
+
+
+def test_a_predictor_of_other_frames_is_not_asked_and_one_of_other_phonemes_refused(tmp_path, sung):
+    path = bank(tmp_path / "a", extra=("breathiness",))
+    predictors(path / "dsvariance", hop_size=256)
+    assert "variance" not in opened(path).bank.predictors and not sung(path)[-1].error
+    other = bank(tmp_path / "b", extra=("breathiness",))
+    predictors(other / "dsvariance", phonemes=[p for p in HELD if p != "k"])
+    assert "predictor has no phoneme k" in sung(other)[-1].error
 
 
 # --- the methods on a bank -------------------------------------------------------------------------------
@@ -162,9 +214,12 @@ def test_stopped_while_the_network_works_it_ends_the_work():
             for _ in range(500):
                 if options.terminate:
                     raise RuntimeError("terminated")
-                __import__("time").sleep(0.01)
+                time.sleep(0.01)
 
-    work = voicebank.worked(Slow(), {})
+        def get_outputs(self):
+            return []
+
+    work = worked(Slow(), {})
     assert next(work) is None
     work.close()  # returns at once, its thread done
 
@@ -173,7 +228,6 @@ def test_stopped_while_the_network_works_it_ends_the_work():
 
 
 def test_phones_are_spelled_as_the_bank_does():
-    spelled = voicebank.spelled
     assert spelled("pau", {"SP": 1, "pau": 2}) == ("SP",) and spelled("sh", {"sy": 1}) == ("sy",)
     assert spelled("a", {"en/a": 1, "ja/a": 2}) == ("ja/a",) and spelled("N", {"n": 1}) == ()
     assert spelled("ry", {"r": 1, "y": 2}) == ("r", "y") and spelled("ry", {"ry": 3, "r": 1, "y": 2}) == ("ry",) and spelled("ry", {"r": 1}) == ()

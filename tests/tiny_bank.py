@@ -83,6 +83,38 @@ def vocoder(path: Path, bins=BINS) -> None:
     save(path, nodes, [("mel", F, [1, "t", bins]), ("f0", F, [1, "t"])], [("waveform", F, [1, "s"])], constants)
 
 
+def predictors(folder: Path, phonemes=HELD, words=True, **config) -> None:
+    """Durations as long as phonemes' ids; breathiness of a hundred below the pitch, tension as much as steps, energy above 0. `words`: the encoder counts words."""
+    F, I, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+    folder.mkdir()
+    counted = ["word_div", "word_dur"] if words else ["ph_dur"]
+    nodes = [
+        helper.make_node("Cast", ["tokens"], ["ids"], to=F),
+        helper.make_node("Unsqueeze", ["ids", "two"], ["encoder_out"]),
+        helper.make_node("Equal", ["tokens", "none"], ["x_masks"]),
+        *(helper.make_node("Identity", [name], [f"{name}_seen"]) for name in counted),
+    ]
+    outputs = [("encoder_out", F, [1, "n", 1]), ("x_masks", B, [1, "n"]), *((f"{name}_seen", I, [1, "w"]) for name in counted)]
+    constants = [helper.make_tensor("two", I, [1], [2]), helper.make_tensor("none", I, [1], [0])]
+    save(folder / "linguistic.onnx", nodes, [("tokens", I, [1, "n"]), *((name, I, [1, "w"]) for name in counted)], outputs, constants)
+
+    encoded, two = ("encoder_out", F, [1, "n", 1]), [helper.make_tensor("two", I, [1], [2])]
+    nodes = [helper.make_node("Squeeze", ["encoder_out", "two"], ["ids"]), helper.make_node("Cast", ["ph_midi"], ["midi"], to=F),
+             helper.make_node("Sub", ["midi", "midi"], ["zero"]), helper.make_node("Add", ["ids", "zero"], ["ph_dur_pred"])]  # fmt: skip
+    save(folder / "dur.onnx", nodes, [encoded, ("x_masks", B, [1, "n"]), ("ph_midi", I, [1, "n"])], [("ph_dur_pred", F, [1, "n"])], two)
+
+    names = ("energy", "breathiness", "tension")
+    nodes = [helper.make_node("Sub", ["pitch", "hundred"], ["breathiness_pred"]), helper.make_node("Cast", ["steps"], ["steps_f"], to=F),
+             helper.make_node("Sub", ["pitch", "pitch"], ["none"]), helper.make_node("Add", ["none", "steps_f"], ["tension_pred"]),
+             helper.make_node("Abs", ["pitch"], ["energy_pred"])]  # fmt: skip
+    inputs = [encoded, ("ph_dur", I, [1, "n"]), ("pitch", F, [1, "t"]), *((name, F, [1, "t"]) for name in names), ("retake", B, [1, "t", 3]), ("steps", I, [])]
+    outputs = [(f"{name}_pred", F, [1, "t"]) for name in names]
+    save(folder / "variance.onnx", nodes, inputs, outputs, [helper.make_tensor("hundred", F, [], [100.0])])
+    (folder / "phonemes.json").write_text(json.dumps({p: i for i, p in enumerate(phonemes, 1)}))
+    said = dict(phonemes="phonemes.json", linguistic="linguistic.onnx", dur="dur.onnx", variance="variance.onnx", sample_rate=RATE, hop_size=HOP) | config
+    (folder / "dsconfig.yaml").write_text(yaml.safe_dump(said))
+
+
 def save(path, nodes, inputs, outputs, constants) -> None:
     made = [[helper.make_tensor_value_info(*what) for what in side] for side in (inputs, outputs)]
     graph = helper.make_graph(nodes, "tiny", *made, constants)

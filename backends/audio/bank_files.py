@@ -1,5 +1,7 @@
 """What a DiffSinger voicebank for OpenUtau holds: dsconfig.yaml, a phoneme list, acoustic.onnx, and a vocoder with its vocoder.yaml.
 
+Predictors of durations and of variances (energy, breathiness, voicing, tension) stand in folders of their own, with a linguistic encoder each.
+
 Keys and their defaults are facts of openvpi/DiffSinger's exporters and of OpenUtau's renderer, read in July 2026.
 """
 
@@ -22,11 +24,22 @@ SLOWEST = 0.02  # seconds a frame: a short note must have room for its consonant
 
 
 @dataclass(frozen=True, eq=False)
+class Predictor:
+    """A network behind a linguistic encoder; `phonemes`, `languages`, `speaker` as in Bank, but its own."""
+
+    linguistic: Path
+    network: Path
+    phonemes: dict[str, int]
+    languages: dict[str, int]
+    speaker: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
 class Bank:
     """`phonemes`, `languages`: name -> id; `speaker`: (H,) float32 or None; `rate` Hz, `hop` samples a frame, `bins` and `top` Hz of a mel.
 
     `base`, `vocoder_base`: keys of BASES; `deepest`: the depth the bank was trained for, None where its file doesn't say: a share of
-    the chain, in old exports steps of 1000.
+    the chain, in old exports steps of 1000. `predictors`: "dur" and "variance", those of the bank's own frames.
     """
 
     folder: Path
@@ -43,6 +56,7 @@ class Bank:
     base: str = "10"
     vocoder_base: str = "10"
     deepest: float | None = None
+    predictors: dict[str, Predictor] = field(default_factory=dict)
 
     @property
     def revision(self) -> str:
@@ -86,17 +100,43 @@ def read(folder: Path, vocoders: Path | None, what: str) -> Bank:
         raise BadInput(f"{what}: dsconfig.yaml says something that is no number where one is due.") from None
     if not (8000 <= rate <= 96000 and 0 < hop <= SLOWEST * rate and 0 < bins < 256):
         raise BadInput(f"{what} has {bins} mel bins, {hop} samples a frame at {rate} Hz; up to 255 bins, {1000 * SLOWEST:.0f} ms and 96 kHz are taken.")
+    predictors = {kind: _predictor(folder, kind, (rate, hop), what) for kind in ("dur", "variance")}
     return Bank(
-        folder, acoustic, within(home, vocoder.get("model", "model.onnx"), what), _phonemes(within(folder, config.get("phonemes", "phonemes.txt"), what), what),
-        _table(within(folder, config["languages"], what), what) if config.get("use_lang_id") and config.get("languages") else {}, speakers,
-        _embedding(within(folder, speakers[0] + ".emb", what), what) if speakers else None, rate, hop, bins, top, *bases, deepest,
+        folder, acoustic, within(home, vocoder.get("model", "model.onnx"), what), *_names(folder, config, what), speakers, _speaker(folder, config, what),
+        rate, hop, bins, top, *bases, deepest, {kind: p for kind, p in predictors.items() if p},
     )  # fmt: skip
 
 
-def within(folder: Path, name, what: str) -> Path:
-    """The file of that name, which must lie in the folder or in its bank; raises BadInput."""
+def _predictor(folder: Path, kind: str, frames: tuple[int, int], what: str) -> Predictor | None:
+    """The bank's network that dsconfig.yaml calls `kind`; None where it has none, or one of other frames."""
+    for place in (folder / f"ds{kind}", folder):
+        if not (place / "dsconfig.yaml").is_file():
+            continue
+        config = _yaml(place / "dsconfig.yaml", what)
+        if not (config.get(kind) and config.get("linguistic")) or tuple(config.get(k, SHARED[k]) for k in ("sample_rate", "hop_size")) != frames:
+            continue
+        files = (within(place, config[key], what, folder) for key in ("linguistic", kind))
+        return Predictor(*files, *_names(place, config, what, folder), _speaker(place, config, what, folder))
+    return None
+
+
+def _names(folder: Path, config: dict, what: str, bank: Path | None = None) -> tuple[dict[str, int], dict[str, int]]:
+    """(phonemes, languages) that a dsconfig.yaml names."""
+    phonemes = _phonemes(within(folder, config.get("phonemes", "phonemes.txt"), what, bank), what)
+    wanted = config.get("use_lang_id") and config.get("languages")
+    return phonemes, _table(within(folder, config["languages"], what, bank), what) if wanted else {}
+
+
+def _speaker(folder: Path, config: dict, what: str, bank: Path | None = None) -> np.ndarray | None:
+    """The first speaker's embedding, None where a dsconfig.yaml names no speakers."""
+    speakers = config.get("speakers") or ()
+    return _embedding(within(folder, f"{speakers[0]}.emb", what, bank), what) if speakers else None
+
+
+def within(folder: Path, name, what: str, bank: Path | None = None) -> Path:
+    """The file of that name in or beside the folder, which must lie in the bank (else in the folder); raises BadInput."""
     path = (folder / str(name).replace("\\", "/")).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+    if not path.is_relative_to((bank or folder).resolve()) or not path.is_file():
         raise BadInput(f"{what} has no file {str(name)[:60]!r}, which it names; fetch it again.")
     return path
 

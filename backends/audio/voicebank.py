@@ -1,69 +1,39 @@
 """DiffSinger voicebanks as OpenUtau uses them (openvpi's export) behind the methods of SING: the whole chain runs inside acoustic.onnx.
 
 A bank knows its sampler and how deep it was trained to begin. k counts hundredths of its chain, `speedup` how many of them a step takes.
-Consonants stand before the beat, for as long as the median of the embedded corpus; pitch comes from the score, with vibrato. What
-a bank's own predictors would say (durations, energy, breathiness, voicing, tension) is held at neutral values.
+Consonants stand before the beat, for as long as the bank's own predictor says, else as the median of the embedded corpus; pitch comes from
+the score, with vibrato. Energy, breathiness, voicing and tension come from the bank's predictor, else they are held at neutral values.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from backends.audio import bank_files
 from backends.audio.bank_files import BASES, Bank
+from backends.audio.bank_line import Line, lay_out, shared, spelled, spoken
+from backends.audio.onnx_runs import cast, during, finished, session, taken, worked
 from backends.audio.scores import check
-from backends.audio.singer import held, phrases
 from backends.audio.tasks import Sing
 from backends.models import Card, progress
 from backends.spec import Audio, BadInput, Events, Metric, Note, Plot, Result, Spectrogram, Step
 from backends.worlds import singing
 
 CHAIN, UNITS = 100, 1000  # steps of k; the steps that old exports count in
-SECONDS = {"k": 0.13, "s": 0.13, "sh": 0.14, "t": 0.11, "ch": 0.13, "ts": 0.13, "h": 0.13, "f": 0.12, "n": 0.08, "m": 0.08, "y": 0.08,
-           "r": 0.06, "w": 0.08, "g": 0.06, "d": 0.09, "b": 0.08}  # fmt: skip  # medians of `recordings`, w and y shortened
-OTHER = 0.09  # of consonants not among them
-NAMES = {"pau": ("SP", "pau", "sil", "AP"), "N": ("N", "nn", "ng"), "sh": ("sh", "sy"), "ch": ("ch", "ty"), "j": ("j", "jh", "zy"), "f": ("f", "fh")}
-LANGUAGES = ("", "ja/", "jp/", "jpn/")  # what banks of several languages put before a phoneme
 # Inputs that the bank's predictors or a user would draw: while sung, in rests. dB but for gender (0: as recorded), velocity (1: as fast)
 # and tension (0: the middle of its range).
 NEUTRAL = {"gender": (0, 0), "velocity": (1, 1), "energy": (-20, -96), "voicing": (-20, -96), "breathiness": (-50, -96), "tension": (0, 0)}
+PREDICTED = ("energy", "breathiness", "voicing", "tension")
+PREDICTOR_STEPS = 20
 KNOWN = {"tokens", "durations", "f0", "languages", "spk_embed", "depth", "steps", "speedup", *NEUTRAL}
-TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
-log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Line:
-    """What is sung, in frames. `names`: phonemes; `frames`: (P,) int64 each lasts; `f0`: (F,) MIDI numbers; `sung`: (F,) bool; `note`: (F,) MIDI, rests held."""
-
-    names: tuple[str, ...]
-    frames: np.ndarray
-    f0: np.ndarray
-    sung: np.ndarray
-    note: np.ndarray
-    marks: dict[str, float]
-
-
-def spelled(phone: str, phonemes: dict[str, int]) -> tuple[str, ...]:
-    """The bank's names for a phone of `singing.PHONES`: one, or a consonant and y for a palatal that it has no name for; empty where it has none."""
-    for language in LANGUAGES:
-        for name in (*NAMES.get(phone, ()), phone):
-            if language + name in phonemes:
-                return (language + name,)
-    if len(phone) == 2 and phone[1] == "y":
-        parts = spelled(phone[0], phonemes) + spelled("y", phonemes)
-        return parts if len(parts) == 2 else ()
-    return ()
+def spread(speaker: np.ndarray | None, length: int) -> np.ndarray | None:
+    """(1, length, H) of a speaker's embedding (H,)."""
+    return None if speaker is None else np.broadcast_to(speaker, (1, length, len(speaker)))
 
 
 class Voicebank:
@@ -95,34 +65,10 @@ class Voicebank:
         return max(1, min(CHAIN, round(CHAIN * share)))
 
     def lay_out(self, notes: list[singing.Note], tempo: float, vibrato: float) -> Line:
-        """Vowels begin with their notes, which a rest leads; a consonant takes at most half of the phoneme before. Raises BadInput for one the bank lacks."""
-        bank, seconds = self.bank, singing.times(notes, tempo)
-        bounds = np.round(seconds * bank.rate / bank.hop).astype(int)
-        names, frames = [], []
-        for note, length in zip(notes, np.diff(bounds)):
-            *consonant, vowel = note.phones
-            before = self._spelled(consonant[0], note.syllable) if consonant else ()
-            if before:
-                wanted = round(SECONDS.get(consonant[0], OTHER) * bank.rate / bank.hop)
-                each = max(1, min(wanted, frames[-1] // 2) // len(before))
-                frames[-1] -= each * len(before)
-                frames += [each] * len(before)
-            names += [*before, *self._spelled(vowel, note.syllable)]
-            frames.append(int(length))
-        midis = [n.midi for n in notes]
-        at = (np.arange(bounds[-1]) + 0.5) * bank.hop / bank.rate
-        owner = np.repeat(np.arange(len(notes)), np.diff(bounds))
-        sung = np.array([bool(m) for m in midis])[owner]
-        return Line(tuple(names), np.array(frames), singing.contour(at, midis, seconds, vibrato), sung, held(np.array(midis))[owner], phrases(notes, seconds))
+        return lay_out(self.bank, notes, tempo, vibrato, self.card.title)
 
-    def _spelled(self, phone: str, syllable: str) -> tuple[str, ...]:
-        found = spelled(phone, self.bank.phonemes)
-        if not found:
-            raise BadInput(f"{self.card.title} has no phoneme for {phone} (in {syllable}); change that syllable or choose another voice.")
-        return found
-
-    def feeds(self, line: Line, k: int, steps: int) -> dict[str, np.ndarray]:
-        """The inputs that the acoustic network declares, in its types; `k` of CHAIN in `steps` steps."""
+    def feeds(self, line: Line, k: int, steps: int, curves: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """The inputs that the acoustic network declares, in its types; `k` of CHAIN in `steps` steps; `curves`: (F,) each, neutral where they are missing."""
         bank, speedup = self.bank, max(1, UNITS // steps)
         while UNITS % speedup:
             speedup -= 1
@@ -131,19 +77,49 @@ class Voicebank:
             speedup = max(1, UNITS * k // CHAIN // steps)
             depth = UNITS * k // CHAIN // speedup * speedup
         values = {"depth": depth, "steps": steps, "speedup": speedup}
-        values |= {name: np.where(line.sung, *pair)[None] for name, pair in NEUTRAL.items()}
-        values["tokens"] = [[bank.phonemes[name] for name in line.names]]
-        values["languages"] = [[bank.languages.get(name.partition("/")[0], 0) if "/" in name else 0 for name in line.names]]
-        values["durations"], values["f0"] = [line.frames], hertz(line)[None]
-        if bank.speaker is not None:
-            values["spk_embed"] = np.broadcast_to(bank.speaker, (1, len(line.f0), len(bank.speaker)))
-        given = {name: np.asarray(values[name], i.type) for name, i in self.inputs.items()}
-        return {name: a.reshape([1] * self.inputs[name].rank) if a.ndim == 0 else a for name, a in given.items()}
+        values |= {name: np.where(line.sung, *pair)[None] for name, pair in NEUTRAL.items()} | {name: c[None] for name, c in (curves or {}).items()}
+        values |= spoken(bank, line, self.card.title) | {"durations": [line.frames], "f0": line.hertz[None], "spk_embed": spread(bank.speaker, len(line.f0))}
+        return cast(self.inputs, values)
 
-    def mel(self, line: Line, k: int, steps: int, seed: int):
+    def _predicted(self, kind: str, line: Line, seed: int, **values):
+        """Generator like `mel`; returns what the bank's predictor makes of the line and the further inputs, by name."""
+        own, words = self.bank.predictors[kind], np.flatnonzero(line.begins)
+        values |= spoken(own, line, self.card.title) | {"ph_dur": [line.frames], "word_div": [np.diff([*words, len(line.begins)])]}
+        values |= {"word_dur": [np.add.reduceat(line.frames, words)], "steps": PREDICTOR_STEPS, "speedup": UNITS // PREDICTOR_STEPS}
+        made = {}
+        for path in (own.linguistic, own.network):
+            inner = session(path, seed, self.card.title)
+            made, seconds = yield from worked(inner, cast(taken(inner), values))
+            self.seconds += seconds
+            values |= made
+        return made
+
+    def timed(self, line: Line, seed: int):
+        """Generator like `mel`; returns the line with the lengths that the bank's predictor gives the phonemes from one beat to the next."""
+        notes = line.note[np.minimum(np.cumsum(line.frames) - line.frames, len(line.note) - 1)]  # a consonant's is the note it is taken from
+        extra = {"ph_midi": [np.round(notes)], "spk_embed": spread(self.bank.predictors["dur"].speaker, len(line.names))}
+        made = yield from self._predicted("dur", line, seed, **extra)
+        return dataclasses.replace(line, frames=shared(line, self._row(made, "ph_dur_pred", len(line.names))))
+
+    def _row(self, made: dict[str, np.ndarray], name: str, length: int) -> np.ndarray:
+        """(length,) of what a predictor made; raises BadInput where it is something else."""
+        if name not in made or made[name].size != length or not np.isfinite(made[name]).all():
+            raise BadInput(f"{self.card.title}'s predictor did not give {length} numbers as {name}; its files don't fit together.")
+        return made[name].reshape(-1)
+
+    def curves(self, line: Line, seed: int):
+        """Generator like `mel`; returns the curves (F,) that the bank's predictor draws: dB, of which 0 is the most, and tension."""
+        extra = {name: np.zeros((1, len(line.f0))) for name in PREDICTED}
+        extra |= {"pitch": line.f0[None], "spk_embed": spread(self.bank.predictors["variance"].speaker, len(line.f0))}
+        extra["retake"] = lambda inputs: np.ones((1, len(line.f0), sum(name in inputs for name in PREDICTED)))
+        made = yield from self._predicted("variance", line, seed, **extra)
+        found = {name: self._row(made, f"{name}_pred", len(line.f0)) for name in PREDICTED if f"{name}_pred" in made}
+        return {name: c if name == "tension" else np.minimum(c, 0) for name, c in found.items()}
+
+    def mel(self, line: Line, k: int, steps: int, seed: int, curves: dict[str, np.ndarray] | None = None):
         """Generator: yields None while the network works; returns the mel (1, F, bins)."""
-        made, seconds = yield from worked(session(self.bank.acoustic, seed, self.card.title), self.feeds(line, k, steps))
-        self.seconds += seconds
+        made, seconds = yield from worked(session(self.bank.acoustic, seed, self.card.title), self.feeds(line, k, steps, curves))
+        made, self.seconds = next(iter(made.values())), self.seconds + seconds
         if made.shape != (1, len(line.f0), self.bank.bins) or not np.isfinite(made).all():
             raise BadInput(f"{self.card.title} made a mel of {made.shape}, not (1, {len(line.f0)}, {self.bank.bins}) numbers; its files don't fit together.")
         return made.astype(np.float32) * BASES[self.bank.base]
@@ -151,9 +127,9 @@ class Voicebank:
     def voice(self, mel: np.ndarray, line: Line, seed: int):
         """Generator like `mel`; returns Audio, turned down where it is louder than full scale."""
         inner = session(self.bank.vocoder, seed, self.card.title)
-        given = {"mel": mel / BASES[self.bank.vocoder_base], "f0": hertz(line)[None]}
-        wave, seconds = yield from worked(inner, {name: given[name].astype(i.type) for name, i in taken(inner).items()})
-        self.seconds, wave = self.seconds + seconds, wave.reshape(-1).astype(np.float32)
+        given = {"mel": mel / BASES[self.bank.vocoder_base], "f0": line.hertz[None]}
+        wave, seconds = yield from worked(inner, cast(taken(inner), given))
+        self.seconds, wave = self.seconds + seconds, next(iter(wave.values())).reshape(-1).astype(np.float32)
         if abs(len(wave) - len(line.f0) * self.bank.hop) > self.bank.hop or not np.isfinite(wave).all():
             raise BadInput(f"{self.card.title}'s vocoder made {len(wave)} samples of {len(line.f0)} frames; its files don't fit together.")
         return Audio(wave / max(1.0, float(np.abs(wave).max())), self.bank.rate, marks=line.marks)
@@ -164,87 +140,6 @@ class Voicebank:
     def pitch(self, line: Line) -> Plot:
         at = (np.arange(len(line.f0)) * self.bank.hop / self.bank.rate).tolist()
         return Plot({"pitch": (at, line.f0.tolist()), "note": (at, line.note.astype(float).tolist())}, x="seconds", y="MIDI number")
-
-
-def hertz(line: Line) -> np.ndarray:
-    """(F,) float32."""
-    return (440 * 2 ** ((line.f0 - 69) / 12)).astype(np.float32)
-
-
-def session(path: Path, seed: int, what: str):
-    """The network, new for each use: onnxruntime draws noise from a state that it takes from the seed when a session begins, and keeps."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise BadInput("onnxruntime is not installed, which voicebanks run on: pip install onnxruntime==1.32.0.") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    onnxruntime.set_seed(seed)
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own classes, one for each way a file can be wrong
-        log.exception("%s can't be read", path.name)
-        raise BadInput(f"{what}: {path.name} can't be read ({type(error).__name__}); it must be a whole ONNX file.") from None
-
-
-class Input(NamedTuple):
-    type: type
-    rank: int
-
-
-def taken(inner) -> dict[str, Input]:
-    """The inputs that a session declares."""
-    return {i.name: Input(TYPES.get(i.type, np.float32), len(i.shape)) for i in inner.get_inputs()}
-
-
-def worked(inner, feeds: dict[str, np.ndarray]) -> Iterator[None]:
-    """Generator: returns (the session's first output, the seconds it took); yields None meanwhile, so that Stop is heard, and ends the work when closed."""
-    import onnxruntime
-
-    options, box = onnxruntime.RunOptions(), []
-
-    def work():
-        began = time.perf_counter()
-        try:
-            box.append((inner.run(None, feeds, options)[0], time.perf_counter() - began))
-        except Exception as error:
-            box.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.2)
-            if thread.is_alive():
-                yield None
-    finally:
-        options.terminate = True
-        thread.join()
-    if isinstance(box[0], Exception):
-        raise box[0]
-    return box[0]
-
-
-def during(work: Iterator[None], step: Step):
-    """Generator: repeats the step while the work goes on; returns what the work returns."""
-    try:
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                return end.value
-            yield step
-    finally:
-        work.close()
-
-
-def finished(work: Iterator[None]):
-    """What the work returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
 
 
 def load(card: Card) -> Voicebank:
@@ -276,15 +171,20 @@ def sing(job: Sing, model: Voicebank, k: int, sampler: str = "ddpm", speedup: in
     line = model.lay_out(check(job.score, job.tempo), job.tempo, job.vibrato)
     if len(bank.speakers) > 1:
         yield Note(f"Of the bank's speakers the first sings: {bank.speakers[0]}.")
-    if even := [name for name in NEUTRAL if name in model.inputs and name not in ("gender", "velocity")]:
-        yield Note(f"Held at even values, which the bank's own predictors would draw: {', '.join(even)}.")
     if k and sampler != "ddpm":
         yield Note("The bank's sampler stands in its network; the one chosen is not used.")
     n, pitch = bool(k) + model.shallow, (model.pitch(line),)
-    step, mel, beside = Step(0, n, None, pitch), None, ()
+    step, mel, beside, curves = Step(0, n, None, pitch), None, (), {}
+    if "dur" in bank.predictors:
+        line = yield from during(model.timed(line, job.seed), step)
+    if wanted := [name for name in PREDICTED if name in model.inputs]:
+        if "variance" in bank.predictors:
+            curves = yield from during(model.curves(line, job.seed), step)
+        if even := [name for name in wanted if name not in curves]:
+            yield Note(f"Held at even values, as the bank brings no predictor of them: {', '.join(even)}.")
     for depth in ([0] if model.shallow else []) + ([k] if k else []):
         steps = math.ceil(depth / speedup)
-        mel = yield from during(model.mel(line, depth, steps or 1, job.seed), step)
+        mel = yield from during(model.mel(line, depth, steps or 1, job.seed, curves), step)
         model.nfe += steps
         drawn = model.drawn(mel, "" if depth else "the decoder's mel")
         step = Step(step.i + 1, n, drawn, pitch, keep=lambda mel=mel: finished(model.voice(mel, line, job.seed)))
