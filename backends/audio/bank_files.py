@@ -61,7 +61,7 @@ class Bank:
     @property
     def revision(self) -> str:
         """Twelve digits of the hash of what sings."""
-        return digest(self.acoustic, self.vocoder)[:12]
+        return digest(self.acoustic, self.vocoder, *(path for p in self.predictors.values() for path in (p.linguistic, p.network)))[:12]
 
 
 def opened(source: str, what: str) -> Path:

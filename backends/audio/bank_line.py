@@ -90,11 +90,15 @@ def spoken(own: Bank | Predictor, line: Line, title: str) -> dict[str, list]:
 
 
 def shared(line: Line, predicted: np.ndarray) -> np.ndarray:
-    """(P,) frames: from each beat to the next as before, shared as predicted; a frame at least each, and of a vowel half of the time."""
+    """(P,) frames: from each beat to the next as before, shared as predicted; a frame at least each, and half of the time for the first.
+
+    A rest may be longer than a predictor knows: the consonant after it keeps its own length.
+    """
     out = line.frames.copy()
     for start, end in zip(words := np.flatnonzero(line.begins), [*words[1:], len(out)]):
-        total, wanted = out[start:end].sum(), np.nan_to_num(np.maximum(predicted[start:end], 1e-3), nan=1.0)
-        after = np.maximum(1, np.round(wanted[1:] * min(total / wanted.sum(), total / 2 / max(wanted[1:].sum(), 1e-3)))).astype(int)
+        total, wanted = out[start:end].sum(), np.maximum(predicted[start:end], 1e-3)
+        ratio = min(1.0, total / wanted.sum()) if line.rests[start] else total / wanted.sum()
+        after = np.maximum(1, np.round(wanted[1:] * min(ratio, total / 2 / max(wanted[1:].sum(), 1e-3)))).astype(int)
         if len(after) and after.sum() < total:
             out[start:end] = total - after.sum(), *after
     return out
