@@ -15,6 +15,7 @@ from backends.spec import BadInput, Step
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
          "tensor(bool)": np.bool_}  # fmt: skip
+QUIET = 4  # errors come as exceptions, and a stopped run is none
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +26,7 @@ def session(path: Path, seed: int, what: str):
     except ImportError:
         raise BadInput("onnxruntime is not installed, which voicebanks run on: pip install onnxruntime==1.32.0.") from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = QUIET
     onnxruntime.set_seed(seed)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -58,6 +59,7 @@ def worked(inner, feeds: dict[str, np.ndarray]) -> Iterator[None]:
     import onnxruntime
 
     options, box = onnxruntime.RunOptions(), []
+    options.log_severity_level = QUIET
 
     def work():
         began = time.perf_counter()
