@@ -18,6 +18,7 @@ ENTRIES = 5000
 BYTES = 4 * 2**30  # of all that is unpacked
 RATIO, SMALL = 200, 2**20  # most bytes out of one in; files up to SMALL are let be, lists of words shrink well
 BLOCK = 2**20
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)  # how zipfile tells of a zip it can't read
 
 
 def cache() -> Path:
@@ -47,9 +48,9 @@ def unpacked(path: Path, keep: tuple[str, ...], what: str) -> Path:
         if not home.is_dir():
             _unpack(path, home, keep, what)
         return home
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
+    except BadInput:
+        raise
+    except BROKEN:
         raise BadInput(f"{what} is no whole zip file; fetch it again.") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -5,16 +5,22 @@ Only the files a pipeline needs are fetched. What is in the cache already is use
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from backends.lazy import torch
 from backends.models import Card, progress
 from backends.spec import BadInput
 
 SECONDS = 5  # to wait for the hub's first answer
 GB = 1e9
+log = logging.getLogger(__name__)
 
 
 def fetch(card: Card) -> Path:
@@ -37,6 +43,26 @@ def fetch(card: Card) -> Path:
         return Path(hub.snapshot_download(**what, endpoint=endpoint(), tqdm_class=bar(card, size), etag_timeout=SECONDS))
     except Exception as error:
         raise refusal(card, error) from error
+    finally:
+        progress.pop(card.name, None)
+
+
+@contextmanager
+def reading(
+    card: Card, *errors: type[Exception], doing: str = "Reading", mend: str = "delete its folder in the cache and load it again", other: str = "a smaller model"
+) -> Iterator[None]:
+    """While a checkpoint is read and placed: the page says so, and want of memory or one of `errors` becomes BadInput with what to do (`mend`) or choose."""
+    progress[card.name] = f"{doing} {card.title}"
+    try:
+        yield
+    except BadInput:
+        raise
+    except (MemoryError, torch.OutOfMemoryError):
+        gc.collect()
+        raise BadInput(f"There is not enough memory for {card.title}; choose {other}.") from None
+    except errors as error:
+        log.exception("%s could not be read", card.name)
+        raise BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); {mend}.") from error
     finally:
         progress.pop(card.name, None)
 

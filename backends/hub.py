@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.denoiser import Cond, Denoiser
-from backends.download import GB, fetch
+from backends.download import GB, fetch, reading
 from backends.lazy import F, diffusers, torch
-from backends.models import Card, device, progress
+from backends.models import Card, device
 from backends.spec import BadInput
 
 if TYPE_CHECKING:
@@ -173,15 +173,8 @@ def load(card: Card) -> HubDenoiser:
     dtype = half if where == "cuda" or half is torch.bfloat16 else torch.float32  # float16 is not for CPUs
     folder = fetch(card)
     _check_memory(card, _elements(folder) * dtype.itemsize)
-    progress[card.name] = f"Reading {card.title}"
-    try:
-        pipe = read(card, folder, dtype)
-        return place(card, pipe, where)
-    except (MemoryError, torch.OutOfMemoryError):
-        gc.collect()
-        raise BadInput(f"There is not enough memory for {card.title}; choose a smaller model.") from None
-    finally:
-        progress.pop(card.name, None)
+    with reading(card):
+        return place(card, read(card, folder, dtype), where)
 
 
 def read(card: Card, folder: Path, dtype):

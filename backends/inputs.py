@@ -1,6 +1,5 @@
 """Decoding what people upload, with limits and a sentence for each way it can go wrong."""
 
-import importlib
 import io
 import re
 from pathlib import Path
@@ -9,10 +8,11 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from backends import models
 from backends.spec import Audio, BadInput, Prompt
 
 MAX_BYTES = 32 * 2**20
-MAX_SCORE = 2**20
+MAX_SCORE = 2**20  # bytes of a file that fills fields
 MAX_PIXELS = 4096 * 4096
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_SECONDS, MIN_SECONDS = 600.0, 0.05  # of a sound; a job's field may ask for less
@@ -173,5 +173,4 @@ def fields(path: Path, rule: Prompt, text: str) -> tuple[dict, list[str]]:
     """({field: value}, notes to the visitor) from a file that fills a job's fields; raises BadInput."""
     if path.stat().st_size > MAX_SCORE:
         raise BadInput(f"The file is larger than {MAX_SCORE >> 20} MB; choose a smaller one.")
-    module, _, name = rule.read.partition(":")
-    return getattr(importlib.import_module(module), name)(path.read_bytes(), text or "")
+    return models.resolve(rule.read)(path.read_bytes(), text or "")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from backends.audio.latent_audio import LatentAudio
 from backends.denoiser import Cond
-from backends.download import GB, fetch
+from backends.download import GB, fetch, reading
 from backends.lazy import diffusers, torch
-from backends.models import Card, device, progress
+from backends.models import Card, device
 from backends.spec import BadInput
 
 if TYPE_CHECKING:
@@ -152,16 +152,8 @@ def load(card: Card) -> LatentAudio:
     needed, free = sum(f.stat().st_size for f in (*files, *words.glob("*.safetensors")) if f.exists()), psutil.virtual_memory().available
     if needed * 1.1 > free:
         raise BadInput(f"{card.title} takes {needed / GB:.0f} GB of memory to load and {free / GB:.0f} GB are free here; choose a smaller model.")
-    progress[card.name] = f"Reading {card.title}"
-    try:
+    with reading(card, Exception):  # torch.load tells of a broken file in many ways
         net, vae = read_transformer(files[0], options["heads"]), read_autoencoder(files[1], options.get("vae", VAE))
         for part in (net, vae):
             part.eval().requires_grad_(False).to(where)
         return LatentAudio(card, net, vae, diffusers.DDIMScheduler(**SCHEDULE), text_encoder(words), where)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise BadInput(f"There is not enough memory for {card.title}; choose a smaller model.") from None
-    except Exception as error:  # torch.load tells of a broken file in many ways
-        log.exception("%s could not be read", card.name)
-        raise BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); delete its folder in the cache and load it again.") from error
-    finally:
-        progress.pop(card.name, None)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from backends.archive import BROKEN
 from backends.spec import BadInput
 from backends.worlds import singing
 
@@ -59,7 +59,7 @@ def fitted(events: list[Event]) -> tuple[list[Event], int]:
     low, high = singing.NOTES
     for shift in (0, 12, -12, 24, -24, 36, -36):
         if all(low <= e.midi + shift <= high for e in events):
-            return [Event(e.start, e.beats, e.midi + shift, e.lyric) for e in events], shift
+            return [replace(e, midi=e.midi + shift) for e in events], shift
     return events, 0
 
 
@@ -188,7 +188,7 @@ def unpacked(data: bytes) -> bytes:
                 found = part.read(UNPACKED + 1)
     except BadInput:
         raise
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, ValueError, OSError):
+    except (*BROKEN, OSError):
         raise BadInput("The .mxl file can't be unpacked; export it again, or as uncompressed MusicXML.") from None
     if len(found) > UNPACKED:
         raise BadInput(f"The score in the .mxl file is larger than {UNPACKED >> 20} MB; cut the tune to a verse.")
@@ -212,7 +212,7 @@ def music_xml(data: bytes) -> tuple[list[Event], float, list[str]]:
     part = next((p for p in parts if p.find(".//lyric") is not None), parts[0])
     try:
         events, tempo, said = _part(part)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError, KeyError):
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError, OverflowError):
         raise BadInput("The MusicXML file holds a note whose pitch or duration can't be read; export it again.") from None
     said += [f"The file has {len(parts)} parts; the {'first' if part is parts[0] else 'first with lyrics'} is sung."] * (len(parts) > 1)
     return events, tempo, said + ["The file has repeats; each is sung once."] * (part.find(".//repeat") is not None)
@@ -244,8 +244,7 @@ def _part(part) -> tuple[list[Event], float, list[str]]:
             chord, mine, pitch = item.find("chord") is not None, item.findtext("voice") or "1", item.find("pitch")
             voice = voice or mine
             if pitch is not None and mine == voice:
-                number = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[pitch.findtext("step")] + 12 * (int(pitch.findtext("octave")) + 1)
-                number += round(float(pitch.findtext("alter") or 0))
+                number = singing.midi_of(f"{pitch.findtext('step').strip()}{int(pitch.findtext('octave'))}") + round(float(pitch.findtext("alter") or 0))
                 if not 0 <= number <= 127:
                     raise ValueError(number)
                 if chord and events:

@@ -114,8 +114,13 @@ def phrases(notes: list[singing.Note], seconds: np.ndarray) -> dict[str, float]:
 
 
 def pitch(song: Song) -> Plot:
-    at = (np.arange(len(song.f0)) * singing.HOP / singing.RATE).tolist()
-    return Plot({"pitch": (at, song.f0.tolist()), "note": (at, np.repeat(held(song.notes), song.frames).astype(float).tolist())}, x="seconds", y="MIDI number")
+    return contour(song.f0, np.repeat(held(song.notes), song.frames), singing.HOP / singing.RATE)
+
+
+def contour(f0: np.ndarray, note: np.ndarray, frame: float) -> Plot:
+    """The pitch sung and the notes asked, (F,) MIDI numbers each, of frames of `frame` seconds."""
+    at = (np.arange(len(f0)) * frame).tolist()
+    return Plot({"pitch": (at, f0.tolist()), "note": (at, note.astype(float).tolist())}, x="seconds", y="MIDI number")
 
 
 def held(notes: np.ndarray) -> np.ndarray:

@@ -8,14 +8,13 @@ What would be read wrongly without a word, such as ncsnpp_v2, whose tensors have
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from backends.audio import ouve
 from backends.audio.speech_models import RATE, SpeechModel
-from backends.download import fetch
+from backends.download import fetch, reading
 from backends.lazy import torch
-from backends.models import Card, device, progress
+from backends.models import Card, device
 from backends.spec import BadInput
 
 ALLOWED = ("sgmse.data_module.SpecsDataModule",)  # what hyper_parameters name beside plain values
@@ -29,7 +28,6 @@ FIXED = {
     "normalize": ("noisy",), "condition": ("both",), "spatial_channels": (1,), "loss_type": ("mse", "score_matching"), "network_scaling": (None,),
     "c_in": ("1",), "c_out": ("1",), "c_skip": ("0",),
 }  # fmt: skip
-log = logging.getLogger(__name__)
 
 
 class _Named:
@@ -94,18 +92,9 @@ def file_of(card: Card) -> Path:
 def load(card: Card) -> SpeechModel:
     """Find, read and place a checkpoint; raises BadInput when there is none or it can't be read."""
     path, where = file_of(card), device()
-    progress[card.name] = f"Reading {card.title}"
-    try:
+    # torch.load tells of a broken or refused file in many ways.
+    with reading(card, Exception, mend="it must be a checkpoint as sp-uhh published it", other="the embedded model"):
         nets, factor = read(path, card.options["kind"])
         for net in nets.values():
             net.eval().requires_grad_(False).to(where)
-    except BadInput:
-        raise
-    except (MemoryError, torch.OutOfMemoryError):
-        raise BadInput(f"There is not enough memory for {card.title}; choose the embedded model.") from None
-    except Exception as error:  # torch.load tells of a broken or refused file in many ways
-        log.exception("%s could not be read", card.name)
-        raise BadInput(f"The file of {card.title} can't be read ({type(error).__name__}); it must be a checkpoint as sp-uhh published it.") from error
-    finally:
-        progress.pop(card.name, None)
     return SpeechModel(card, nets, where, factor=factor, multiple=MULTIPLE)

@@ -17,8 +17,10 @@ from backends.audio.bank_files import BASES, Bank
 from backends.audio.bank_line import Line, lay_out, shared, spelled, spoken
 from backends.audio.onnx_runs import cast, during, finished, session, taken, worked
 from backends.audio.scores import check
+from backends.audio.singer import DB, contour
 from backends.audio.tasks import Sing
-from backends.models import Card, progress
+from backends.download import reading
+from backends.models import Card
 from backends.spec import Audio, BadInput, Events, Metric, Note, Plot, Result, Spectrogram, Step
 from backends.worlds import singing
 
@@ -135,25 +137,19 @@ class Voicebank:
         return Audio(wave / max(1.0, float(np.abs(wave).max())), self.bank.rate, marks=line.marks)
 
     def drawn(self, mel: np.ndarray, caption: str = "") -> Spectrogram:
-        return Spectrogram((20 / np.log(10) * mel[0]).T, mel.shape[1] * self.bank.hop / self.bank.rate, self.bank.top, caption)
+        return Spectrogram((DB * mel[0]).T, mel.shape[1] * self.bank.hop / self.bank.rate, self.bank.top, caption)
 
     def pitch(self, line: Line) -> Plot:
-        at = (np.arange(len(line.f0)) * self.bank.hop / self.bank.rate).tolist()
-        return Plot({"pitch": (at, line.f0.tolist()), "note": (at, line.note.astype(float).tolist())}, x="seconds", y="MIDI number")
+        return contour(line.f0, line.note, self.bank.hop / self.bank.rate)
 
 
 def load(card: Card) -> Voicebank:
     """The bank that the card's source names: a folder or zip, and after a semicolon its vocoder's where the bank brings none. Raises BadInput."""
     bank, _, vocoder = card.source.partition(";")
-    progress[card.name] = f"Unpacking {card.title}"
-    try:
+    with reading(card, OSError, doing="Unpacking", mend="the host should see to them"):
         folder = bank_files.opened(bank, card.title)
         found = bank_files.read(folder, bank_files.opened(vocoder, f"{card.title}'s vocoder") if vocoder else None, card.title)
         return Voicebank(dataclasses.replace(card, revision=found.revision), found)
-    except OSError as error:
-        raise BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); the host should see to them.") from error
-    finally:
-        progress.pop(card.name, None)
 
 
 def sing(job: Sing, model: Voicebank, k: int, sampler: str = "ddpm", speedup: int = 1, vocoder: str = "neural") -> Events:

@@ -34,6 +34,7 @@ def sds(
     volume = Volume.blob(grid, job.seed, model.device).requires_grad_()
     optimiser = torch.optim.Adam([{"params": [volume.density], "lr": 0.01}, {"params": [volume.features], "lr": 0.08}])
     pulls, opaque, at = [], [], []
+    curves = lambda: Plot({"pull": (at, pulls), "opacity": (at, opaque)}, x="iteration")  # noqa: E731
     for i in range(iterations):
         cameras = some_cameras(generator, views)
         with torch.enable_grad():
@@ -46,11 +47,8 @@ def sds(
         at.append(i + 1), pulls.append(float(scored.gradient.square().mean().sqrt())), opaque.append(float(seen.opacity.mean()))
 
         def aside(scored=scored, z=z):
-            pictures = (("the view", shown(prior, z)), ("one-step estimate x̂", shown(prior, scored.target)), ("pull", strength(scored.gradient, model.side)))
-            return (
-                Images(tuple(Image(p, f"{name}, t = {scored.t:.2f}" if name[0] == "o" else name) for name, p in pictures)),
-                Plot({"pull": (at, pulls), "opacity": (at, opaque)}, x="iteration"),
-            )
+            view, estimate = Image(shown(prior, z), "the view"), Image(shown(prior, scored.target), f"one-step estimate x̂, t = {scored.t:.2f}")
+            return Images((view, estimate, Image(strength(scored.gradient, model.side), "pull"))), curves()
 
         yield Step(i + 1, iterations, lambda i=i: turning(volume, i), aside, keep=lambda: turntable(volume))
-    yield Result(turntable(volume), (Plot({"pull": (at, pulls), "opacity": (at, opaque)}, x="iteration"),))
+    yield Result(turntable(volume), (curves(),))

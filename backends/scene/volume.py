@@ -24,7 +24,7 @@ SHARP = 40.0  # of densities: a voxel whose raw value is 1 hides what is behind 
 
 @dataclass
 class Volume:
-    """`density` (1, 1, R, R, R), before softplus; `features` (1, C, R, R, R), before `squash`. Axes are z, y, x.
+    """`density` (1, 1, R, R, R), before softplus; `features` (1, C, R, R, R). Axes are z, y, x.
 
     `colours`: features are RGB, squashed to 0–1 by a sigmoid; otherwise (latents) they are taken as they are.
     """
@@ -56,19 +56,20 @@ class Volume:
             p.requires_grad_(True)
         return self
 
-    def copy(self) -> Volume:
-        return Volume(self.density.detach().clone(), self.features.detach().clone(), self.colours)
-
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) densities per unit of length and (N, C) features at points (N, 3)."""
         both = torch.cat([self.density, self.features], 1)
         read = F.grid_sample(both, points.view(1, 1, 1, -1, 3), align_corners=True)[0, :, 0, 0].T
         return F.softplus(SHARP * read[:, 0]), torch.sigmoid(read[:, 1:]) if self.colours else read[:, 1:]
 
-    def occupied(self, threshold: float = 0.5) -> Tensor:
-        """(R, R, R) bool: voxels that let through less than 1 − threshold over their width."""
-        width = 2 / (self.density.shape[-1] - 1)
-        return (1 - (-F.softplus(SHARP * self.density.detach()[0, 0]) * width).exp()) > threshold
+    @property
+    def width(self) -> float:
+        """Of a voxel."""
+        return 2 / (self.density.shape[-1] - 1)
+
+    def opacity(self) -> Tensor:
+        """(R, R, R): the share of light that each voxel holds back over its width."""
+        return 1 - (-F.softplus(SHARP * self.density.detach()[0, 0]) * self.width).exp()
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,15 @@ def march(volume: Volume, eyes: Tensor, ways: Tensor, samples: int = 48, backgro
     points = eyes[:, :, None] + t[..., None] * ways[:, :, None]
     sigma, features = volume.at(points.reshape(-1, 3))
     through = -sigma.view(t.shape) * length / samples  # log of what each stretch lets through
-    before = through.cumsum(-1) - through
-    weights = before.exp() * (1 - through.exp())
+    weights = shares(through)
     opacity = weights.sum(-1, keepdim=True)
     picture = (weights[..., None] * features.view(*t.shape, -1)).sum(-2) + (1 - opacity) * background
     return picture, opacity, (weights * t).sum(-1, keepdim=True)
+
+
+def shares(through: Tensor) -> Tensor:
+    """(…, S) of what is seen, that each of S stretches gives; `through`: the log of the light that each lets through."""
+    return (through.cumsum(-1) - through).exp() * (1 - through.exp())
 
 
 def render(volume: Volume, cameras: list[Camera], size: int, samples: int = 48, background=1.0, generator=None) -> Rendered:
@@ -150,17 +155,15 @@ def smoothness(grid: Tensor) -> Tensor:
 
 
 def mesh_of(volume: Volume, level: float = 0.5, pieces: float = 0.02) -> Mesh | None:
-    """The surface where `occupied` begins, by marching cubes (scikit-image), small loose pieces left out; None where there is none.
+    """The surface where voxels hold back `level` of the light, by marching cubes (scikit-image), small loose pieces left out; None where there is none.
 
     `pieces`: the share of the largest piece's faces below which a piece is dropped.
     """
     import trimesh
     from skimage.measure import marching_cubes
 
-    side = volume.density.shape[-1]
-    width = 2 / (side - 1)
-    solid = (1 - (-F.softplus(SHARP * volume.density[0, 0]) * width).exp()).detach().cpu().numpy()
-    solid = np.pad(solid, 1)  # closed where the object meets the cube's side
+    width = volume.width
+    solid = np.pad(volume.opacity().cpu().numpy(), 1)  # closed where the object meets the cube's side
     if not (solid > level).any() or (solid > level).all():
         return None
     vertices, faces, *_ = marching_cubes(solid, level)
@@ -173,7 +176,6 @@ def mesh_of(volume: Volume, level: float = 0.5, pieces: float = 0.02) -> Mesh | 
     # What is seen of a face: the field along a short ray into it, as `march` adds it up; deeper inside nothing was ever fitted.
     deep = torch.linspace(1.5, -1.5, 7, device=middles.device)
     sigma, seen = volume.at((middles[:, None] + width * deep[:, None] * normals[:, None]).reshape(-1, 3))
-    through = -sigma.view(-1, len(deep)) * width / 2
-    weights = (through.cumsum(1) - through).exp() * (1 - through.exp())
+    weights = shares(-sigma.view(-1, len(deep)) * width / 2)
     colours = (weights[..., None] * seen.view(*weights.shape, -1)[..., :3]).sum(1) / weights.sum(1, keepdim=True).clamp_min(1e-6)
     return Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int32), (colours.clamp(0, 1) * 255).round().byte().cpu().numpy())

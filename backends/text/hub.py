@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.download import GB, fetch
+from backends.download import GB, fetch, reading
 from backends.lazy import torch
-from backends.models import Card, device, progress
+from backends.models import Card, device
 from backends.spec import BadInput
 from backends.text.predictor import MaskPredictor
 
@@ -157,19 +157,9 @@ def load(card: Card) -> MaskPredictor:
     needed, free = sum(f.stat().st_size for f in folder.glob("*.safetensors")), psutil.virtual_memory().available
     if needed * 1.1 > free:
         raise BadInput(f"{card.title} takes {needed / GB:.0f} GB of memory to load and {free / GB:.0f} GB are free here; choose a smaller model.")
-    progress[card.name] = f"Reading {card.title}"
-    try:
+    with reading(card, OSError, ValueError, KeyError):
         net, tokenizer = read(card, folder, getattr(torch, card.options.get("dtype", "bfloat16")))
         return wrap(card, net.to(where), tokenizer, where)
-    except BadInput:  # the tokenizer's repository is out of reach
-        raise
-    except (MemoryError, torch.OutOfMemoryError):
-        raise BadInput(f"There is not enough memory for {card.title}; choose a smaller model.") from None
-    except (OSError, ValueError, KeyError) as error:
-        log.exception("%s could not be read", card.name)
-        raise BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); delete its folder in the cache and load it again.") from error
-    finally:
-        progress.pop(card.name, None)
 
 
 def wrap(card: Card, net, tokenizer, where: str) -> MaskPredictor:

@@ -20,9 +20,9 @@ import numpy as np
 
 from backends.worlds.objects import ASSETS, BASE, GROUPS
 
-# name -> (collection, number in its catalogue); held-out ones are marked in objects.py
 C0, BY, KL, SC = "BlendSwap-CC-0", "BlendSwap-CC-BY", "KatorLegaz", "Scopia"
 LICENCES = {C0: "CC0 1.0", BY: "CC-BY 3.0", KL: "CC-BY 3.0 US", SC: "CC-BY 3.0"}
+# name -> (collection, file name of its model)
 PICKS = {
     "horse": (C0, "horse2"), "deer": (C0, "deer"), "chicken": (C0, "chicken"), "teddy bear": (C0, "teddyBear"), "dog": (SC, "dog"), "cat": (SC, "cat"),
     "rabbit": (SC, "rabbit"), "bulldog": (BY, "bulldog"), "siamese cat": (BY, "siameseCat"), "snowman": (BY, "bonecoDeNeve"), "rocking horse": (C0, "caballito"),
@@ -57,7 +57,7 @@ def catalogue(collection: zipfile.ZipFile) -> dict[str, dict]:
 
 
 def read(collection: zipfile.ZipFile, entry: dict):
-    """The mesh with its materials; inner archives (one a model) are opened as well."""
+    """The mesh's parts with their materials, read from where its files are unpacked."""
     import trimesh
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """A corpus of views of the object world, for training where meshes can't be rendered: RGBA pictures and what they show.
 
-    python -m backends.worlds.objects_views --views 40000 --out runs/objects     # 128 px, about 6 ms a view; shards of 2,000
+    python -m backends.worlds.objects_views --views 40000 --out runs/objects     # 128 px, about 15 ms a view on a core; shards of 2,000
 
 A shard is an npz of WebP pictures, their ends, and a line of JSON a picture: name, look, accessory, view, azimuth, elevation.
 """
