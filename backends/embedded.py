@@ -60,14 +60,23 @@ class EmojiTransformer(Denoiser):
 
 
 def load_ldm(card: Card) -> Denoiser:
-    import diffusers
-
     from backends.nets.patch_vae import PatchAutoencoderKL
+
+    return _denoiser(card, PatchAutoencoderKL.from_pretrained(ASSETS / "emoji-ldm" / "vae", torch_dtype=torch.float32))
+
+
+def load_pixels(card: Card) -> Denoiser:
+    from backends.nets.pixel_space import PixelSpace
+
+    return _denoiser(card, PixelSpace())
+
+
+def _denoiser(card: Card, vae) -> Denoiser:
+    import diffusers
 
     folder, where = ASSETS / card.source / card.network, device()
     kind, wrapper = {"unet": (diffusers.UNet2DConditionModel, Denoiser), "transformer": (diffusers.PixArtTransformer2DModel, EmojiTransformer)}[card.network]
     net = kind.from_pretrained(folder, torch_dtype=torch.float32)
-    vae = PatchAutoencoderKL.from_pretrained(ASSETS / "emoji-ldm" / "vae", torch_dtype=torch.float32)
     for part in (net, vae):
         part.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
     model = wrapper(card, net, vae, diffusers.DDIMScheduler.from_pretrained(folder), encode_text, where)

@@ -2,9 +2,9 @@
 
 {"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
 
-Pictures and sounds in a job are named by the SHA-256 of their pixels or samples and travel beside the recipe: as base64 PNG
-or FLAC in a result's metadata and in the `inputs` of an API call, as files for the command line. What is called
-`pictures` maps hashes to (H, W, 3) uint8, or to Audio.
+Pictures, sounds and objects in a job are named by the SHA-256 of their pixels, samples or faces and travel beside the recipe: as
+base64 PNG, FLAC or npz in a result's metadata and in the `inputs` of an API call, as files for the command line. What is called
+`pictures` maps hashes to (H, W, 3) uint8, to Audio, or to Mesh.
 """
 
 import base64
@@ -23,7 +23,7 @@ import PIL.PngImagePlugin
 
 from backends import inputs, models
 from backends.registry import METHODS, TASKS
-from backends.spec import Arm, Audio, BadInput, Job, Knob, Mesh, Method, Picture, Prompt, Slider, Sound, Stacked, Task
+from backends.spec import Arm, Audio, BadInput, Job, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Stacked, Task
 
 SCHEMA = 1
 MAX_ARMS = 6
@@ -32,11 +32,12 @@ MAX_INPUTS = 4  # no task takes more
 MAX_TAG = 12 * 2**20  # characters; a FLAC's tags hold 16 MB
 KEY, INPUTS_KEY = "unnoise", "unnoise-inputs"  # PNG text chunks
 
-Input = np.ndarray | Audio
+Input = np.ndarray | Audio | Mesh
+KINDS = {Picture: ("picture", inputs.picture), Sound: ("sound", inputs.sound), Shape: ("object", inputs.mesh)}
 
 
 def marks(job: type[Job]) -> dict[str, Any]:
-    """field -> Prompt, Picture, Sound, Slider, Choice, Toggle, "seed"; the model has no mark."""
+    """field -> Prompt, Picture, Sound, Shape, Slider, Choice, Toggle, "seed"; the model has no mark."""
     hints = typing.get_type_hints(job, include_extras=True)
     return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
@@ -106,20 +107,23 @@ def _value(name: str, rule, value, default, pictures):
         return Knob("seed", Slider(0, 2**32 - 1), 0).check(value, "Job")
     if isinstance(rule, Prompt):
         return inputs.text("" if value is None else value, label, rule.limit, rule.required)
-    if isinstance(rule, Picture | Sound):
-        kind = "picture" if isinstance(rule, Picture) else "sound"
+    if isinstance(rule, Picture | Sound | Shape):
+        kind, read = KINDS[type(rule)]
         if isinstance(value, dict):
             digest = value.get("sha256")
             value = pictures.get(digest) if isinstance(digest, str) else None
             if value is None:
                 raise BadInput(f"{label}: the recipe names a {kind} that did not come with it; add it again.")
-        elif isinstance(value, str):
+        elif isinstance(value, str) and not isinstance(rule, Shape):
             raise BadInput(f"{label}: a recipe names {kind}s by their hash, not by a path.")
         if value is None:
             if rule.required:
-                raise BadInput(f"{label} is missing; " + ("paint it on the picture." if getattr(rule, "mask_of", "") else f"add a {kind}."))
+                raise BadInput(
+                    f"{label} is missing; "
+                    + ("paint it on the picture." if getattr(rule, "mask_of", "") else f"add {'an' if kind == 'object' else 'a'} {kind}.")
+                )
             return None
-        return inputs.picture(value, label) if kind == "picture" else inputs.sound(value, label, rule.longest)
+        return read(value, label, rule.longest) if isinstance(rule, Sound) else read(value, label)
     return Knob(name, rule, default).check(value, "Job")
 
 
@@ -189,6 +193,9 @@ def check_knobs(given, knobs: tuple[Knob, ...], where: str) -> dict:
 
 
 def digest(value: Input) -> str:
+    if isinstance(value, Mesh):
+        parts = (value.vertices, value.faces, value.colours)
+        return hashlib.sha256(b"".join(repr(p.shape).encode() + np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
     if isinstance(value, Audio):
         return hashlib.sha256(repr(value.rate).encode() + _pcm(value).tobytes()).hexdigest()
     return hashlib.sha256(repr(value.shape).encode() + np.ascontiguousarray(value).tobytes()).hexdigest()
@@ -209,28 +216,42 @@ def build(task: Task, job: Job, arms: tuple[Arm, ...]) -> dict:
 
 
 def inputs_of(job: Job) -> dict[str, Input]:
-    """hash -> pixels or sound of every picture and sound in a job."""
+    """hash -> pixels, sound or mesh of every input in a job."""
     found = (getattr(job, f.name) for f in dataclasses.fields(job))
     return {digest(v): v for v in found if isinstance(v, Input)}
 
 
 def encode_inputs(pictures: dict[str, Input]) -> dict[str, str]:
-    return {name: base64.b64encode(flac(v) if isinstance(v, Audio) else png(v)).decode() for name, v in pictures.items()}
+    return {name: base64.b64encode(packed(v)).decode() for name, v in pictures.items()}
+
+
+def packed(value: Input) -> bytes:
+    """A file that gives the very input back: PNG, FLAC, or an npz of a mesh's three arrays."""
+    if isinstance(value, Mesh):
+        out = io.BytesIO()
+        np.savez_compressed(out, **vars(value))
+        return out.getvalue()
+    return flac(value) if isinstance(value, Audio) else png(value)
 
 
 def decode_inputs(encoded: Any) -> dict[str, Input]:
-    """hash -> pixels or sound; the hash is computed again from what came."""
+    """hash -> pixels, sound or mesh; the hash is computed again from what came."""
     if not isinstance(encoded, dict):
-        raise BadInput("A recipe's inputs must be an object from hash to base64 PNG or FLAC.")
+        raise BadInput("A recipe's inputs must be an object from hash to base64 PNG, FLAC or npz.")
     if len(encoded) > MAX_INPUTS:
-        raise BadInput(f"A recipe comes with at most {MAX_INPUTS} pictures and sounds; this one has {len(encoded)}.")
+        raise BadInput(f"A recipe comes with at most {MAX_INPUTS} pictures, sounds and objects; this one has {len(encoded)}.")
     found = []
     for value in encoded.values():
         try:
             data = base64.b64decode(value, validate=True)
         except (binascii.Error, TypeError, ValueError):
-            raise BadInput("A picture or sound that came with the recipe is not base64.") from None
-        found.append(inputs.sound(data, "The recipe's sound") if inputs.is_sound(data) else inputs.picture(data, "The recipe's picture"))
+            raise BadInput("A picture, sound or object that came with the recipe is not base64.") from None
+        if inputs.is_sound(data):
+            found.append(inputs.sound(data, "The recipe's sound"))
+        elif inputs.is_packed(data):
+            found.append(inputs.unpacked(data, "The recipe's object"))
+        else:
+            found.append(inputs.picture(data, "The recipe's picture"))
     return {digest(v): v for v in found}
 
 

@@ -218,6 +218,14 @@ class Sound:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Marks an object field of a Job, Mesh or None. A recipe may also name one of the studio's objects, as “horse”."""
+
+    required: bool = True
+    help: str = ""
+
+
+@dataclass(frozen=True)
 class Job:
     """What every task asks. `seed`: 0 to 2³²−1; `model`: a card's name, the task's default when empty."""
 

@@ -35,6 +35,8 @@ def tiny(monkeypatch):
     model = tiny_denoiser(card)
     models.clear()
     models._cache["emoji-ldm"] = model
+    if "objects-ldm" in models.CARDS:
+        models._cache["objects-ldm"] = tiny_denoiser(dataclasses.replace(models.get("objects-ldm"), previews=card.previews))
     if "text-mdm" in models.CARDS:
         models._cache["text-mdm"] = tiny_text(card=models.get("text-mdm"), context=512)
     if "speech" in models.CARDS:

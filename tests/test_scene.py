@@ -9,7 +9,7 @@ from backends.scene.distill import Prior, pull
 from backends.scene.volume import SHARP, Volume, capture, march, mesh_of, render
 from backends.spec import Mesh
 from backends.worlds import objects
-from backends.worlds.objects_render import Camera, available, over
+from backends.worlds.objects_render import Camera, over
 from backends.worlds.objects_render import render as cast
 
 
@@ -143,7 +143,6 @@ def test_accessories_stand_on_top_within_the_cube(accessory):
     assert 0.2 < dressed.vertices[:, 1].max() - plain.vertices[:, 1].max() < 0.42 and np.abs(dressed.vertices).max() <= 1.02
 
 
-@pytest.mark.skipif(bool(available()), reason=available() or "open3d is there")
 def test_a_cast_ray_sees_what_stands_before_the_camera():
     square = Mesh(np.float32([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]), np.int32([[0, 1, 2], [0, 2, 3]]), np.uint8([[200, 0, 0], [200, 0, 0]]))
     seen = cast(square, [Camera(0, 0, 3.0, 90), Camera(90, 0, 3.0, 90)], 16, light=(0, 0, 1))

@@ -5,6 +5,7 @@ A prior sees pictures (n, 3, H, W) in [0, 1], brought to its own space: latents 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from backends.denoiser import Cond, Denoiser, as_uint8, together
 from backends.lazy import F, torch
-from backends.spec import Slider
+from backends.scene.turning import turning, turntable
+from backends.scene.volume import Rendered
+from backends.spec import Events, Image, Images, Plot, Slider, Step
 from backends.worlds.objects import VIEWS, view_of
 from backends.worlds.objects_render import Camera
 
@@ -24,6 +27,7 @@ Scale = Annotated[float, Slider(1, 200, 0.5, help="classifier-free guidance of t
 Low = Annotated[float, Slider(0.02, 0.98, 0.01, help="lowest noise level asked of the prior")]
 High = Annotated[float, Slider(0.02, 0.98, 0.01, help="highest noise level")]
 Resolution = Annotated[int, Slider(16, 64, 8, unit="px", help="side of the views that are rendered in each step")]
+Views = Annotated[int, Slider(1, 8, 1, help="cameras in each step")]
 Grid = Annotated[int, Slider(16, 96, 8, help="voxels along each side")]
 
 
@@ -71,6 +75,50 @@ class Prior:
             target = blind + self.scale * (seen - blind)
             # ε̂ − ε = (α/σ)(z − x̂): the same gradient seen as that of an L2 loss (StableDreamer's section 3.2).
             return Scored(torch.nan_to_num(sigma**2 * (alpha / sigma) * (z - target)), target, t / 1000)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """One iteration of `distil`: `seen` (a Rendered) from `cameras`, `z` in the prior's space and what it was scored."""
+
+    i: int
+    cameras: list[Camera]
+    seen: Rendered
+    z: Tensor
+    scored: Scored
+
+
+def distil(field, prior: Prior, generator, iterations: int, rates: list[dict], size: int, views: int, level: Callable[[int], int],
+           regular: Callable[[Rendered], Tensor]) -> Iterator[Pulled]:  # fmt: skip
+    """Pull a field (Volume or Gaussians) towards what the prior sees in it; yields after each step of Adam.
+
+    `rates`: Adam's parameter groups. `level(i)`: the noise level, 0 to 999. `regular(seen)`: a further loss a picture element of z.
+    The ground is a grey drawn anew each time, so that an object can't hide in it.
+    """
+    optimiser = torch.optim.Adam(rates)
+    for i in range(iterations):
+        cameras, ground = some_cameras(generator, views), 0.5 + 0.5 * float(torch.rand((), generator=generator))
+        with torch.enable_grad():
+            seen = field.seen(cameras, size, ground, generator)
+            z = prior.see(seen.picture)
+            scored = prior.score(z, prior.cond(cameras), level(i))
+            (pull(z, scored.gradient) + z[0].numel() * regular(seen)).backward()
+        optimiser.step(), optimiser.zero_grad()
+        yield Pulled(i + 1, cameras, seen, z.detach(), scored)
+
+
+def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0) -> Events:
+    """A Step an iteration (`before` more came first): the field turning, what the prior was shown and what it wanted, curves."""
+    at, sizes, opaque = [], [], []
+    for pulled in pulls:
+        at.append(pulled.i), sizes.append(float(pulled.scored.gradient.square().mean().sqrt())), opaque.append(float(pulled.seen.opacity.mean()))
+
+        def aside(pulled=pulled):
+            wanted = Image(shown(prior, pulled.scored.target), f"one-step estimate x̂, t = {pulled.scored.t:.2f}")
+            pictures = Images((Image(shown(prior, pulled.z), "the view"), wanted, Image(strength(pulled.scored.gradient, prior.model.side), "pull")))
+            return pictures, Plot({"pull": (at, sizes), "opacity": (at, opaque)}, x="iteration")
+
+        yield Step(before + pulled.i, before + iterations, lambda i=pulled.i: turning(field, i), aside, keep=lambda: turntable(field))
 
 
 def pull(z: Tensor, gradient: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from backends.spec import Job, Prompt, Task
+from backends.spec import Job, Mesh, Prompt, Shape, Task
 
 
 @dataclass(frozen=True)
@@ -11,11 +11,27 @@ class MakeObject(Job):
     prompt: Annotated[str, Prompt(300, help="one object, as in “a red horse wearing a party hat”")] = ""
 
 
+@dataclass(frozen=True)
+class EditObject(Job):
+    shape: Annotated[Mesh | None, Shape(help="one of the studio's objects, or your own: GLB, OBJ or PLY")] = None
+    source: Annotated[str, Prompt(300, help="what it is, as in “a cactus”")] = ""
+    prompt: Annotated[str, Prompt(300, help="what it shall be, as in “a cactus wearing a party hat”")] = ""
+
+
 MAKE_OBJECT = Task(
-    "make_object", "Make an object", MakeObject, baseline="sds", model="emoji-ldm", pictures=False, ready=False,  # until a prior that knows sides is trained
+    "make_object", "Make an object", MakeObject, baseline="sds", model="objects-ldm", pictures=False, ready=False,  # until a prior that knows sides is trained
     help="From words alone a 3D object appears, pulled view by view by a model of pictures.",
     examples=(
         {"job": {"prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds"}]},
         {"job": {"prompt": "a horse", "seed": 1}, "arms": [{"method": "sds"}]},
+    ),
+)  # fmt: skip
+
+EDIT_OBJECT = Task(
+    "edit_object", "Edit an object", EditObject, baseline="sds_edit", model="objects-ldm", pictures=False, ready=False,
+    help="An object is captured from all sides and changed until a model of pictures sees in it what the words say.",
+    examples=(
+        {"job": {"shape": "cactus", "source": "a cactus", "prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds_edit"}]},
+        {"job": {"shape": "horse", "source": "a horse", "prompt": "a wooden horse", "seed": 1}, "arms": [{"method": "sds_edit"}]},
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backends.scene.volume import Volume, mesh_of, render
+from backends.scene.volume import Volume, mesh_of
 from backends.spec import Image, Turntable
 from backends.worlds.objects_render import Camera
 
@@ -22,4 +22,4 @@ def turntable(volume: Volume, frames: int = FRAMES, side: int = SIDE) -> Turntab
 
 
 def _pixels(volume: Volume, cameras: list[Camera], side: int) -> np.ndarray:
-    return (render(volume, cameras, side, 48, 0.93).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return (volume.seen(cameras, side, 0.93).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -51,6 +51,13 @@ class Volume:
     def parameters(self) -> list[Tensor]:
         return [self.density, self.features]
 
+    def rates(self, density: float = 0.01, features: float = 0.08) -> list[dict]:
+        """Adam's parameter groups."""
+        return [{"params": [self.density], "lr": density}, {"params": [self.features], "lr": features}]
+
+    def copy(self) -> Volume:
+        return Volume(self.density.detach().clone(), self.features.detach().clone(), self.colours)
+
     def requires_grad_(self) -> Volume:
         for p in self.parameters():
             p.requires_grad_(True)
@@ -61,6 +68,10 @@ class Volume:
         both = torch.cat([self.density, self.features], 1)
         read = F.grid_sample(both, points.view(1, 1, 1, -1, 3), align_corners=True)[0, :, 0, 0].T
         return F.softplus(SHARP * read[:, 0]), torch.sigmoid(read[:, 1:]) if self.colours else read[:, 1:]
+
+    def seen(self, cameras: list[Camera], size: int, background=1.0, generator=None) -> Rendered:
+        """Pictures of `size` px over the background, a number or (C,); jittered with a generator; differentiable."""
+        return render(self, cameras, size, 48, background, generator)
 
     @property
     def width(self) -> float:
@@ -123,18 +134,36 @@ def render(volume: Volume, cameras: list[Camera], size: int, samples: int = 48, 
     return Rendered(*(p.transpose(1, 2).reshape(len(cameras), -1, size, size) for p in parts))
 
 
+def carved(pictures: np.ndarray, cameras: list[Camera], side: int, device="cpu") -> Volume:
+    """The visual hull of RGBA views (n, H, W, 4), premultiplied: solid where every view shows the object, in the views' mean colour there."""
+    at = torch.linspace(-1, 1, side, device=device)
+    z, y, x = torch.meshgrid(at, at, at, indexing="ij")
+    points, volume = torch.stack([x, y, z], -1).reshape(-1, 3), Volume.blank(side, device=device)
+    least, total = torch.ones(len(points), device=device), torch.zeros(len(points), 4, device=device)
+    for picture, camera in zip(torch.from_numpy(pictures).to(device), cameras):
+        eye, axes = (torch.tensor(part, dtype=torch.float32, device=device) for part in camera.axes())
+        right, up, back = ((points - eye) @ axes.T).unbind(-1)
+        half = -back * float(np.tan(np.radians(camera.fov) / 2))
+        seen = F.grid_sample(picture.permute(2, 0, 1)[None], torch.stack([right / half, -up / half], -1)[None, None], align_corners=False)[0, :, 0].T
+        least, total = torch.minimum(least, seen[:, 3]), total + seen
+    colour = (total[:, :3] / total[:, 3:].clamp_min(1e-3)).clamp(0.02, 0.98)
+    volume.density = torch.where(least > 0.5, 0.4, -0.15).view(volume.density.shape)
+    volume.features = colour.logit().T.reshape(volume.features.shape).contiguous()
+    return volume
+
+
 def capture(pictures: np.ndarray, cameras: list[Camera], side: int, steps: int, seed: int, rays: int = 2048, device="cpu"):
     """Fit a volume to RGBA views (n, H, W, 4) float, premultiplied; yields (step, volume so far), L1 over random rays on random grounds.
 
-    The ground's colour is drawn anew each step, as the views have alpha: what is seen through must be empty.
+    It begins as the views' hull. The ground's colour is drawn anew each step, as the views have alpha: what is seen through must be empty.
     """
     size = pictures.shape[1]
     eyes, ways = rays_of(cameras, size, device)
     eyes, ways = eyes.expand(-1, ways.shape[1], -1).reshape(-1, 3), ways.reshape(-1, 3)
     truth = torch.from_numpy(pictures.reshape(-1, 4)).to(device)
     generator = torch.Generator().manual_seed(seed)
-    volume = Volume.blank(side, density=-0.05, device=device).requires_grad_()
-    optimiser = torch.optim.Adam([{"params": [volume.density], "lr": 0.02}, {"params": [volume.features], "lr": 0.15}])
+    volume = carved(pictures, cameras, side, device).requires_grad_()
+    optimiser = torch.optim.Adam(volume.rates(0.02, 0.15))
     for step in range(steps):
         chosen = torch.randint(len(ways), (rays,), generator=generator)
         ground = torch.rand(3, generator=generator).to(device)

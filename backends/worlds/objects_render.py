@@ -1,16 +1,12 @@
-"""Pictures of meshes by ray casting (open3d), for training and for the views that a field is fitted to.
-
-Needs open3d and its system libraries; `available` says what is missing.
-"""
+"""Pictures of meshes by ray casting (Embree through trimesh), for training and for the views that a field is fitted to."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from backends.spec import BadInput, Mesh
+from backends.spec import Mesh
 
 AMBIENT = 0.45
 
@@ -42,47 +38,27 @@ class Camera:
         return eye, directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 
 
-@functools.cache
-def available() -> str:
-    """Empty when open3d can be used, else what is missing."""
-    try:
-        import open3d  # noqa: F401
-    except (ImportError, OSError) as error:
-        return f"open3d can't be loaded ({error}); install it and the system packages that packages.txt names."
-    return ""
-
-
-def caster(mesh: Mesh):
-    """open3d's ray-casting scene of a mesh; raises BadInput when open3d is missing."""
-    if missing := available():
-        raise BadInput(missing)
-    import open3d
-
-    scene = open3d.t.geometry.RaycastingScene(nthreads=1)
-    scene.add_triangles(np.ascontiguousarray(mesh.vertices, np.float32), np.ascontiguousarray(mesh.faces, np.uint32))
-    return scene
-
-
 def render(mesh: Mesh, cameras: list[Camera], size: int, samples: int = 2, light: tuple[float, float, float] = (0.3, 0.5, 1.0)) -> np.ndarray:
     """(n, size, size, 4) float32: colours premultiplied by alpha, and alpha, `samples`² rays a pixel.
 
     `light`: where it comes from, in the camera's right, up and backward; both sides of a face are lit alike.
     """
-    import open3d
+    import trimesh
+    from trimesh.ray.ray_pyembree import RayMeshIntersector
 
-    scene, colours = caster(mesh), mesh.colours.astype(np.float32) / 255
+    scene, colours = RayMeshIntersector(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)), mesh.colours.astype(np.float32) / 255
+    corners = mesh.vertices[mesh.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     out = []
     for camera in cameras:
         eye, directions = camera.rays(size * samples)
         _, axes = camera.axes()
         lamp = np.asarray(light) @ axes
-        rays = np.concatenate([np.broadcast_to(eye, directions.shape), directions], -1).astype(np.float32)
-        hit = scene.cast_rays(open3d.core.Tensor(rays))
-        face, normal = hit["primitive_ids"].numpy(), hit["primitive_normals"].numpy()
-        seen = np.isfinite(hit["t_hit"].numpy())
-        shade = AMBIENT + (1 - AMBIENT) * np.abs(normal @ (lamp / np.linalg.norm(lamp)).astype(np.float32))
-        colour = np.where(seen[..., None], colours[np.where(seen, face, 0)] * shade[..., None], 0)
-        whole = np.concatenate([colour, seen[..., None]], -1).astype(np.float32)
+        face = scene.intersects_first(np.broadcast_to(eye, directions.shape).reshape(-1, 3), directions.reshape(-1, 3))
+        seen = face >= 0
+        shade = AMBIENT + (1 - AMBIENT) * np.abs(normals[face] @ (lamp / np.linalg.norm(lamp)).astype(np.float32))
+        whole = np.concatenate([np.where(seen[:, None], colours[face] * shade[:, None], 0), seen[:, None]], -1).astype(np.float32)
         out.append(whole.reshape(size, samples, size, samples, 4).mean((1, 3)))
     return np.stack(out)
 
