@@ -12,7 +12,7 @@ studio: .venv/studio system
 
 test: .venv/dev system-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 proofs: .venv/dev
 	$(BIN)/python -m pytest -m proof tests/proofs

@@ -3,13 +3,16 @@
 import dataclasses
 
 import pytest
+import torch
 
 from backends import models
+
+# As many processes as cores run the tests (Makefile), and networks this small only wait for each other's threads.
+torch.set_num_threads(1)
 
 
 def tiny_denoiser(card, prediction="v_prediction"):
     """A Denoiser of a few thousand parameters: 16×16×8 latents, cross-attention at 8×8 and in the middle."""
-    import torch
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     from backends.denoiser import Denoiser
@@ -55,14 +58,3 @@ def tiny(monkeypatch):
         models._cache["sounds-dit"] = tiny_sounds()
     yield model
     models.clear()
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Networks this small only wait for each other's threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -27,9 +27,6 @@ KINDS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def job(**fields):
     return EditImage(**dict(image=PICTURE) | fields)
 

@@ -15,7 +15,7 @@ from backends.train.emoji_vae import CONFIG
 
 
 @pytest.fixture
-def sister(tmp_path, monkeypatch, one_thread):
+def sister(tmp_path, monkeypatch):
     """The transformer sister's loader on a folder of tiny random weights; its card stands for the default's in recipes."""
     torch.manual_seed(0)
     net = PixArtTransformer2DModel(**DIT | dict(num_layers=1, num_attention_heads=1, attention_head_dim=32, cross_attention_dim=32))

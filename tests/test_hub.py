@@ -27,9 +27,6 @@ def folders(tmp_path_factory):
     return root
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module", params=checkpoints.MAKERS)
 def card(request, folders):
     """A hub card whose source is the small checkpoint's folder; 32 px, as its autoencoder halves once; float32."""

@@ -15,7 +15,6 @@ from backends.spec import Audio, Outcome, Result, Spectrogram, Step
 from backends.worlds import singing
 from tests.tiny_singer import tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SCORE = "さ:A4:1 く:A4:1 ら:B4:2"
 
 

@@ -26,7 +26,7 @@ def clip(number: int = 2, kind: str = "noisy", seconds: float = 3.0) -> Audio:
 
 
 @pytest.fixture
-def tiny_speech(one_thread):
+def tiny_speech():
     models.clear()
     models._cache["speech"] = model = tiny()
     yield model

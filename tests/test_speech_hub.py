@@ -24,7 +24,6 @@ from backends.nets import ncsnpp
 from backends.nets.ncsnpp import NCSNpp, double, halve
 from backends.spec import Audio, BadInput, Outcome
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL, LARGE = ncsnpp.SMALL, ncsnpp.LARGE
 SHRUNK = dict(width=16, multiples=(1, 2, 2), blocks=1, attention=(128,))
 TONE = Audio((0.3 * np.sin(2 * np.pi * 300 * np.arange(16_000) / 16_000)).astype(np.float32), 16_000)

@@ -17,8 +17,6 @@ from backends.spec import Audio, Metric, Note, Outcome, Result, Spectrogram, Ste
 from backends.train.sounds_dit import SCHEDULE
 from tests.tiny_sounds import tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def model():

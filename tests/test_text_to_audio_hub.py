@@ -15,7 +15,6 @@ from backends.nets.ez_dit import EzDiT
 from backends.spec import Outcome
 from tests import checkpoints
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CARD = next(c for c in cards.HUB if c.name == "ezaudio-l")
 SMALL = ezaudio_hub.VAE | dict(encoder_hidden_size=4, channel_multiples=[1, 2, 2, 2], decoder_channels=4, decoder_input_channels=4)
 
