@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
-from backends.spec import BadInput
+from backends.spec import BadInput, Slider
 from backends.text.canvas import Canvas, best, predict, scores, shares
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens")]
+Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; must divide the length; 0: one block")]
+Temperature = Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")]
 
 
 class Reader:

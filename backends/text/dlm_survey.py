@@ -5,13 +5,10 @@ from typing import Annotated
 from backends.registry import method
 from backends.spec import BadInput, Choice, Events, Metric, Note, Result, Slider, Step, Toggle
 from backends.text.canvas import ORDERS, Canvas
-from backends.text.decoding import BlockCache, Reader, Rule, decode
+from backends.text.decoding import Block, BlockCache, Reader, Rule, Steps, Temperature, decode
 from backends.text.feature_cache import FeatureCache
 from backends.text.tasks import WRITE_TEXT, WriteText
 
-Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens")]
-Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; must divide the length; 0: one block")]
-Temperature = Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")]
 EndsLast = Annotated[bool, Toggle(help="end tokens wait until no word is left to reveal")]
 Cache = Annotated[
     str,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Events, Metric, Result, Slider, Step, Toggle
+from backends.spec import Events, Metric, Result, Step, Toggle
 from backends.text.canvas import Canvas, best, predict, shares
-from backends.text.decoding import blocks_of
+from backends.text.decoding import Block, Steps, Temperature, blocks_of
 from backends.text.tasks import WRITE_TEXT, WriteText
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def running_confidence(canvas: Canvas, steps: int, block: int, temperature: floa
 
 @method("rcr", task=WRITE_TEXT, needs={"text", "masked"}, paper=False)
 def rcr(
-    job: WriteText, model, steps: Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas")] = 64,
-    block: Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; 0 takes the whole answer as one")] = 0,
-    temperature: Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")] = 0.0,
+    job: WriteText, model, steps: Steps = 64, block: Block = 0, temperature: Temperature = 0.0,
     ends_last: Annotated[bool, Toggle(help="end tokens are masked again before any word")] = False,
 ) -> Events:  # fmt: skip
     """RCR: running-confidence remasking.

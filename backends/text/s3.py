@@ -9,12 +9,11 @@ from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Events, Metric, Result, Slider, Step, Toggle, Tokens
 from backends.text.canvas import Canvas
-from backends.text.decoding import Reader, Rule, decode
+from backends.text.decoding import Reader, Rule, Steps, decode
 from backends.text.forms import asked, fields_of, typed
 from backends.text.scaffold import read, scaffold
 from backends.text.tasks import FILL_FORM, FillForm
 
-Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas")]
 Budget = Annotated[int, Slider(2, 32, 1, help="masked tokens for each field")]
 
 

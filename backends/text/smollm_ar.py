@@ -1,17 +1,16 @@
 """The autoregressive baseline: SmolLM2-135M-Instruct, one token after another with a KV cache."""
 
-from typing import Annotated
-
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Events, Metric, Note, Result, Slider, Step, Tokens
+from backends.spec import Events, Metric, Note, Result, Step, Tokens
 from backends.text.canvas import predict
+from backends.text.decoding import Temperature
 from backends.text.smollm import smollm
 from backends.text.tasks import WRITE_TEXT, WriteText
 
 
 @method("smollm_ar", task=WRITE_TEXT, needs={"text"}, paper=False)
-def smollm_ar(job: WriteText, model, temperature: Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")] = 0.0) -> Events:
+def smollm_ar(job: WriteText, model, temperature: Temperature = 0.0) -> Events:
     """SmolLM2, token by token.
 
     An ordinary language model of 135 million parameters writes the answer from left to right: one evaluation a token, each
