@@ -53,7 +53,7 @@ class EnhanceSpeech(Job):
 
 
 ENHANCE_SPEECH = Task(
-    "enhance_speech", "Enhance speech", EnhanceSpeech, baseline="sgmse", model="speech", ready=False,
+    "enhance_speech", "Enhance speech", EnhanceSpeech, baseline="sgmse", model="speech",
     metrics="backends.metrics.speech:enhance_speech", pictures=False,
     help="Speech in noise or in a room; each arm brings the voice back its own way. With the clean sound beside it, the figures say how well.",
     examples=(
