@@ -3,6 +3,7 @@
     python -m backends.worlds.objects_views --out runs/objects
     python -m backends.train.objects_ldm --minutes 60                    # latents
     python -m backends.train.objects_ldm --minutes 60 --space pixels
+    python -m backends.train.objects_ldm --minutes 60 --common 0.6       # on a CPU: more than half of the views of twenty objects alone
 
 Everything but the data is `emoji_ldm`'s. Views stand on plain backgrounds of any colour; a third of the captions leave the view word out.
 """
@@ -17,7 +18,7 @@ from backends.nets.patch_vae import PatchAutoencoderKL
 from backends.nets.pixel_space import PixelSpace
 from backends.train.common import MODELS, arguments
 from backends.train.emoji_ldm import OPTIONS, UNET, Scenes, train
-from backends.worlds.objects import Thing, caption
+from backends.worlds.objects import COMMON, Thing, caption
 from backends.worlds.objects_views import read
 
 WIDTHS = dict(block_out_channels=(64, 128, 256), attention_head_dim=(1, 2, 4))
@@ -32,7 +33,7 @@ PROMPTS = (
 class Views(Scenes):
     """Scenes whose pictures are views of the corpus in `folder`, each on a background of its own."""
 
-    folder, side = Path("runs/objects"), 128
+    folder, side, common = Path("runs/objects"), 128, 0.0
     _read: dict[bool, tuple[list, list]] = {}
 
     @classmethod
@@ -47,6 +48,9 @@ class Views(Scenes):
     def make(self, rng: np.random.Generator, n: int, samples: int, held_out=False) -> tuple:
         coded, about = self.corpus(held_out)
         rows = rng.integers(len(coded), size=n)
+        if self.common and not held_out:
+            known = np.flatnonzero([seen["name"] in COMMON for seen in about])
+            rows = np.where(rng.random(n) < self.common, rng.choice(known, n), rows)
         pictures = np.stack([self.placed(coded[row], rng) for row in rows])
         return pictures, *self.read([said(about[row], rng) for row in rows])
 
@@ -63,9 +67,9 @@ def said(about: dict, rng: np.random.Generator) -> str:
 
 
 def main() -> None:
-    args = arguments("objects-ldm", space="latents", corpus=Path("runs/objects"), **OPTIONS)
+    args = arguments("objects-ldm", space="latents", corpus=Path("runs/objects"), common=0.0, **OPTIONS)
     config, folder = SPACES[args.space]
-    Views.folder, Views.side = args.corpus, 128 if args.space == "latents" else 64
+    Views.folder, Views.side, Views.common = args.corpus, 128 if args.space == "latents" else 64, args.common
     vae = PatchAutoencoderKL.from_pretrained(MODELS / "emoji-ldm/vae") if args.space == "latents" else PixelSpace()
     from diffusers import UNet2DConditionModel
 

@@ -33,6 +33,9 @@ GROUPS = {
               "mailbox", "fire hydrant", "tent", "dog house", "boots", "hat", "helmet", "traffic cone", "camera", "vase", "laptop", "wine bottle"),
     "food": ("teapot", "coffee cup", "cupcake", "hamburger", "hot dog", "birthday cake"),
 }  # fmt: skip
+# What the examples and proofs ask for: a prior with little time to train sees these more often.
+COMMON = ("horse", "cactus", "teddy bear", "dog", "cat", "rabbit", "snowman", "armchair", "chair", "bus", "biplane", "barrel", "fire hydrant", "birthday cake",
+          "teapot", "soccer ball", "christmas tree", "gift", "mailbox", "rocking horse")  # fmt: skip
 OBJECTS = tuple(name for group in GROUPS.values() for name in group)
 
 COLOURS = {"red": (214, 45, 40), "blue": (45, 90, 214), "green": (50, 160, 70), "yellow": (242, 200, 40), "purple": (130, 60, 180), "pink": (240, 130, 180),
