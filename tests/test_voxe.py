@@ -1,13 +1,16 @@
 """Vox-E: the correlation of densities, attention lifted into voxels, the cut and the merge."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from backends import run
-from backends.scene.attention_grids import attention_of, extent, lifted, merged, new_words, sides_of
+from backends.scene.attention_grids import attention_of, extent, lifted, merged, sides_of, telling
 from backends.scene.distill import Prior
 from backends.scene.graph_cut import cut
+from backends.scene.tasks import EditObject
 from backends.scene.volume import Volume
 from backends.scene.voxe import decorrelation, difference, falling, tied
 from backends.spec import Images, Metric, Outcome, Result
@@ -137,15 +140,17 @@ def test_the_difference_shows_what_was_gained_at_the_top():
 # --- words and attention ---
 
 
-def test_new_words_are_those_the_source_lacks():
-    assert new_words("a cactus", "A cactus wearing a party hat.") == ["wearing", "party", "hat"] and new_words("a horse", "a horse") == []
+def test_the_words_that_tell_are_found():
+    assert telling("A cactus, wearing a party hat.") == ["cactus", "party", "hat"] and telling("with a") == []
 
 
 def test_attention_is_read_for_both_sides_and_the_network_left_alone(tiny):
-    prior = Prior(tiny, "a cactus wearing a party hat", torch.Generator().manual_seed(0), 5.0)
-    edit, others = sides_of(prior, "a cactus wearing a party hat", ["party", "hat"])
-    tokens = tiny.encode("a cactus wearing a party hat")[0].tokens
-    assert [tokens[r] for r in edit] == ["party", "hat"] and not set(edit) & set(others) and "wearing" in [tokens[r] for r in others]
+    job = EditObject(source="a cactus", prompt="a cactus wearing a party hat")
+    prior, (cond,) = Prior(tiny, job.prompt, torch.Generator().manual_seed(0), 5.0), tiny.encode(job.prompt)
+    edit, others = sides_of(prior, job, ["party", "hat"])
+    assert [cond.tokens[r] for r in edit] == ["party", "hat"] and others == cond.rows("cactus")
+    edit, others = sides_of(prior, dataclasses.replace(job, source="a dog"), ["hat"])  # nothing shared: all others
+    assert others == list(range(1, edit[0]))
     before = {n: type(p) for n, p in tiny.net.attn_processors.items()}
     maps = attention_of(rod()[0], prior, [Camera(0.0), Camera(120.0)], edit, others)
     assert maps.shape[:2] == (2, 2) and maps.shape[2] == maps.shape[3] and (maps >= 0).all() and (maps <= 1).all()

@@ -16,30 +16,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from backends.scene.distill import Prior
+    from backends.scene.tasks import EditObject
 
 LEVEL = 200  # of the noise, of 1000, at which attention is looked at
+SILENT = frozenset(["a", "an", "the", "of", "in", "on", "with", "and", "wearing"])  # their attention is on edges and grounds, or on all of the object
 SHOWN, RENDERED = 64, 24  # px of the views that the model is shown, and of the grids' renders
 
 
-def new_words(source: str, prompt: str) -> list[str]:
-    """Words of the prompt that the source lacks."""
-    known = {w.strip(",.").lower() for w in source.split()}
-    return [w for w in (w.strip(",.") for w in prompt.split()) if w and w.lower() not in known]
+def telling(text: str) -> list[str]:
+    """Words that name something, in order."""
+    return [w for w in (w.strip(",.").lower() for w in text.split()) if w and w not in SILENT]
 
 
-def sides_of(prior: Prior, prompt: str, words: list[str]) -> tuple[list[int], list[int]]:
-    """Tokens of `words`, and all others of the prompt; without the view word that the prior sets after it."""
-    (cond,) = prior.model.encode(prompt)
+def sides_of(prior: Prior, job: EditObject, words: list[str]) -> tuple[list[int], list[int]]:
+    """Tokens of `words`, the edit's, and of the words that source and prompt share; all others of the prompt where they share none."""
+    (cond,) = prior.model.encode(job.prompt)
     missing = [w for w in words if not cond.rows(w)]
     if missing:
         raise BadInput(f"The model does not read “{missing[0]}” in the prompt; name words of the prompt as the edit's.")
-    edit = sorted({row for w in words for row in cond.rows(w)})
-    span = words_of(cond)
-    return edit, [row for row in range(span.start, span.stop) if row not in edit]
+    edit = {row for w in words for row in cond.rows(w)}
+    span, shared = words_of(cond), {row for w in telling(job.source) if w not in words for row in cond.rows(w)}
+    return sorted(edit), sorted(shared - edit or set(range(span.start, span.stop)) - edit)
 
 
 def attention_of(volume: Volume, prior: Prior, cameras: list[Camera], edit: list[int], others: list[int]) -> Tensor:
-    """(n, 2, side, side): the attention of views to the edit's tokens and to the others, the largest of each."""
+    """(n, 2, side, side): the attention of views to the edit's tokens and to the others, the largest of each, not scaled."""
     with torch.no_grad(), attention_maps(prior.model) as store:
         z = prior.see(volume.seen(cameras, SHOWN, 0.75).picture)
         alpha, sigma = prior.model.alpha_sigma(LEVEL)
@@ -77,8 +78,8 @@ def extent(edited: Volume, grids: Volume, generator, near: float = 0.992, k: flo
     probability = grids.features.softmax(1)[0, 0].masked_fill(~solid, 0)
     inside = solid & (probability >= near * probability.max())
     outside = _some(solid & (probability < 0.5), int(5000 * share), generator)
-    if inside.sum() < 300 * share:  # too few are sure: the strongest of either
-        inside, outside = (_strongest(grids.features[0, i].masked_fill(~solid, -1e9), int(n * share)) & solid for i, n in enumerate((300, 200)))
+    if inside.sum() < 300 * share:  # too few are sure: those most attended to
+        inside = _strongest(grids.features[0, 0].masked_fill(~solid, -1e9), int(300 * share)) & solid
     colours = edited.features[0].sigmoid().permute(1, 2, 3, 0)
     return torch.from_numpy(cut(*(t.cpu().numpy() for t in (colours, solid, inside, outside)), k)).to(solid.device)
 

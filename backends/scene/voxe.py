@@ -9,7 +9,7 @@ import numpy as np
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.scene.attention_grids import attention_of, extent, lifted, merged, new_words, sides_of
+from backends.scene.attention_grids import attention_of, extent, lifted, merged, sides_of, telling
 from backends.scene.capturing import Captured, captured
 from backends.scene.distill import Grid, High, Iterations, Low, Prior, Resolution, Scale, Views, distil, watched
 from backends.scene.tasks import EDIT_OBJECT, EditObject
@@ -44,7 +44,7 @@ def voxe(
     job: EditObject, model, iterations: Iterations = 250, scale: Scale = 25.0, low: Low = 0.02, high: High = 0.98, size: Resolution = 48, grid: Grid = 40,
     views: Views = 2, captures: Captured = 100,
     regulariser: Annotated[str, Choice(("correlation", "L2 on the grid", "none"), help="what ties the density to what it was")] = "correlation",
-    weight: Annotated[float, Slider(0, 2000, 10, help="of it, against Stable Diffusion's 16384 latents as in the paper")] = 200.0,
+    weight: Annotated[float, Slider(0, 100000, 100, help="of it, against Stable Diffusion's 16384 latents as in the paper")] = 200.0,
     annealed: Annotated[bool, Toggle(help="lower the highest noise level in the second half")] = True,
     extent_of_edit: Local = "by the words",
     edit_words: Annotated[str, TextKnob(80, help="words whose attention marks the edit; empty: those that the source lacks")] = "",
@@ -64,12 +64,12 @@ def voxe(
     """
     generator = torch.Generator().manual_seed(job.seed)
     prior = Prior(model, job.prompt, generator, scale)
-    words = edit_words.replace(",", " ").split() or new_words(job.source, job.prompt)
+    words = telling(edit_words.replace(",", " ")) or [w for w in telling(job.prompt) if w not in telling(job.source)]
     follows = job.prompt.lower().startswith(job.source.lower().rstrip(" .,")) and bool(words)
     if extent_of_edit == "local" and not words:
         raise BadInput("The prompt has no word that the source lacks; give what the object shall be, as in “a cactus wearing a party hat”.")
     local = extent_of_edit == "local" or extent_of_edit == "by the words" and follows
-    edit, others = sides_of(prior, job.prompt, words) if local else ([], [])
+    edit, others = sides_of(prior, job, words) if local else ([], [])
     more = fits if local else 0
     if not local:
         yield Note("The edit is of the whole object; its extent is not cut out.")
@@ -102,6 +102,7 @@ def refined(edited, original, prior, generator, edit, others, fits, smooth, befo
     """Steps of lifting attention into voxels; returns the merged volume, the grids of attention and the segment of the edit."""
     cameras = list(LOOKED)
     maps = torch.cat([attention_of(edited, prior, cameras[k : k + 4], edit, others) for k in range(0, len(cameras), 4)])
+    maps = maps / maps.amax((0, 2, 3), keepdim=True).clamp_min(1e-6)
     for i, grids in enumerate(lifted(edited.density, cameras, maps, generator, fits, smooth), 1):
         yield Step(before + i, before + fits, lambda i=i, grids=grids: turning(attended(edited, grids, 0), i), keep=lambda: turntable(edited))
     segment = extent(edited, grids, generator)
