@@ -44,7 +44,7 @@ def voxe(
     job: EditObject, model, iterations: Iterations = 250, scale: Scale = 25.0, low: Low = 0.02, high: High = 0.98, size: Resolution = 48, grid: Grid = 40,
     views: Views = 2, captures: Captured = 100,
     regulariser: Annotated[str, Choice(("correlation", "L2 on the grid", "none"), help="what ties the density to what it was")] = "correlation",
-    weight: Annotated[float, Slider(0, 100000, 100, help="of it, against Stable Diffusion's 16384 latents as in the paper")] = 200.0,
+    weight: Annotated[float, Slider(0, 100000, 100, help="of it, against Stable Diffusion's 16384 latents as in the paper")] = 8000.0,
     annealed: Annotated[bool, Toggle(help="lower the highest noise level in the second half")] = True,
     extent_of_edit: Local = "by the words",
     edit_words: Annotated[str, TextKnob(80, help="words whose attention marks the edit; empty: those that the source lacks")] = "",
@@ -56,11 +56,14 @@ def voxe(
     The captured object is pulled towards the new words, while its density must stay correlated with what it was. For an edit of a part, the
     model's attention to the new words is lifted into voxels, a graph cut finds the part, and all else becomes the original again.
 
-    Sella et al., arXiv 2303.12048, L = L_SDS + 200·(1 − corr(f, g)) on raw densities (eq. 4); its noise levels, attention at t = 200, L1 and TV
-    of the lifted grids, seeds and edges 5·exp(−‖Δcolour‖/0.1) as in the official code. That code edits with SD 2.0, looks at attention by the
-    largest of the edit's tokens and of all others, unsharpened, and has no terms in the cut but seeds and colours; the paper's text has others.
-    Where we differ: 40³ voxels and 250 steps of two views, not 160³ and 8000 of one, with the studio's rates; the grids of attention begin at
-    sigmoid(−4), not sigmoid(−20), from which few steps lead nowhere; 24 views' attention is read once; what hangs on no seed is the original.
+    Sella et al., arXiv 2303.12048, L = L_SDS + λ·(1 − corr(f, g)) on raw densities (eq. 4); its noise levels, attention at t = 200 as plain
+    probabilities, L1 and TV of the lifted grids, seeds, edges 5·exp(−‖Δcolour‖/0.1) as in the official code. That code edits with SD 2.0, not
+    2.1, takes 0.035 for the lifting in one script and 0.028 in another, and its cut knows seeds and colours alone: the terms of
+    single voxels are commented out. λ counts against SD's 16384 latents, as there, ours are fewer and it is scaled; the paper's 200 is a
+    hundredth of the pull here (norms of the gradients of density), so the default is larger.
+    Where we differ: 40³ voxels and 250 steps of two views, not 160³ and 8000 of one, with the studio's rates; attention is read once from 24
+    views and each side's scaled to its own largest, since small networks look at additions less; articles and the like take no part; the
+    grids of attention begin at sigmoid(−4), not sigmoid(−20), from where few steps lead nowhere; what no seed reaches is the original.
     """
     generator = torch.Generator().manual_seed(job.seed)
     prior = Prior(model, job.prompt, generator, scale)
