@@ -107,8 +107,8 @@ def distil(field, prior: Prior, generator, iterations: int, rates: list[dict], s
         yield Pulled(i + 1, cameras, seen, z.detach(), scored)
 
 
-def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0) -> Events:
-    """A Step an iteration (`before` more came first): the field turning, what the prior was shown and what it wanted, curves."""
+def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0, after: int = 0) -> Events:
+    """A Step an iteration (`before` more came first, `after` follow): the field turning, what the prior was shown and what it wanted, curves."""
     at, sizes, opaque = [], [], []
     for pulled in pulls:
         at.append(pulled.i), sizes.append(float(pulled.scored.gradient.square().mean().sqrt())), opaque.append(float(pulled.seen.opacity.mean()))
@@ -118,7 +118,7 @@ def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, befor
             pictures = Images((Image(shown(prior, pulled.z), "the view"), wanted, Image(strength(pulled.scored.gradient, prior.model.side), "pull")))
             return pictures, Plot({"pull": (at, sizes), "opacity": (at, opaque)}, x="iteration")
 
-        yield Step(before + pulled.i, before + iterations, lambda i=pulled.i: turning(field, i), aside, keep=lambda: turntable(field))
+        yield Step(before + pulled.i, before + iterations + after, lambda i=pulled.i: turning(field, i), aside, keep=lambda: turntable(field))
 
 
 def pull(z: Tensor, gradient: Tensor) -> Tensor:
