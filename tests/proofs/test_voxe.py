@@ -9,10 +9,10 @@ the object times that of what was asked of it, from eight views that neither cap
 import numpy as np
 import pytest
 import torch
+from backends.metrics.objects import scores
 from measure import interval
 
 from backends import models
-from backends.metrics.objects import scores
 from backends.scene import sds_edit, voxe
 from backends.scene.capturing import posed
 from backends.scene.tasks import EditObject
