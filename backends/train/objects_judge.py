@@ -70,17 +70,17 @@ def plain(x: torch.Tensor, side: int = 0) -> torch.Tensor:
     return (coarse(x, side) if side else x) * 2 - 1
 
 
-def remember(corpus: Path, kind: str, copy: str, change) -> None:
-    """Features of all shards of a kind, half precision, a file a shard; what is there stays."""
+def remember(corpus: Path, kind: str, copy: str, change, seed: int = 0) -> None:
+    """Features of all shards of a kind, half precision, a file a shard; what is there stays. `change(x, generator)`: to pixels."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    for path in sorted(corpus.glob(f"{kind}-*.npz")):
+    for number, path in enumerate(sorted(corpus.glob(f"{kind}-*.npz"))):
         out = CACHE / f"{path.stem}-{copy}.npz"
         if out.exists():
             continue
-        rows, truths = [], []
+        rows, truths, generator = [], [], torch.Generator().manual_seed(seed * 1000 + number)
         for x, truth in batches(path):
             with torch.no_grad(), autocast("cpu"):
-                rows.append([f.half() for f in objects_judge.features(change(x))])
+                rows.append([f.half() for f in objects_judge.features(change(x, generator))])
             truths.append(truth)
         np.savez(out, truth=torch.cat(truths).numpy(), **{f"tap{k}": torch.cat(f).numpy() for k, f in enumerate(zip(*rows))})
         print(out.name, flush=True)
@@ -139,11 +139,10 @@ def main() -> None:
     args = arguments("objects-judge", part="train", corpus=RUNS / "objects", copies=2, batch=128, lr=2e-3, threads=1)
     torch.set_num_threads(args.threads)
     if args.part == "features":
-        remember(args.corpus, "kept", "clean", plain)
-        remember(args.corpus, "kept", "blurred", lambda x: plain(x, 40))
         for copy in range(args.copies):
-            generator = torch.Generator().manual_seed(args.seed * 1000 + copy)
-            remember(args.corpus, "train", str(copy), lambda x, generator=generator: varied(x, generator))
+            remember(args.corpus, "train", str(copy), varied, args.seed + copy)
+        remember(args.corpus, "kept", "clean", lambda x, _: plain(x))
+        remember(args.corpus, "kept", "blurred", lambda x, _: plain(x, 40))
     elif args.part == "train":
         train(args)
     elif args.part == "figures":
