@@ -25,22 +25,25 @@ if TYPE_CHECKING:
 FOLDER = ASSETS / "objects-judge"
 HEADS = {"object": OBJECTS, "look": LOOKS, "accessory": tuple(ACCESSORIES), "view": VIEWS}
 TAPS, CHANNELS, SIDES = (4, 10, 15), (40, 112, 320), (8, 8, 4)  # depths of the features, their channels and the side they are kept at
+COLOURS = 32  # side at which the pixels themselves are kept: the features care little for colour
 
 
 def features(pixels: Tensor) -> list[Tensor]:
-    """(B, C, side, side) a tap, of (B, 3, H, W) in [-1, 1]."""
-    found = effnet(str(pixels.device))(fitted(pixels), TAPS)
-    return [F.avg_pool2d(f, f.shape[-1] // side) if f.shape[-1] > side else f for f, side in zip(found, SIDES)]
+    """What the heads see of (B, 3, H, W) in [-1, 1]: (B, C, side, side) a tap, then (B, 3, COLOURS, COLOURS)."""
+    x = fitted(pixels)
+    found = zip([*effnet(str(x.device))(x, TAPS), x], (*SIDES, COLOURS))
+    return [F.avg_pool2d(f, f.shape[-1] // side) if f.shape[-1] > side else f for f, side in found]
 
 
 class Judge(nn.Module):
-    """All taps on a 4×4 grid, mixed; read with their places, since the sides of a thing differ in where its parts are."""
+    """Taps and pixels on a 4×4 grid, mixed; read with their places, since the sides of a thing differ in where its parts are."""
 
     def __init__(self, width: int = 128, inner: int = 320):
         super().__init__()
         widths = (48, 112, width)
         self.side = nn.ModuleList(nn.Conv2d(c, w, s // 4, s // 4) for c, w, s in zip(CHANNELS, widths, SIDES))
-        self.join, self.mix = nn.Conv2d(sum(widths), width, 1), Residual(width)
+        self.side.append(nn.Sequential(nn.Conv2d(3, 32, 2, 2), nn.SiLU(), nn.Conv2d(32, 64, COLOURS // 8, COLOURS // 8)))
+        self.join, self.mix = nn.Conv2d(sum(widths) + 64, width, 1), Residual(width)
         self.read = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(16 * width, inner), nn.SiLU(), nn.Dropout(0.2))
         self.heads = nn.ModuleDict({name: nn.Linear(inner, len(words)) for name, words in HEADS.items()})
 

@@ -91,7 +91,7 @@ def recall(pattern: str) -> tuple[list[torch.Tensor], torch.Tensor]:
     found = [np.load(path) for path in sorted(CACHE.glob(pattern))]
     if not found:
         raise SystemExit("No features; make them by python -m backends.train.objects_judge --part features.")
-    return [torch.from_numpy(np.concatenate([f[f"tap{k}"] for f in found])) for k in range(len(SIDES))], torch.from_numpy(
+    return [torch.from_numpy(np.concatenate([f[f"tap{k}"] for f in found])) for k in range(len(SIDES) + 1)], torch.from_numpy(
         np.concatenate([f["truth"] for f in found])
     )
 
@@ -112,7 +112,7 @@ def train(args) -> None:
         optimiser.step(), optimiser.zero_grad()
         ema.update(net)
         step += 1
-        if clock.every(60, "log"):
+        if clock.every(120, "log"):
             write(ema.net)
             print(f"{clock.seconds / 60:5.1f} min  step {step}  loss {loss.item():.3f}  {figures()}", flush=True)
     write(ema.net)
