@@ -55,12 +55,15 @@ def _means(frames: np.ndarray, thing: Thing) -> dict[str, float]:
 
 def _judged(frames: np.ndarray, thing: Thing, names: dict[str, str]) -> list[Metric]:
     """Figures by key of `_means`, under their names; aside: the same of a true render."""
-    seen, best = _means(frames, thing), _of_render(thing, len(frames), frames.shape[1])
-    return [
-        Metric(name, seen[k], "lower" if k == "faces" else "higher", f"{caption(thing)}; a true render: {best[k]:.2f}")
-        for k, name in names.items()
-        if k in seen
-    ]
+    seen, best, out = _means(frames, thing), _of_render(thing, len(frames), frames.shape[1]), []
+    for key in (k for k in names if k in seen):
+        aside = f"{caption(thing)}; a true render: {best[key]:.2f}"
+        better = "higher"
+        if key == "faces":
+            better = "lower" if (told := best[key] < 0.3) else ""
+            aside += "" if told else "; its back looks much like its front"
+        out.append(Metric(names[key], seen[key], better, aside))
+    return out
 
 
 def _asked(thing: Thing) -> dict[str, str]:

@@ -1,9 +1,12 @@
 """Train the judge of the object world on the corpus of views: which object, look, accessory and side a picture shows.
 
-    python -m backends.worlds.objects_views --views 20000 --out runs/objects
+    python -m backends.worlds.objects_views --views 20000 --kept 4000 --out runs/objects
     python -m backends.train.objects_judge --part features --copies 2     # about 2 min a copy of 20,000 views on a core; kept in runs/
     python -m backends.train.objects_judge --minutes 5
     python -m backends.train.objects_judge --part figures                  # held-out accuracies -> figures.json
+
+The judge also learns from things that the priors never see: it must not take a pair for absent because nobody trained on it. Its own figures are of
+the first shard of these, whose things it never sees.
 
 Each copy of a view stands on another plain ground, is shifted, scaled or mirrored, and mostly blurred or coarse, as what score distillation makes.
 """
@@ -26,6 +29,7 @@ from backends.worlds.objects_views import read
 CACHE = RUNS / "objects-judge"
 GROUND = 0.93  # on which the studio shows objects
 BATCH = 50
+TESTED = "kept-000"
 
 
 def batches(path: Path):
@@ -70,10 +74,10 @@ def plain(x: torch.Tensor, side: int = 0) -> torch.Tensor:
     return (coarse(x, side) if side else x) * 2 - 1
 
 
-def remember(corpus: Path, kind: str, copy: str, change, seed: int = 0) -> None:
-    """Features of all shards of a kind, half precision, a file a shard; what is there stays. `change(x, generator)`: to pixels."""
+def remember(corpus: Path, shards: str, copy: str, change, seed: int = 0) -> None:
+    """Features of the shards so named, half precision, a file each; what is there stays. `change(x, generator)`: to pixels."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(sorted(corpus.glob(f"{kind}-*.npz"))):
+    for number, path in enumerate(sorted(corpus.glob(f"{shards}.npz"))):
         out = CACHE / f"{path.stem}-{copy}.npz"
         if out.exists():
             continue
@@ -91,20 +95,23 @@ def recall(pattern: str) -> tuple[list[torch.Tensor], torch.Tensor]:
     found = [np.load(path) for path in sorted(CACHE.glob(pattern))]
     if not found:
         raise SystemExit("No features; make them by python -m backends.train.objects_judge --part features.")
-    return [torch.from_numpy(np.concatenate([f[f"tap{k}"] for f in found])) for k in range(len(SIDES) + 1)], torch.from_numpy(
-        np.concatenate([f["truth"] for f in found])
-    )
+    *inputs, truth = (torch.from_numpy(np.concatenate([f[key] for f in found])) for key in (*(f"tap{k}" for k in range(len(SIDES) + 1)), "truth"))
+    return inputs, truth
 
 
 def train(args) -> None:
-    inputs, truth = recall("train-*.npz")
+    inputs, truth = recall("*-[0-9].npz")
+    things, tested = (t[:, :3] @ torch.tensor([1000, 10, 1]) for t in (truth, recall(f"{TESTED}-clean.npz")[1]))
+    new = (~torch.isin(things, tested)).nonzero()[:, 0]
     net, clock, step = Judge(), Clock(args.minutes), 0
+    if (FOLDER / "judge.safetensors").exists():
+        net.load_state_dict(objects_judge.judge().state_dict())
     optimiser, ema = torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.05), Ema(net, 0.998)
-    print(f"{len(truth)} pictures, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M weights", flush=True)
+    print(f"{len(new)} pictures, {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M weights", flush=True)
     while not clock.over:
         for group in optimiser.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 50) * max(0.02, min(1.0, clock.left / (0.7 * clock.budget)))
-        rows = torch.randint(len(truth), (args.batch,))
+        rows = new[torch.randint(len(new), (args.batch,))]
         with autocast("cpu"):
             said = net([f[rows].float() for f in inputs])
         loss = sum(F.cross_entropy(logits, truth[rows, k], label_smoothing=0.02) for k, logits in enumerate(said.values()))
@@ -129,7 +136,7 @@ def figures() -> dict:
     """Accuracies on things that training never saw, each head, on plain views and on coarse ones."""
     out = {}
     for name in ("clean", "blurred"):
-        inputs, truth = recall(f"kept-*-{name}.npz")
+        inputs, truth = recall(f"{TESTED}-{name}.npz")
         said = objects_judge.judge()([f.float() for f in inputs])
         out[name] = {head: round(float((logits.argmax(1) == truth[:, k]).float().mean()), 4) for k, (head, logits) in enumerate(said.items())}
     return out | {"views": len(truth)}
@@ -140,9 +147,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.part == "features":
         for copy in range(args.copies):
-            remember(args.corpus, "train", str(copy), varied, args.seed + copy)
-        remember(args.corpus, "kept", "clean", lambda x, _: plain(x))
-        remember(args.corpus, "kept", "blurred", lambda x, _: plain(x, 40))
+            for shards in ("train-*", "kept-*[!0]"):
+                remember(args.corpus, shards, str(copy), varied, args.seed + copy)
+        remember(args.corpus, TESTED, "clean", lambda x, _: plain(x))
+        remember(args.corpus, TESTED, "blurred", lambda x, _: plain(x, 40))
     elif args.part == "train":
         train(args)
     elif args.part == "figures":
