@@ -19,7 +19,8 @@ class EditObject(Job):
 
 
 MAKE_OBJECT = Task(
-    "make_object", "Make an object", MakeObject, baseline="sds", model="objects-ldm", pictures=False, ready=False,  # until a prior that knows sides is trained
+    "make_object", "Make an object", MakeObject, baseline="sds", model="objects-ldm", pictures=False, metrics="backends.metrics.objects:made",
+    ready=False,  # until a prior that knows sides is trained
     help="From words alone a 3D object appears, pulled view by view by a model of pictures.",
     examples=(
         {"job": {"prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds"}]},
@@ -28,7 +29,7 @@ MAKE_OBJECT = Task(
 )  # fmt: skip
 
 EDIT_OBJECT = Task(
-    "edit_object", "Edit an object", EditObject, baseline="sds_edit", model="objects-ldm", pictures=False, ready=False,
+    "edit_object", "Edit an object", EditObject, baseline="sds_edit", model="objects-ldm", pictures=False, ready=False, metrics="backends.metrics.objects:edited",
     help="An object is captured from all sides and changed until a model of pictures sees in it what the words say.",
     examples=(
         {"job": {"shape": "cactus", "source": "a cactus", "prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds_edit"}]},
