@@ -280,6 +280,14 @@ def glb(mesh: Mesh, recipe: dict | None = None, pictures: dict[str, Input] | Non
     return gltf.written(mesh, recipe and {KEY: recipe | {"inputs": encode_inputs(pictures or {})}})
 
 
+def webp(frames: np.ndarray, seconds: float = 5.0) -> bytes:
+    """An animation of (n, H, W, 3) uint8 that goes on and on."""
+    first, *rest = map(PIL.Image.fromarray, frames)
+    out = io.BytesIO()
+    first.save(out, "WEBP", save_all=True, append_images=rest, duration=max(20, round(1000 * seconds / len(frames))), loop=0, quality=88)
+    return out.getvalue()
+
+
 def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
     """A PNG file; with a recipe, the recipe and its input pictures stand in its text chunks."""
     info = PIL.PngImagePlugin.PngInfo()
