@@ -1,5 +1,6 @@
 """Objects from files: what is taken and refused, their colours, and that they travel with their recipe."""
 
+import base64
 import io
 import json
 import struct
@@ -75,7 +76,7 @@ def compressed(tree):
 def huge_texture(tree):
     image = io.BytesIO()
     PIL.Image.new("1", (9000, 9000)).save(image, "PNG")
-    tree["images"] = [{"uri": "data:image/png;base64," + __import__("base64").b64encode(image.getvalue()).decode()}]
+    tree["images"] = [{"uri": "data:image/png;base64," + base64.b64encode(image.getvalue()).decode()}]
 
 
 def instances(tree):
