@@ -27,7 +27,6 @@ SHAPES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "M
 def read(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All surfaces of its scene where they stand; what moves stands as it was made."""
     from trimesh.exchange.gltf import load_glb
-    from trimesh.scene.transforms import SceneGraph
 
     if len(data) < 20 or int.from_bytes(data[8:12], "little") > len(data):
         raise meshes.cut_off(what)
@@ -35,17 +34,17 @@ def read(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     tree = json.loads(data[20 : 20 + length])
     _admit(tree, data[28 + length :], what)
     found = load_glb(io.BytesIO(data))
-    graph, pixels, parts, n = SceneGraph(base_frame=found["base_frame"]), {}, [], 0
+    # Edges come from the root on; trimesh's own graph looks each path up anew, which takes minutes where it is deep.
+    placed, pixels, parts, n = {}, {}, [], 0
+    fine = FINE // max(1, sum("geometry" in edge for edge in found["graph"]))
     for edge in found["graph"]:
-        graph.update(**edge)
-    for node in graph.nodes_geometry:
-        matrix, name = graph.get(node)
-        part = found["geometry"][name]
+        matrix = placed[edge["frame_to"]] = placed.get(edge["frame_from"], np.eye(4)) @ edge["matrix"]
+        part = found["geometry"][edge["geometry"]] if "geometry" in edge else {}
         n += len(part.get("faces", ()))
         if n > meshes.MAX_FACES:
             raise meshes.too_many(what, n)
-        if n and "faces" in part:
-            vertices, faces, colours = _surfaced(part, pixels, FINE // len(graph.nodes_geometry))
+        if "faces" in part:
+            vertices, faces, colours = _surfaced(part, pixels, fine)
             if np.linalg.det(matrix[:3, :3]) < 0:
                 faces = faces[:, ::-1]
             parts.append((vertices @ matrix[:3, :3].T + matrix[:3, 3], faces, colours))

@@ -119,7 +119,7 @@ def _ply(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     counts = {name: int(n) for name, n in re.findall(rb"(?m)^element[ \t]+(\w+)[ \t]+(\d+)", head)}
     if (n := counts.get(b"face", 0)) > MAX_FACES:
         raise too_many(what, n)
-    if b"ascii" in head[:40] and len(body.split(b"\n")) - 1 < sum(counts.values()):
+    if b"ascii" in head[:40] and len(re.split(rb"\r\n|\r|\n", body)) - 1 < sum(counts.values()):
         raise cut_off(what)
     return joined([_coloured(load_ply(io.BytesIO(data), skip_materials=True))], what)
 

@@ -164,6 +164,17 @@ def test_a_scene_is_joined_with_its_transforms():
     assert np.allclose(np.ptp(mesh.vertices, axis=0), 2 * objects.BASE * np.array([0.1, 1, 0.1]), atol=1e-5)
 
 
+def test_a_deep_scene_and_one_that_holds_itself_are_read_at_once():
+    def deep(tree):
+        tree["nodes"] = [{"mesh": 0, "children": [i + 1], "translation": [0, 3, 0]} for i in range(1999)] + [{"mesh": 0}]
+        tree["scenes"][0]["nodes"] = [0]
+
+    def circular(tree):
+        tree["nodes"], tree["scenes"][0]["nodes"] = [{"mesh": 0, "children": [1]}, {"mesh": 0, "children": [0]}], [0]
+
+    assert len(inputs.mesh(glb(deep)).faces) == 24_000 and inputs.mesh(glb(circular)).faces.shape[1] == 3
+
+
 def test_an_animation_stands_as_it_was_made():
     moving = glb(
         lambda tree: tree.update(
