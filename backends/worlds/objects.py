@@ -46,6 +46,7 @@ LOOKS = ("", *COLOURS, *MATERIALS)
 ACCESSORIES = {"": "", "party hat": "wearing a party hat", "top hat": "wearing a top hat", "crown": "wearing a crown", "balloon": "with a balloon",
                "flower": "with a flower on top", "candle": "with a candle on top"}  # fmt: skip
 PLURAL = ("tulips", "boots")
+NAMES: dict[Mesh, str] = {}  # of the meshes that `plain` gave, by identity
 VIEWS = ("front", "side", "back", "overhead")
 
 
@@ -121,7 +122,9 @@ def plain(name: str) -> Mesh:
     """The object as it was made."""
     with np.load(ASSETS / f"{name.replace(' ', '_')}.npz") as kept:
         vertices = (kept["vertices"].astype(np.float32) / 65535 * 2 - 1) * BASE
-        return Mesh(vertices, kept["faces"].astype(np.int32), kept["colours"])
+        mesh = Mesh(vertices, kept["faces"].astype(np.int32), kept["colours"])
+    NAMES[mesh] = name
+    return mesh
 
 
 @functools.cache
