@@ -47,7 +47,11 @@ def grown(
     for k in range(rounds):
         n, pulled_by = iterations * (k + 1) // rounds - done, torch.zeros(len(cloud.now.means))
         regular = lambda seen: sparse * (0.05 * (seen.opacity.square() + 0.01).sqrt().mean() + 0.5 * cloud.now.scales.exp().square().mean())  # noqa: E731
-        cloud.now.means.register_post_accumulate_grad_hook(lambda means, pulled_by=pulled_by: pulled_by.add_(means.grad.norm(dim=1).cpu()))
+
+        def count(gradient, pulled_by=pulled_by) -> None:
+            pulled_by += gradient.norm(dim=1).cpu()
+
+        cloud.now.means.register_hook(count)
         for pulled in distil(cloud, prior, generator, n, cloud.rates(), size, views, lambda i, done=done: level(done + i), regular):
             yield dataclasses.replace(pulled, i=done + pulled.i)
         done += n
