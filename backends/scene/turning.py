@@ -10,7 +10,7 @@ import numpy as np
 from backends.spec import Image, Turntable
 from backends.worlds.objects_render import Camera
 
-FRAMES, SIDE, DISTANCE, ELEVATION = 16, 72, 2.6, 15.0
+FRAMES, SIDE, DISTANCE, ELEVATION = 24, 96, 2.9, 15.0
 
 
 def turning(field, step: int, side: int = SIDE) -> Image:
