@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from backends.scene.volume import Volume, mesh_of
@@ -16,9 +18,10 @@ def turning(volume: Volume, step: int, side: int = SIDE) -> Image:
     return Image(_pixels(volume, [Camera(5.0 * step % 360, ELEVATION, DISTANCE)], side)[0])
 
 
-def turntable(volume: Volume, frames: int = FRAMES, side: int = SIDE) -> Turntable:
+def turntable(volume: Volume, frames: int = FRAMES, side: int = SIDE, mesh: Callable = mesh_of) -> Turntable:
+    """`mesh`: makes the volume's surface."""
     cameras = [Camera(360 * k / frames, ELEVATION, DISTANCE) for k in range(frames)]
-    return Turntable(np.concatenate([_pixels(volume, cameras[k : k + 4], side) for k in range(0, frames, 4)]), mesh_of(volume))
+    return Turntable(np.concatenate([_pixels(volume, cameras[k : k + 4], side) for k in range(0, frames, 4)]), mesh(volume))
 
 
 def _pixels(volume: Volume, cameras: list[Camera], side: int) -> np.ndarray:

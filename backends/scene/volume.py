@@ -134,17 +134,27 @@ def render(volume: Volume, cameras: list[Camera], size: int, samples: int = 48, 
     return Rendered(*(p.transpose(1, 2).reshape(len(cameras), -1, size, size) for p in parts))
 
 
-def carved(pictures: np.ndarray, cameras: list[Camera], side: int, device="cpu") -> Volume:
-    """The visual hull of RGBA views (n, H, W, 4), premultiplied: solid where every view shows the object, in the views' mean colour there."""
+def read_off(picture: Tensor, camera: Camera, points: Tensor) -> Tensor:
+    """(N, C): a picture (C, H, W) where points (N, 3) are seen in it; 0 beyond its edge."""
+    eye, axes = (torch.tensor(part, dtype=torch.float32, device=points.device) for part in camera.axes())
+    right, up, back = ((points - eye) @ axes.T).unbind(-1)
+    half = -back * float(np.tan(np.radians(camera.fov) / 2))
+    return F.grid_sample(picture[None], torch.stack([right / half, -up / half], -1)[None, None], align_corners=False)[0, :, 0].T
+
+
+def nodes(side: int, device="cpu") -> Tensor:
+    """(R³, 3): where a grid's nodes stand."""
     at = torch.linspace(-1, 1, side, device=device)
     z, y, x = torch.meshgrid(at, at, at, indexing="ij")
-    points, volume = torch.stack([x, y, z], -1).reshape(-1, 3), Volume.blank(side, device=device)
+    return torch.stack([x, y, z], -1).reshape(-1, 3)
+
+
+def carved(pictures: np.ndarray, cameras: list[Camera], side: int, device="cpu") -> Volume:
+    """The visual hull of RGBA views (n, H, W, 4), premultiplied: solid where every view shows the object, in the views' mean colour there."""
+    points, volume = nodes(side, device), Volume.blank(side, device=device)
     least, total = torch.ones(len(points), device=device), torch.zeros(len(points), 4, device=device)
     for picture, camera in zip(torch.from_numpy(pictures).to(device), cameras):
-        eye, axes = (torch.tensor(part, dtype=torch.float32, device=device) for part in camera.axes())
-        right, up, back = ((points - eye) @ axes.T).unbind(-1)
-        half = -back * float(np.tan(np.radians(camera.fov) / 2))
-        seen = F.grid_sample(picture.permute(2, 0, 1)[None], torch.stack([right / half, -up / half], -1)[None, None], align_corners=False)[0, :, 0].T
+        seen = read_off(picture.permute(2, 0, 1), camera, points)
         least, total = torch.minimum(least, seen[:, 3]), total + seen
     colour = (total[:, :3] / total[:, 3:].clamp_min(1e-3)).clamp(0.02, 0.98)
     volume.density = torch.where(least > 0.5, 0.4, -0.15).view(volume.density.shape)
@@ -183,28 +193,38 @@ def smoothness(grid: Tensor) -> Tensor:
     return sum(grid.diff(dim=axis).abs().mean() for axis in (-1, -2, -3))
 
 
-def mesh_of(volume: Volume, level: float = 0.5, pieces: float = 0.02) -> Mesh | None:
-    """The surface where voxels hold back `level` of the light, by marching cubes (scikit-image), small loose pieces left out; None where there is none.
+def surface(volume: Volume, level: float = 0.5, pieces: float = 0.02):
+    """A trimesh where voxels hold back `level` of the light, by marching cubes (scikit-image), small loose pieces left out; None where there is none.
 
     `pieces`: the share of the largest piece's faces below which a piece is dropped.
     """
     import trimesh
     from skimage.measure import marching_cubes
 
-    width = volume.width
     solid = np.pad(volume.opacity().cpu().numpy(), 1)  # closed where the object meets the cube's side
     if not (solid > level).any() or (solid > level).all():
         return None
     vertices, faces, *_ = marching_cubes(solid, level)
-    vertices = ((vertices - 1) * width - 1)[:, ::-1]  # z, y, x
-    shape = trimesh.Trimesh(vertices, faces, process=False)
-    parts = shape.split(only_watertight=False)
+    vertices = ((vertices - 1) * volume.width - 1)[:, ::-1]  # z, y, x
+    parts = trimesh.Trimesh(vertices, faces, process=False).split(only_watertight=False)
     largest = max(len(p.faces) for p in parts)
-    shape = trimesh.util.concatenate([p for p in parts if len(p.faces) >= pieces * largest])
+    return trimesh.util.concatenate([p for p in parts if len(p.faces) >= pieces * largest])
+
+
+def mesh_of(volume: Volume, level: float = 0.5, pieces: float = 0.02) -> Mesh | None:
+    """The `surface` in the field's colours."""
+    shape, width = surface(volume, level, pieces), volume.width
+    if shape is None:
+        return None
     middles, normals = (torch.from_numpy(np.float32(a)).to(volume.density.device) for a in (shape.triangles_center, shape.face_normals))
     # What is seen of a face: the field along a short ray into it, as `march` adds it up; deeper inside nothing was ever fitted.
     deep = torch.linspace(1.5, -1.5, 7, device=middles.device)
     sigma, seen = volume.at((middles[:, None] + width * deep[:, None] * normals[:, None]).reshape(-1, 3))
     weights = shares(-sigma.view(-1, len(deep)) * width / 2)
     colours = (weights[..., None] * seen.view(*weights.shape, -1)[..., :3]).sum(1) / weights.sum(1, keepdim=True).clamp_min(1e-6)
+    return coloured(shape, colours)
+
+
+def coloured(shape, colours: Tensor) -> Mesh:
+    """A trimesh as a Mesh with colours (F, 3), 0 to 1."""
     return Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int32), (colours.clamp(0, 1) * 255).round().byte().cpu().numpy())
