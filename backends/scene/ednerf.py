@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VIEWS, SIDE = 36, 128  # of the capture; px of the result's views
+LARGEST = 3.0  # of a latent, whose deviation is about 1
 
 
 def delta(z: Tensor, z_s: Tensor, cameras: list[Camera], target: Prior, source: Prior, t: int) -> Scored:
@@ -49,7 +50,7 @@ class Edited:
 def edits(field: LatentField, still: LatentField, cameras: list[Camera], masks: Tensor, score: Callable[[Tensor, Tensor, list[Camera]], Scored], generator,
           iterations: int, batch: int, outside: float, inside: float) -> Iterator[Edited]:  # fmt: skip
     """Masked distillation in latents, held on to what `still` gives; yields after each step of Adam."""
-    optimiser = torch.optim.Adam(field.rates(0.005, 0.08, 1e-4))
+    optimiser = torch.optim.Adam(field.rates(0.015, 0.05, 1e-4))
     for i in range(iterations):
         chosen = torch.randperm(len(masks), generator=generator)[:batch].tolist()
         those, mask = [cameras[c] for c in chosen], masks[chosen]
@@ -64,6 +65,8 @@ def edits(field: LatentField, still: LatentField, cameras: list[Camera], masks: 
             held = ((outside * (1 - mask) + inside * mask) * gap).sum() / len(z)
             (pull(z, mask * scored.gradient) + held).backward()
         optimiser.step(), optimiser.zero_grad()
+        with torch.no_grad():  # else a thin veil of extreme latents would do for something solid
+            field.volume.features.clamp_(-LARGEST, LARGEST)
         yield Edited(i + 1, seen.picture.detach()[:1], z.detach()[:1], mask[:1], (mask * scored.gradient)[:1], scored.t, float(held.detach()))
 
 
@@ -74,7 +77,7 @@ def ednerf(
     score: Annotated[str, Choice(("delta", "SDS"), help="the difference of two scores, or the prompt's own alone")] = "delta",
     mask: Annotated[str, Choice(("difference", "attention", "everywhere"), help="where the edit goes: where the predictions for both prompts differ, "
                                                                                  "or where the new words are looked at")] = "difference",
-    share: Annotated[float, Slider(0.1, 0.9, 0.05, help="of the strongest difference or attention, from which on a place is of the edit")] = 0.5,
+    share: Annotated[float, Slider(0.1, 0.9, 0.05, help="of the strongest difference or attention, from which on a place is of the edit")] = 0.4,
     outside: Annotated[float, Slider(0, 10, 0.1, help="how much is held on to the source outside the mask")] = 1.0,
     inside: Annotated[float, Slider(0, 1, 0.01, help="the same inside it")] = 0.01,
     refine: Annotated[bool, Toggle(help="repair the rendered latents by ResNet and self-attention blocks")] = True,
