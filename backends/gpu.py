@@ -12,13 +12,13 @@ LONGEST = 120  # seconds that a visitor may borrow at once
 
 
 def seconds(recipe: dict, *_args, **_kwargs) -> int:
-    """How long to borrow the GPU for: per arm ten seconds and a third of a second a step, up to LONGEST."""
+    """How long to borrow the GPU for: per arm ten seconds and a third of a second a step or iteration, up to LONGEST."""
     arms = recipe.get("arms") if isinstance(recipe, dict) else None
     total = 0.0
     for arm in arms if isinstance(arms, list) and arms else [{}]:
         knobs = arm.get("knobs") if isinstance(arm, dict) else None
-        steps = knobs.get("steps", 50) if isinstance(knobs, dict) else 50
-        total += 10 + (steps if isinstance(steps, int | float) else 50) / 3
+        counts = [knobs.get(name) for name in ("steps", "iterations", "captures")] if isinstance(knobs, dict) else []
+        total += 10 + (sum(n for n in counts if isinstance(n, int | float)) or 50) / 3
     return int(max(10, min(LONGEST, total)))
 
 

@@ -1,6 +1,6 @@
 """The studio without its page: the registry as JSON, and a recipe run to files. The API and the command line use it.
 
-Every event becomes one JSON object; pictures become PNG and sounds FLAC files that carry their recipe.
+Every event becomes one JSON object; pictures become PNG, sounds FLAC and objects GLB files that carry their recipe.
 """
 
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 
 import backends
 from backends import models, recipe
-from backends.spec import ArmEvent, Audio, Heat, Image, Images, Knob, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens, Turntable
+from backends.spec import ArmEvent, Audio, Heat, Image, Images, Knob, Mesh, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens, Turntable
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -98,7 +98,7 @@ def line(event: ArmEvent) -> dict:
 
 
 def words(media) -> dict | None:
-    """A medium as JSON; None for pictures and sounds."""
+    """A medium as JSON; None for pictures, sounds and objects."""
     if isinstance(media, Plot):
         return {"plot": media.series, "x": media.x, "y": media.y, "marks": media.marks}
     if isinstance(media, Table):
@@ -117,8 +117,8 @@ def run(given: dict | str, pictures: dict[str, recipe.Input], folder: Path, stop
     task, job, arms = recipe.parse(given, pictures)
     inputs = recipe.inputs_of(job)
     for digest, value in inputs.items():
-        kind, data = ("flac", recipe.flac(value)) if isinstance(value, Audio) else ("png", recipe.png(value))
-        (folder / f"input-{digest[:16]}.{kind}").write_bytes(data)
+        kind = "flac" if isinstance(value, Audio) else "npz" if isinstance(value, Mesh) else "png"
+        (folder / f"input-{digest[:16]}.{kind}").write_bytes(recipe.packed(value))
     outcomes = []
     for event in backends.run(given, pictures, stop):
         said = line(event)
@@ -137,26 +137,28 @@ def complete(outcomes: list[dict], arms: int) -> bool:
 
 
 def save(outcome: Outcome, inputs: dict[str, recipe.Input], folder: Path, name: str) -> list[dict]:
-    """Write the value of an outcome; each file's name and the hash of its pixels or samples."""
-    value, files = outcome.value, []
-    pictures = [value] if isinstance(value, Image) else list(value.items) if isinstance(value, Images) else []
-    for i, picture in enumerate(pictures):
-        file = folder / (f"{name}.png" if len(pictures) == 1 else f"{name}-{i + 1}.png")
-        file.write_bytes(recipe.png(picture.pixels, outcome.recipe, inputs))
-        files.append({"name": file.name, "sha256": recipe.digest(picture.pixels)})
-    if isinstance(value, Turntable):
-        file = folder / f"{name}.png"  # all sides in a row
-        file.write_bytes(recipe.png(np.concatenate(list(value.frames), 1), outcome.recipe, inputs))
-        files.append({"name": file.name, "sha256": recipe.digest(value.frames)})
-        if value.mesh is not None:
-            (folder / f"{name}.glb").write_bytes(recipe.glb(value.mesh, outcome.recipe, inputs))
-            files.append({"name": f"{name}.glb", "sha256": hashlib.sha256(value.mesh.vertices.tobytes()).hexdigest()})
-    if isinstance(value, Audio):
-        file = folder / f"{name}.flac"
-        file.write_bytes(recipe.flac(value, outcome.recipe, inputs))
-        files.append({"name": file.name, "sha256": recipe.digest(value)})
-    if (said := words(value)) is not None:
-        file = folder / f"{name}.json"
-        file.write_text(json.dumps(said | {"recipe": outcome.recipe}, indent=1))
-        files.append({"name": file.name})
+    """Write the value of an outcome; each file's name and the hash of its pixels, samples or surface."""
+    files = []
+    for ending, data, held in files_of(outcome, inputs):
+        (folder / f"{name}{ending}").write_bytes(data)
+        files.append({"name": f"{name}{ending}"} | ({} if held is None else {"sha256": recipe.digest(held)}))
     return files
+
+
+def files_of(outcome: Outcome, inputs: dict[str, recipe.Input]) -> list[tuple[str, bytes, recipe.Input | None]]:
+    """(how its name ends, its bytes, what its hash is of) for each file of a result; each carries its recipe, but for the turning WebP of an object."""
+    value, made = outcome.value, outcome.recipe
+    if isinstance(value, Image):
+        return [(".png", recipe.png(value.pixels, made, inputs), value.pixels)]
+    if isinstance(value, Images):
+        return [(f"-{i}.png", recipe.png(picture.pixels, made, inputs), picture.pixels) for i, picture in enumerate(value.items, 1)]
+    if isinstance(value, Audio):
+        return [(".flac", recipe.flac(value, made, inputs), value)]
+    if isinstance(value, Turntable):
+        if value.mesh is not None:
+            first = ".glb", recipe.glb(value.mesh, made, inputs), value.mesh
+        else:  # all sides in a row
+            first = ".png", recipe.png(np.concatenate(list(value.frames), 1), made, inputs), value.frames
+        return [first, (".webp", recipe.webp(value.frames), value.frames)]
+    said = words(value)
+    return [] if said is None else [(".json", json.dumps(said | {"recipe": made}, indent=1).encode(), None)]

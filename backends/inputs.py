@@ -2,7 +2,6 @@
 
 import io
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_SECONDS, MIN_SECONDS = 600.0, 0.05  # of a sound; a job's field may ask for less
 RATES = 4_000, 384_000  # Hz
 MAX_CHANNELS = 32
-MAX_FACES = 200_000  # triangles of an object
 # How the files start that are taken as sound: WAV, RF64, FLAC, OGG, AIFF, MP3 with and without tags.
 SOUNDS = re.compile(rb"RIFF....WAVE|RF64....WAVE|fLaC|OggS|FORM....AIF[FC]|ID3|\xff[\xe2-\xff]", re.DOTALL)
 
@@ -143,6 +141,7 @@ def _too_long(what: str, seconds: float, longest: float) -> BadInput:
 
 def mesh(source: bytes | Path | str | Mesh, what: str = "The object") -> Mesh:
     """A mesh in the object world's cube, from a file's bytes, its path, or the name of one of the studio's objects; raises BadInput."""
+    from backends import meshes
     from backends.worlds import objects
 
     if isinstance(source, str):
@@ -150,44 +149,10 @@ def mesh(source: bytes | Path | str | Mesh, what: str = "The object") -> Mesh:
             raise BadInput(f"{what}: no object is called {source[:60]}; there are {', '.join(objects.OBJECTS)}.")
         return objects.plain(source)
     if isinstance(source, Mesh):
-        return checked(source, what)
-    raise BadInput(f"{what} is no object; give a GLB, OBJ or PLY file.")
-
-
-def checked(mesh: Mesh, what: str) -> Mesh:
-    """The mesh when its arrays fit together; raises BadInput."""
-    vertices, faces, colours = mesh.vertices, mesh.faces, mesh.colours
-    if vertices.ndim != 2 or faces.ndim != 2 or vertices.shape[1:] != (3,) or faces.shape[1:] != (3,) or colours.shape != faces.shape or not len(faces):
-        raise BadInput(f"{what} has no surface; give an object with triangles.")
-    if len(faces) > MAX_FACES:
-        raise BadInput(f"{what} has {len(faces):,} triangles; at most {MAX_FACES:,} are taken. Simplify it.")
-    if not np.isfinite(vertices).all():
-        raise BadInput(f"{what} holds corners that are not numbers.")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise BadInput(f"{what} has triangles whose corners it does not hold.")
-    return Mesh(vertices.astype(np.float32), faces.astype(np.int32), colours.astype(np.uint8))
-
-
-def is_packed(data: bytes) -> bool:
-    return data[:4] == b"PK\x03\x04"
-
-
-def unpacked(data: bytes, what: str) -> Mesh:
-    """A mesh from `recipe.packed`'s npz, none of whose arrays may be larger than MAX_BYTES; raises BadInput."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise BadInput(f"{what} is larger than {MAX_BYTES >> 20} MB; give a smaller one.")
-        with np.load(io.BytesIO(data), allow_pickle=False) as parts:
-            mesh = Mesh(parts["vertices"], parts["faces"], parts["colours"])
-            numbers = all(np.issubdtype(p.dtype, np.number) for p in (mesh.vertices, mesh.faces, mesh.colours))
-    except BadInput:
-        raise
-    except Exception:
-        raise BadInput(f"{what} can't be read.") from None
-    if not numbers:
-        raise BadInput(f"{what} holds corners that are not numbers.")
-    return checked(mesh, what)
+        return meshes.checked(source, what)
+    if isinstance(source, np.ndarray | Audio):
+        raise BadInput(f"{what} is a {'sound' if isinstance(source, Audio) else 'picture'}; give an object.")
+    return meshes.decoded(_bytes(source, what), what)
 
 
 def text(value, what: str, limit: int, required: bool) -> str:

@@ -2,7 +2,8 @@
 
 {"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
 
-Pictures, sounds and objects in a job are named by the SHA-256 of their pixels, samples or faces and travel beside the recipe: as
+Pictures, sounds and objects in a job are named by the SHA-256 of their pixels, samples or faces, the studio's own objects by their name; they travel
+beside the recipe: as
 base64 PNG, FLAC or npz in a result's metadata and in the `inputs` of an API call, as files for the command line. What is called
 `pictures` maps hashes to (H, W, 3) uint8, to Audio, or to Mesh.
 """
@@ -21,9 +22,10 @@ import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
 
-from backends import inputs, models
+from backends import gltf, inputs, meshes, models
 from backends.registry import METHODS, TASKS
 from backends.spec import Arm, Audio, BadInput, Job, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Stacked, Task
+from backends.worlds import objects
 
 SCHEMA = 1
 MAX_ARMS = 6
@@ -113,18 +115,19 @@ def _value(name: str, rule, value, default, pictures):
             digest = value.get("sha256")
             value = pictures.get(digest) if isinstance(digest, str) else None
             if value is None:
-                raise BadInput(f"{label}: the recipe names a {kind} that did not come with it; add it again.")
+                raise BadInput(f"{label}: the recipe names {_a(kind)} that did not come with it; add it again.")
         elif isinstance(value, str) and not isinstance(rule, Shape):
             raise BadInput(f"{label}: a recipe names {kind}s by their hash, not by a path.")
         if value is None:
             if rule.required:
-                raise BadInput(
-                    f"{label} is missing; "
-                    + ("paint it on the picture." if getattr(rule, "mask_of", "") else f"add {'an' if kind == 'object' else 'a'} {kind}.")
-                )
+                raise BadInput(f"{label} is missing; " + ("paint it on the picture." if getattr(rule, "mask_of", "") else f"add {_a(kind)}."))
             return None
         return read(value, label, rule.longest) if isinstance(rule, Sound) else read(value, label)
     return Knob(name, rule, default).check(value, "Job")
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "object" else f"a {kind}"
 
 
 def _arms(task: Task, given) -> tuple[Arm, ...]:
@@ -210,15 +213,19 @@ def build(task: Task, job: Job, arms: tuple[Arm, ...]) -> dict:
     """The recipe of a comparison; `parse` takes it back."""
     rules = marks(task.job)
     values = {name: getattr(job, name) for name in rules}
-    values = {k: {"sha256": digest(v)} if isinstance(v, Input) else v for k, v in values.items() if v is not None}
+    values = {k: _name_of(v) or {"sha256": digest(v)} if isinstance(v, Input) else v for k, v in values.items() if v is not None}
     rows = [{"method": a.method, "knobs": a.knobs} | ({"stack": [dataclasses.asdict(s) for s in a.stack]} if a.stack else {}) for a in arms]
     return {"schema": SCHEMA, "task": task.slug, "model": job.model or task.model, "job": values, "arms": rows}
 
 
 def inputs_of(job: Job) -> dict[str, Input]:
-    """hash -> pixels, sound or mesh of every input in a job."""
+    """hash -> pixels, sound or mesh of every input in a job; the studio's own objects are named and need not travel."""
     found = (getattr(job, f.name) for f in dataclasses.fields(job))
-    return {digest(v): v for v in found if isinstance(v, Input)}
+    return {digest(v): v for v in found if isinstance(v, Input) and not _name_of(v)}
+
+
+def _name_of(value: Input) -> str:
+    return objects.NAMES.get(value, "") if isinstance(value, Mesh) else ""
 
 
 def encode_inputs(pictures: dict[str, Input]) -> dict[str, str]:
@@ -248,8 +255,8 @@ def decode_inputs(encoded: Any) -> dict[str, Input]:
             raise BadInput("A picture, sound or object that came with the recipe is not base64.") from None
         if inputs.is_sound(data):
             found.append(inputs.sound(data, "The recipe's sound"))
-        elif inputs.is_packed(data):
-            found.append(inputs.unpacked(data, "The recipe's object"))
+        elif meshes.is_packed(data):
+            found.append(meshes.unpacked(data, "The recipe's object"))
         else:
             found.append(inputs.picture(data, "The recipe's picture"))
     return {digest(v): v for v in found}
@@ -270,15 +277,15 @@ def flac(sound: Audio, recipe: dict | None = None, pictures: dict[str, Input] | 
 
 def glb(mesh: Mesh, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
     """A binary glTF file, a colour a face; with a recipe, its asset's extras are the recipe with its inputs."""
-    import trimesh
+    return gltf.written(mesh, recipe and {KEY: recipe | {"inputs": encode_inputs(pictures or {})}})
 
-    shape = trimesh.Trimesh(mesh.vertices, mesh.faces, face_colors=mesh.colours, process=False)
 
-    def tag(tree):
-        if recipe is not None:
-            tree["asset"]["extras"] = {KEY: recipe | {"inputs": encode_inputs(pictures or {})}}
-
-    return trimesh.exchange.gltf.export_glb(trimesh.Scene(shape), tree_postprocessor=tag)
+def webp(frames: np.ndarray, seconds: float = 5.0) -> bytes:
+    """An animation of (n, H, W, 3) uint8 that goes on and on."""
+    first, *rest = map(PIL.Image.fromarray, frames)
+    out = io.BytesIO()
+    first.save(out, "WEBP", save_all=True, append_images=rest, duration=max(20, round(1000 * seconds / len(frames))), loop=0, quality=88)
+    return out.getvalue()
 
 
 def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:

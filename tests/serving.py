@@ -9,12 +9,28 @@ from pathlib import Path
 from backends import models
 
 
-def _tiny():
+def _tiny(name="emoji-ldm"):
     """conftest's model; two folders have a conftest, so it is taken by its path."""
     spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).parent / "conftest.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.tiny_denoiser(dataclasses.replace(models.get("emoji-ldm"), previews="backends.denoiser:linear_previewer"))
+    return module.tiny_denoiser(dataclasses.replace(models.get(name), previews="backends.denoiser:linear_previewer"))
+
+
+@contextmanager
+def objects_ready():
+    """The 3D tabs on the page, whether or not their prior is trained."""
+    from backends import TASKS
+
+    tasks = [TASKS[name] for name in ("make_object", "edit_object")]
+    before = [task.ready for task in tasks]
+    for task in tasks:
+        object.__setattr__(task, "ready", True)
+    try:
+        yield
+    finally:
+        for task, ready in zip(tasks, before):
+            object.__setattr__(task, "ready", ready)
 
 
 @contextmanager
@@ -27,6 +43,7 @@ def studio(seconds: float = 0.0):
         model.net.register_forward_pre_hook(lambda *_: time.sleep(seconds))
     models.clear()
     models._cache["emoji-ldm"] = model
+    models._cache["objects-ldm"] = _tiny("objects-ldm")
     app, url, _ = page.launch(port=None, prevent_thread_lock=True, quiet=True)
     try:
         yield url.rstrip("/")

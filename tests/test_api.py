@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -48,6 +49,15 @@ def test_methods_and_a_run_and_its_files(client):
     pixels = np.asarray(PIL.Image.open(files[0]))
     assert recipe.digest(pixels) == result["outcome"]["arms"][0]["files"][0]["sha256"]
     assert client.predict(RECIPE, {}, api_name="/run")[0]["outcome"]["arms"][0]["files"] == result["outcome"]["arms"][0]["files"], "same seed, same bits"
+
+
+def test_an_object_comes_as_glb_and_turning(client):
+    arm = {"method": "sds_edit", "knobs": {"iterations": 1, "captures": 10, "grid": 16, "size": 16, "views": 1}}
+    edit = {"task": "edit_object", "job": {"shape": "crate", "source": "a crate", "prompt": "a red crate"}, "arms": [arm]}
+    result, files = client.predict(edit, {}, api_name="/run")
+    assert result["complete"] and sorted(f.rpartition(".")[2] for f in files) == ["glb", "webp"]
+    found, _ = recipe.from_file(Path(next(f for f in files if f.endswith("glb"))))
+    assert found["job"]["shape"] == "crate"
 
 
 def test_compare_streams_each_event(client):

@@ -4,7 +4,7 @@
     client.predict(recipe, inputs, api_name="/run")       # -> (result, files)
     client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
 
-`inputs`: an object from hash to base64 PNG or FLAC for the pictures and sounds that the recipe names.
+`inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds and objects of one's own that the recipe names.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ def methods() -> list[dict]:
 
 
 def compare(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
-    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the PNG or FLAC files."""
+    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the files (PNG, FLAC, GLB, WebP, JSON)."""
     with tempfile.TemporaryDirectory() as folder:  # what is yielded is copied before the next step
         events = iter(())
         try:
@@ -40,7 +40,7 @@ def compare(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
 
 
 def run(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
-    """Run a recipe to its end: the recipe with each arm's outcome, and the PNG or FLAC files."""
+    """Run a recipe to its end: the recipe with each arm's outcome, and the files."""
     for event, files in compare(recipe, inputs):
         if event["event"] == "end":
             yield event["recipe"] | {"complete": event["complete"]}, files

@@ -9,8 +9,9 @@ import numpy as np
 
 from backends import inputs, models, recipe
 from backends.registry import METHODS
-from backends.spec import Audio, BadInput, Choice, Knob, Method, Picture, Prompt, Slider, Sound, Task, Toggle, fields_of
-from ui import sound, upload
+from backends.spec import Audio, BadInput, Choice, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Task, Toggle, fields_of
+from backends.worlds.objects import OBJECTS
+from ui import shape, sound, upload
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 DICE = "() => Math.floor(Math.random() * 4294967296)"
@@ -69,6 +70,8 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
         elif isinstance(rule, Sound):
             shown = _given(values.get(name), pictures, inputs.sound)
             made[name] = sound.field(words(name).capitalize(), _label(name, rule), rule.help, rule.longest, shown)
+        elif isinstance(rule, Shape):
+            made[name] = shape.field(words(name).capitalize(), _label(name, rule), rule.help, _shape(values.get(name), pictures))
         elif isinstance(rule, Prompt):
             lines = 3 if rule.required else 1
             made[name] = gr.Textbox(
@@ -119,11 +122,16 @@ def _given(value, pictures: dict, decode=inputs.picture) -> np.ndarray | Audio |
     return value
 
 
+def _shape(value, pictures: dict) -> str | Mesh | None:
+    """What a job names: one of the studio's objects, or a mesh that came along."""
+    return pictures.get(value.get("sha256")) if isinstance(value, dict) else value if isinstance(value, Mesh) or value in OBJECTS else None
+
+
 def example_name(task: Task, example: dict) -> str:
     """Its title, else its first words and the switches it sets, else its sizes; and its papers: “a dog · colour · enlarge 2 (Steered Diffusion)”."""
     given, rules, fields = example.get("job", {}), recipe.marks(task.job), fields_of(task.job)
     set_ = [n for n, r in rules.items() if isinstance(r, Toggle | Choice) and given.get(n) and given[n] != fields[n].default]
-    prompt = next((str(given[n]) for n, r in rules.items() if isinstance(r, Prompt) and given.get(n)), "")
+    prompt = said_in(task, given)
     sizes = [f"{words(n)} {v}" for n, v in given.items() if isinstance(rules[n], Slider)] if not (prompt or set_) else []
     said = [*([prompt] if prompt else sizes), *(words(n) if given[n] is True else f"{words(n)} {given[n]}" for n in set_)]
     said = [example["title"]] if example.get("title") else said
@@ -132,15 +140,24 @@ def example_name(task: Task, example: dict) -> str:
     return " · ".join(said or [task.title]) + (f" ({' / '.join(shown)})" if shown else "")
 
 
+def said_in(task: Task, given: dict) -> str:
+    """The words of a recipe's job that tell it from others: its prompt, else its first text."""
+    texts = {n: str(given[n]) for n, r in recipe.marks(task.job).items() if isinstance(r, Prompt) and given.get(n)}
+    return texts.get("prompt") or next(iter(texts.values()), "")
+
+
 def example_picture(task: Task, example: dict) -> str | None:
-    """The file of its first picture, for the chip."""
-    names = [n for n, r in recipe.marks(task.job).items() if isinstance(r, Picture)]
+    """The file of its first picture or object, for the chip."""
+    rules = recipe.marks(task.job)
+    if named := next((v for n, v in example.get("job", {}).items() if isinstance(rules[n], Shape) and v in OBJECTS), None):
+        return shape.icon(named)
+    names = [n for n, r in rules.items() if isinstance(r, Picture)]
     files = [EXAMPLES / Path(v).name for n in names if isinstance(v := example.get("job", {}).get(n), str)]
     return next((str(f) for f in files if f.is_file()), None)
 
 
 def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]:
-    """(the recipe's job, its pictures and sounds by hash) from what the panel's components hold."""
+    """(the recipe's job, its pictures, sounds and meshes by hash) from what the panel's components hold."""
     rules, found = recipe.marks(task.job), dict(zip(names, values))
     given, pictures = {}, {}
     for name, rule in rules.items():
@@ -160,6 +177,10 @@ def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]
             heard = inputs.sound(value, words(name).capitalize(), rule.longest)
             digest = recipe.digest(heard)
             given[name], pictures[digest] = {"sha256": digest}, heard
+        elif isinstance(rule, Shape) and isinstance(value, Mesh):
+            mesh = inputs.mesh(value, words(name).capitalize())
+            digest = recipe.digest(mesh)
+            given[name], pictures[digest] = {"sha256": digest}, mesh
         elif value is not None:
             given[name] = value
     return given, pictures

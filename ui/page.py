@@ -6,7 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from backends import TASKS, BadInput, recipe
-from ui import api, catalogue, compare, history, running, sound
+from ui import api, catalogue, compare, history, running, sound, turntable
 from ui.compare import LIGHT, STATE
 from ui.theme import CSS, HEAD, theme
 
@@ -30,7 +30,7 @@ What you upload and make is yours alone and is deleted within a day. â€œMy runsâ
 recipe, and dropped in here it fills its tab in again.
 
 ### From a program
-The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG and FLAC made here.
+The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC and GLB made here.
 
 ```python
 from gradio_client import Client
@@ -55,7 +55,13 @@ def build() -> gr.Blocks:
         with gr.Row(elem_classes=["top"]):
             gr.HTML(HEADER)
             file = gr.UploadButton(
-                "Open a result or recipe", file_types=[".png", ".flac", ".json"], size="sm", elem_id="open-file", elem_classes=["quiet"], scale=0, min_width=190
+                "Open a result or recipe",
+                file_types=[".png", ".flac", ".glb", ".json"],
+                size="sm",
+                elem_id="open-file",
+                elem_classes=["quiet"],
+                scale=0,
+                min_width=190,
             )
         with gr.Tabs(elem_classes=["rooms"]) as tabs:
             studios = [compare.build(task, past) for task in TASKS.values() if task.ready]
@@ -125,6 +131,6 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     return build().launch(
-        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=MAX_FILE, theme=theme(), css_paths=[CSS], head=HEAD + sound.SCRIPT,
+        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=MAX_FILE, theme=theme(), css_paths=[CSS], head=HEAD + sound.SCRIPT + turntable.SCRIPT,
         footer_links=["api"], show_error=True, ssr_mode=False, **options,
     )  # fmt: skip

@@ -15,8 +15,8 @@ import numpy as np
 
 import backends
 from backends import headless, recipe
-from backends.registry import METHODS
-from backends.spec import Audio, BadInput, Image, Outcome, Step, Task
+from backends.registry import METHODS, TASKS
+from backends.spec import Audio, BadInput, Image, Outcome, Step, Task, Turntable
 from ui import form, history, sound, views
 
 _running: dict[tuple[str, str], threading.Event] = {}  # (session, task) -> its stop flag
@@ -110,9 +110,9 @@ def _said(failure: Exception) -> str:
 
 def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: list[str]) -> Iterator[list]:
     n = len(ids)
-    lives = [views.Live("loading" if i == 0 else "waiting") for i in range(n)]
+    lives = [views.Live("loading" if i == 0 else "waiting", TASKS[given["task"]].pictures) for i in range(n)]
     outcomes: list[Outcome] = []
-    finals, files = [None] * n, [None] * n  # a picture's, a sound's
+    finals, files = [None] * n, [None] * n  # a picture's, a sound's or object's
     events, failed = backends.run(given, pictures, flag.is_set), ""
     try:
         hidden = [gr.Column(visible=False), *[SKIP] * (UNDER - 1)]
@@ -125,7 +125,7 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
             elif isinstance(event.event, Outcome):
                 outcomes.append(event.event)
                 shown[event.arm] = finals[event.arm] = final(event.event, pictures)
-                lives[event.arm].file = files[event.arm] = _heard(event.event, pictures)
+                lives[event.arm].file = files[event.arm] = taken(event.event, pictures)
             yield [*[SKIP] * (3 + UNDER), *shown, *(live.html if i == event.arm else SKIP for i, live in enumerate(lives))]
     except Exception as failure:  # such as a model that can't be had
         failed = _said(failure)
@@ -149,11 +149,10 @@ def final(outcome: Outcome, pictures: dict) -> str | None:
     return sound.saved(data, f"{_name(outcome)}.png")
 
 
-def _heard(outcome: Outcome, pictures: dict) -> str | None:
-    """The path of a FLAC file with the recipe inside; None when the arm gave no sound."""
-    if not isinstance(outcome.value, Audio):
-        return None
-    return sound.saved(recipe.flac(outcome.value, outcome.recipe, pictures), f"{_name(outcome)}.flac")
+def taken(outcome: Outcome, pictures: dict) -> str | None:
+    """The path of a sound's FLAC or an object's GLB (PNG, while it has no surface) with the recipe inside; None for what is neither."""
+    files = headless.files_of(outcome, pictures) if isinstance(outcome.value, Audio | Turntable) else []
+    return next((sound.saved(data, f"{_name(outcome)}{ending}") for ending, data, _ in files), None)
 
 
 def _name(outcome: Outcome) -> str:
@@ -161,7 +160,7 @@ def _name(outcome: Outcome) -> str:
 
 
 def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[str | None] = ()) -> Shown:
-    """`files`: each arm's sound, for the switch."""
+    """`files`: each arm's sound or object, for the switch."""
     slugs = [[arm["method"], *(s["method"] for s in arm["stack"])] for arm in given["arms"]]
     titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
     seen = [(f"{o.arm + 1} · {titles[o.arm]}", o.value.pixels) for o in outcomes if isinstance(o.value, Image)]
@@ -201,12 +200,8 @@ def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[st
             table.writerow(
                 [outcome.arm + 1, name, outcome.seconds, outcome.nfe, outcome.peak_mb, *(measured.get(c, "") for c in columns), outcome.stopped, outcome.error]
             )
-            if isinstance(outcome.value, Image):
-                archive.writestr(f"{_name(outcome)}.png", recipe.png(outcome.value.pixels, outcome.recipe, pictures))
-            elif isinstance(outcome.value, Audio):
-                archive.writestr(f"{_name(outcome)}.flac", recipe.flac(outcome.value, outcome.recipe, pictures))
-            elif said := headless.words(outcome.value):
-                archive.writestr(f"{_name(outcome)}.json", json.dumps(said | {"recipe": outcome.recipe}, indent=1))
+            for ending, data, _ in headless.files_of(outcome, pictures):
+                archive.writestr(f"{_name(outcome)}{ending}", data)
         archive.writestr("recipe.json", json.dumps(whole | {"inputs": recipe.encode_inputs(pictures)}, indent=1))
         archive.writestr("figures.csv", rows.getvalue())
     return sound.saved(out.getvalue(), "unnoise-comparison.zip")

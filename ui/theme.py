@@ -77,11 +77,12 @@ HEAD = """
     if (answer) answer.textContent = cells.map(([piece, , mark]) => (mark === 'm' ? '…' : piece === '∎' ? '' : piece.replaceAll('\u00b7', ' ').replaceAll('\u21b5', '\\n'))).join('').replace(/…+/g, '…');
     event.target.nextElementSibling.textContent = `step ${number}/${steps[steps.length - 1][0]}`;
   });
-  // A file dropped anywhere but on the box of a picture or sound is a result or a recipe.
+  // A file dropped anywhere but on the box of a picture, sound or object is a result or a recipe.
   const outside = (event) => !event.target.closest('.image-container, .upload-container, [data-testid="image"], .image-frame, .sound-field, button.center');
   document.addEventListener('dragover', (event) => { if (outside(event)) event.preventDefault(); });
   document.addEventListener('drop', (event) => {
-    const input = document.querySelector('input[data-testid$="recipe-upload-button"]');
+    const field = event.target.closest('.shape-field');
+    const input = field ? field.querySelector('input[type=file]') : document.querySelector('input[data-testid$="recipe-upload-button"]');
     if (!input || !outside(event) || !event.dataTransfer.files.length) return;
     event.preventDefault();
     const files = new DataTransfer();

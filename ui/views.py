@@ -9,8 +9,8 @@ from html import escape
 import numpy as np
 import PIL.Image
 
-from backends.spec import ArmEvent, Audio, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens
-from ui import colours, sound
+from backends.spec import ArmEvent, Audio, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
+from ui import colours, sound, turntable
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
 
@@ -27,7 +27,7 @@ def number(value: float) -> str:
 
 
 def media(value: Media, path: str | None = None) -> str:
-    """`path`: the file that a sound's player plays; without one a sound is only drawn."""
+    """`path`: the file that a sound's player plays, or of an object; without one a sound is only drawn."""
     if isinstance(value, Plot):
         return plot(value)
     if isinstance(value, Images):
@@ -44,6 +44,8 @@ def media(value: Media, path: str | None = None) -> str:
         return sound.audio(value, path)
     if isinstance(value, Spectrogram):
         return sound.spectrogram(value)
+    if isinstance(value, Turntable):
+        return turntable.html(value, path)
     if isinstance(value, Text):
         return f'<p class="text">{escape(value.text)}</p>'
     return ""
@@ -183,13 +185,17 @@ def _ticks(low: float, high: float, count: int = 4, whole: bool = False) -> list
 
 
 class Live:
-    """What one arm's column says under its picture; `see` takes each event, `html` gives the present state."""
+    """What one arm's column says under its picture; `see` takes each event, `html` gives the present state.
 
-    def __init__(self, state: str = "waiting"):
+    `pictures`: whether pictures stand above it; else they are shown here, such as the views of an object that is being made.
+    """
+
+    def __init__(self, state: str = "waiting", pictures: bool = True):
+        self.pictures = pictures
         self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
         self.aside, self.notes, self.error = (), [], ""
         self.main: Media | None = None  # a result that is no single picture stands here
-        self.file: str | None = None  # the result's sound
+        self.file: str | None = None  # the result's sound or object
 
     def see(self, event: ArmEvent) -> "Live":
         self.seconds, self.nfe, what = event.seconds, event.nfe, event.event
@@ -197,7 +203,7 @@ class Live:
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
         main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
-        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram):
+        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable) or (isinstance(main, Image) and not self.pictures):
             self.main = main
         if aside := getattr(what, "aside", ()):
             self.aside = aside
@@ -219,7 +225,8 @@ class Live:
         notes = "".join(f'<p class="note">{escape(n)}</p>' for n in self.notes)
         done = self.state in ("done", "stopped", "failed")  # a player that is drawn anew at each step could not be heard
         asides = "".join(media(m, sound.file(m) if done and isinstance(m, Audio) else None) for m in self.aside)
-        main = f'<div class="main">{media(self.main, self.file)}</div>' if self.main is not None else ""
+        drawn = turntable.live(self.main) if isinstance(self.main, Image) else media(self.main, self.file)
+        main = f'<div class="main">{drawn}</div>' if self.main is not None else ""
         return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
 
 

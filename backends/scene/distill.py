@@ -111,7 +111,7 @@ def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, befor
     """A Step an iteration (`before` more came first, `after` follow): the field turning, what the prior was shown and what it wanted, curves."""
     at, sizes, opaque = [], [], []
     for pulled in pulls:
-        at.append(pulled.i), sizes.append(float(pulled.scored.gradient.square().mean().sqrt())), opaque.append(float(pulled.seen.opacity.mean()))
+        at.append(pulled.i), sizes.append(float(pulled.scored.gradient.square().mean().sqrt())), opaque.append(float(pulled.seen.opacity.detach().mean()))
 
         def aside(pulled=pulled):
             wanted = Image(shown(prior, pulled.scored.target), f"one-step estimate x̂, t = {pulled.scored.t:.2f}")

@@ -19,19 +19,25 @@ class EditObject(Job):
 
 
 MAKE_OBJECT = Task(
-    "make_object", "Make an object", MakeObject, baseline="sds", model="objects-ldm", pictures=False, ready=False,  # until a prior that knows sides is trained
+    "make_object", "Make an object", MakeObject, baseline="sds", model="objects-ldm", pictures=False, metrics="backends.metrics.objects:made",
     help="From words alone a 3D object appears, pulled view by view by a model of pictures.",
     examples=(
-        {"job": {"prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds"}]},
-        {"job": {"prompt": "a horse", "seed": 1}, "arms": [{"method": "sds"}]},
+        {"job": {"prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds"}, {"method": "stabledreamer"}]},
+        {"job": {"prompt": "a snowman", "seed": 1}, "arms": [{"method": "stabledreamer"}]},
+        {"job": {"prompt": "a striped birthday cake", "seed": 1}, "arms": [{"method": "stabledreamer"}, {"method": "stabledreamer", "knobs": {"annealed": False}}]},
+        {"job": {"prompt": "a red bus", "seed": 2}, "arms": [{"method": "sds"}, {"method": "stabledreamer", "knobs": {"form": "voxels"}}]},
     ),
 )  # fmt: skip
 
 EDIT_OBJECT = Task(
-    "edit_object", "Edit an object", EditObject, baseline="sds_edit", model="objects-ldm", pictures=False, ready=False,
+    "edit_object", "Edit an object", EditObject, baseline="sds_edit", model="objects-ldm", pictures=False, metrics="backends.metrics.objects:edited",
     help="An object is captured from all sides and changed until a model of pictures sees in it what the words say.",
     examples=(
-        {"job": {"shape": "cactus", "source": "a cactus", "prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds_edit"}]},
-        {"job": {"shape": "horse", "source": "a horse", "prompt": "a wooden horse", "seed": 1}, "arms": [{"method": "sds_edit"}]},
+        {"job": {"shape": "cactus", "source": "a cactus", "prompt": "a cactus wearing a party hat", "seed": 1},
+         "arms": [{"method": "sds_edit"}, {"method": "voxe"}, {"method": "ednerf"}]},
+        {"job": {"shape": "teddy bear", "source": "a teddy bear", "prompt": "a teddy bear wearing a crown", "seed": 1}, "arms": [{"method": "ednerf"}]},
+        {"job": {"shape": "snowman", "source": "a snowman", "prompt": "a golden snowman", "seed": 1}, "arms": [{"method": "voxe"}, {"method": "ednerf"}]},
+        {"job": {"shape": "horse", "source": "a horse", "prompt": "a rainbow horse", "seed": 1},
+         "arms": [{"method": "ednerf"}, {"method": "ednerf", "knobs": {"score": "SDS"}}]},
     ),
 )  # fmt: skip

@@ -1,4 +1,7 @@
-"""What is seen of a volume while it changes and at the end: one view that goes round, and a whole turntable with a mesh."""
+"""What is seen of a field while it changes and at the end: one view that goes round, and a whole turntable with a mesh.
+
+A field (Volume, LatentField, Gaussians) has `seen(cameras, size, background, generator)` -> Rendered, and `mesh()`.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from backends.scene.volume import Volume, mesh_of
 from backends.spec import Image, Turntable
 from backends.worlds.objects_render import Camera
 
-FRAMES, SIDE, DISTANCE, ELEVATION = 16, 72, 2.6, 15.0
+FRAMES, SIDE, DISTANCE, ELEVATION = 24, 96, 2.9, 15.0
 
 
-def turning(volume: Volume, step: int, side: int = SIDE) -> Image:
-    """The volume from a camera that goes round by 5° a step."""
-    return Image(_pixels(volume, [Camera(5.0 * step % 360, ELEVATION, DISTANCE)], side)[0])
+def turning(field, step: int, side: int = SIDE) -> Image:
+    """The field from a camera that goes round by 5° a step."""
+    return Image(_pixels(field, [Camera(5.0 * step % 360, ELEVATION, DISTANCE)], side)[0])
 
 
-def turntable(volume: Volume, frames: int = FRAMES, side: int = SIDE, mesh: Callable = mesh_of) -> Turntable:
-    """`mesh`: makes the volume's surface."""
+def turntable(field, frames: int = FRAMES, side: int = SIDE) -> Turntable:
     cameras = [Camera(360 * k / frames, ELEVATION, DISTANCE) for k in range(frames)]
-    return Turntable(np.concatenate([_pixels(volume, cameras[k : k + 4], side) for k in range(0, frames, 4)]), mesh(volume))
+    return Turntable(np.concatenate([_pixels(field, cameras[k : k + 4], side) for k in range(0, frames, 4)]), field.mesh())
 
 
-def _pixels(volume: Volume, cameras: list[Camera], side: int) -> np.ndarray:
-    return (volume.seen(cameras, side, 0.93).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+def _pixels(field, cameras: list[Camera], side: int) -> np.ndarray:
+    return (field.seen(cameras, side, 0.93).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -73,6 +73,9 @@ class Volume:
         """Pictures of `size` px over the background, a number or (C,); jittered with a generator; differentiable."""
         return render(self, cameras, size, 48, background, generator)
 
+    def mesh(self) -> Mesh | None:
+        return mesh_of(self)
+
     @property
     def width(self) -> float:
         """Of a voxel."""
@@ -154,7 +157,7 @@ def carved(pictures: np.ndarray, cameras: list[Camera], side: int, device="cpu")
     points, volume = nodes(side, device), Volume.blank(side, device=device)
     least, total = torch.ones(len(points), device=device), torch.zeros(len(points), 4, device=device)
     for picture, camera in zip(torch.from_numpy(pictures).to(device), cameras):
-        seen = read_off(picture.permute(2, 0, 1), camera, points)
+        seen = F.grid_sample(picture.permute(2, 0, 1)[None], camera.project(points)[None, None], align_corners=False)[0, :, 0].T
         least, total = torch.minimum(least, seen[:, 3]), total + seen
     colour = (total[:, :3] / total[:, 3:].clamp_min(1e-3)).clamp(0.02, 0.98)
     volume.density = torch.where(least > 0.5, 0.4, -0.15).view(volume.density.shape)
@@ -194,7 +197,7 @@ def smoothness(grid: Tensor) -> Tensor:
 
 
 def surface(volume: Volume, level: float = 0.5, pieces: float = 0.02):
-    """A trimesh where voxels hold back `level` of the light, by marching cubes (scikit-image), small loose pieces left out; None where there is none.
+    """A trimesh of where voxels hold back `level` of the light, by marching cubes (scikit-image), small loose pieces left out; None where there is none.
 
     `pieces`: the share of the largest piece's faces below which a piece is dropped.
     """
@@ -206,25 +209,26 @@ def surface(volume: Volume, level: float = 0.5, pieces: float = 0.02):
         return None
     vertices, faces, *_ = marching_cubes(solid, level)
     vertices = ((vertices - 1) * volume.width - 1)[:, ::-1]  # z, y, x
-    parts = trimesh.Trimesh(vertices, faces, process=False).split(only_watertight=False)
+    shape = trimesh.Trimesh(vertices, faces, process=False)
+    parts = shape.split(only_watertight=False)
     largest = max(len(p.faces) for p in parts)
     return trimesh.util.concatenate([p for p in parts if len(p.faces) >= pieces * largest])
 
 
-def mesh_of(volume: Volume, level: float = 0.5, pieces: float = 0.02) -> Mesh | None:
-    """The `surface` in the field's colours."""
-    shape, width = surface(volume, level, pieces), volume.width
-    if shape is None:
+def mesh_of(volume: Volume) -> Mesh | None:
+    """The surface in the field's colours; None where there is none."""
+    if (shape := surface(volume)) is None:
         return None
+    width = volume.width
     middles, normals = (torch.from_numpy(np.float32(a)).to(volume.density.device) for a in (shape.triangles_center, shape.face_normals))
     # What is seen of a face: the field along a short ray into it, as `march` adds it up; deeper inside nothing was ever fitted.
     deep = torch.linspace(1.5, -1.5, 7, device=middles.device)
     sigma, seen = volume.at((middles[:, None] + width * deep[:, None] * normals[:, None]).reshape(-1, 3))
     weights = shares(-sigma.view(-1, len(deep)) * width / 2)
     colours = (weights[..., None] * seen.view(*weights.shape, -1)[..., :3]).sum(1) / weights.sum(1, keepdim=True).clamp_min(1e-6)
-    return coloured(shape, colours)
+    return painted(shape, colours)
 
 
-def coloured(shape, colours: Tensor) -> Mesh:
-    """A trimesh as a Mesh with colours (F, 3), 0 to 1."""
+def painted(shape, colours: Tensor) -> Mesh:
+    """A trimesh with colours (F, 3), 0 to 1."""
     return Mesh(shape.vertices.astype(np.float32), shape.faces.astype(np.int32), (colours.clamp(0, 1) * 255).round().byte().cpu().numpy())

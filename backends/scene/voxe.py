@@ -48,7 +48,7 @@ def voxe(
     annealed: Annotated[bool, Toggle(help="lower the highest noise level in the second half")] = True,
     extent_of_edit: Local = "by the words",
     edit_words: Annotated[str, TextKnob(80, help="words whose attention marks the edit; empty: those that the source lacks")] = "",
-    fits: Annotated[int, Slider(10, 1500, 10, help="steps in which attention is lifted into voxels")] = 150,
+    fits: Annotated[int, Slider(10, 1500, 10, help="steps in which attention is lifted into voxels")] = 100,
     smooth: Annotated[float, Slider(0, 1, 0.01, help="total variation of the attention grids")] = 0.01,
 ) -> Events:  # fmt: skip
     """Vox-E.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,8 @@ MATERIALS = ("wooden", "golden", "stone", "striped", "spotted", "rainbow", "snow
 LOOKS = ("", *COLOURS, *MATERIALS)
 ACCESSORIES = {"": "", "party hat": "wearing a party hat", "top hat": "wearing a top hat", "crown": "wearing a crown", "balloon": "with a balloon",
                "flower": "with a flower on top", "candle": "with a candle on top"}  # fmt: skip
+PLURAL = ("tulips", "boots")
+NAMES: dict[Mesh, str] = {}  # of the meshes that `plain` gave, by identity
 VIEWS = ("front", "side", "back", "overhead")
 
 
@@ -75,7 +78,7 @@ def sample(rng: np.random.Generator, kept: bool = False) -> Thing:
 def caption(thing: Thing, view: str = "") -> str:
     """“a red horse wearing a crown, side view”."""
     words = f"{thing.look} {thing.name}".strip()
-    article = "" if thing.name in ("tulips", "boots") else "an " if words[0] in "aeiou" else "a "
+    article = "" if thing.name in PLURAL else "an " if words[0] in "aeiou" else "a "
     return f"{article}{words}{f' {ACCESSORIES[thing.accessory]}' if thing.accessory else ''}{f', {view} view' if view else ''}"
 
 
@@ -87,6 +90,30 @@ def view_of(azimuth: float, elevation: float) -> str:
     return "front" if off < 45 else "side" if off < 135 else "back"
 
 
+def thing_in(prompt: str) -> Thing | None:
+    """What a free text asks for: the first object it names, the look said before it and the accessory; None where it names no object.
+
+    Longer names go first, and accessories before objects: “a hat” is an object, “a party hat” is not.
+    """
+    accessories = re.compile(_any_of(tuple(ACCESSORIES)[1:]))
+    text = " ".join(re.findall(r"[a-z]+", prompt.lower()))
+    worn = accessories.search(text)
+    text = accessories.sub("|", text)
+    found = list(re.finditer(f"(?={_any_of(OBJECTS)})", text))
+    if not found:
+        return None
+    # Where two names overlap the later one is meant: a wooden “toy car” and no “wooden toy”.
+    name = max((f for f in found if f.start() < found[0].end(1)), key=lambda f: f.end(1))
+    before = text[: name.start()].rpartition("|")[2]  # a look before an accessory is the accessory's
+    looks = re.findall(rf"\b({'|'.join(LOOKS[1:])})\b", before)
+    return Thing(name[1] if name[1] in OBJECTS else name[1] + "s", looks[-1] if looks else "", worn[1] if worn else "")
+
+
+def _any_of(names: tuple[str, ...]) -> str:
+    """A pattern of any of the names, the longest that fits, in the singular or plural."""
+    return rf"\b({'|'.join(n.removesuffix('s') if n in PLURAL else n for n in sorted(names, key=len, reverse=True))})(?:e?s)?\b"
+
+
 # --- meshes ------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +122,9 @@ def plain(name: str) -> Mesh:
     """The object as it was made."""
     with np.load(ASSETS / f"{name.replace(' ', '_')}.npz") as kept:
         vertices = (kept["vertices"].astype(np.float32) / 65535 * 2 - 1) * BASE
-        return Mesh(vertices, kept["faces"].astype(np.int32), kept["colours"])
+        mesh = Mesh(vertices, kept["faces"].astype(np.int32), kept["colours"])
+    NAMES[mesh] = name
+    return mesh
 
 
 @functools.cache

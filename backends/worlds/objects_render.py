@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backends.lazy import torch
 from backends.spec import Mesh
 
 AMBIENT = 0.45
@@ -27,6 +28,13 @@ class Camera:
         right = np.cross([0.0, 1.0, 0.0], back)
         right /= np.linalg.norm(right)
         return self.distance * back, np.stack([right, np.cross(back, right), back])
+
+    def project(self, points):
+        """(N, 2) where tensor points (N, 3) are seen, x to the right and y down, −1 to 1 across the picture."""
+        eye, axes = (points.new_tensor(part) for part in self.axes())
+        right, up, back = ((points - eye) @ axes.T).unbind(-1)
+        half = -back * float(np.tan(np.radians(self.fov) / 2))
+        return torch.stack([right / half, -up / half], -1)
 
     def rays(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """(3,) the eye, and (size, size, 3) unit directions through the pixels' middles, the top row first."""

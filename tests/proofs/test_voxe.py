@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
+from measure_objects import agreement, edits
 
 from backends import models
-from backends.metrics.objects import scores
 from backends.scene import sds_edit, voxe
 from backends.scene.capturing import posed
 from backends.scene.tasks import EditObject
@@ -23,20 +23,6 @@ from backends.worlds.objects_render import Camera
 
 GRID, MARGIN = 40, 0.05
 UNSEEN = [Camera(45.0 * k + 20, 20, 2.7) for k in range(8)]
-
-
-def edits(seed: int) -> list[tuple[objects.Thing, objects.Thing]]:
-    """(source, wanted): two accessories and two looks kept from training, then an accessory and a look that were not."""
-    rng, found = np.random.default_rng([objects.HELD_OUT_SEED + 53, seed]), []
-    for field, kept in (("accessory", True), ("look", True)) * 2 + (("accessory", False), ("look", False)):
-        names = tuple(objects.ACCESSORIES if field == "accessory" else objects.LOOKS)[1:]
-        while True:
-            source = objects.Thing(str(rng.choice(objects.OBJECTS)))
-            wanted = objects.Thing(source.name, **{field: str(rng.choice(names))})
-            if objects.held_out(wanted) is kept and source.name not in [s.name for s, _ in found]:
-                break
-        found.append((source, wanted))
-    return found
 
 
 def begun(volume: Volume):
@@ -70,8 +56,7 @@ def overlap(one: Volume, other: Volume) -> float:
 
 
 def score(volume: Volume, wanted: objects.Thing) -> float:
-    seen = scores(_pixels(volume, UNSEEN, 128), wanted)
-    return float(np.mean(seen["object"] * seen["accessory" if wanted.accessory else "look"]))
+    return agreement(_pixels(volume, UNSEEN, 128), wanted)
 
 
 @pytest.mark.proof

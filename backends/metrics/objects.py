@@ -1,0 +1,105 @@
+"""The figures shown under each arm of the 3D tabs: what the judge of the object world sees in the turntable, and what an edit left as it was.
+
+The judge (objects_judge.py) knows the objects, looks and accessories of the world: where a prompt names no object of it, its figures are
+left out. Beside each stands what the judge says of a true render of the thing from the same sides.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from skimage.color import deltaE_cie76, rgb2lab
+
+from backends.scene.tasks import EditObject, MakeObject
+from backends.scene.turning import DISTANCE, ELEVATION
+from backends.spec import Mesh, Metric, Turntable
+from backends.worlds.objects import ACCESSORIES, LOOKS, OBJECTS, VIEWS, Thing, caption, mesh, thing_in, view_of
+from backends.worlds.objects_render import Camera, over, render
+
+GROUND = 0.93
+SEEN = 16  # of 255: what differs less from the ground is ground
+
+
+def scores(pictures: np.ndarray, thing: Thing) -> dict[str, np.ndarray]:
+    """Of (n, H, W, 3) uint8: (n,) probabilities of the thing's "object", "look" (its own look when it has none) and "accessory" (none
+    likewise), and "view", (n, 4) over VIEWS."""
+    from backends.metrics.objects_judge import probabilities
+
+    seen = probabilities(pictures)
+    at = {"object": OBJECTS.index(thing.name), "look": LOOKS.index(thing.look), "accessory": tuple(ACCESSORIES).index(thing.accessory)}
+    return {head: seen[head][:, k] for head, k in at.items()} | {"view": seen["view"]}
+
+
+def around(n: int) -> list[Camera]:
+    """The cameras of a turntable of n frames."""
+    return [Camera(360 * k / n, ELEVATION, DISTANCE) for k in range(n)]
+
+
+def turn(shape: Mesh, n: int, side: int) -> np.ndarray:
+    """(n, side, side, 3) uint8: the turntable of a mesh as the studio shows volumes."""
+    return over(render(shape, around(n), side), GROUND)
+
+
+@functools.lru_cache(64)
+def _of_render(thing: Thing, n: int, side: int) -> dict[str, float]:
+    return _means(turn(mesh(thing), n, side), thing)
+
+
+def _means(frames: np.ndarray, thing: Thing) -> dict[str, float]:
+    seen = scores(frames, thing)
+    behind = [view_of(c.azimuth, 0) == "back" for c in around(len(frames))]
+    faces = {"faces": float(seen["view"][behind, VIEWS.index("front")].mean())} if any(behind) else {}
+    return {head: float(seen[head].mean()) for head in ("object", "look", "accessory")} | faces
+
+
+def _judged(frames: np.ndarray, thing: Thing, names: dict[str, str]) -> list[Metric]:
+    """Figures by key of `_means`, under their names; aside: the same of a true render."""
+    seen, best, out = _means(frames, thing), _of_render(thing, len(frames), frames.shape[1]), []
+    for key in (k for k in names if k in seen):
+        aside = f"{caption(thing)}; a true render: {best[key]:.2f}"
+        better = "higher"
+        if key == "faces":
+            better = "lower" if (told := best[key] < 0.3) else ""
+            aside += "" if told else "; its back looks much like its front"
+        out.append(Metric(names[key], seen[key], better, aside))
+    return out
+
+
+def _asked(thing: Thing) -> dict[str, str]:
+    return ({"look": "look seen"} if thing.look else {}) | ({"accessory": "accessory seen"} if thing.accessory else {})
+
+
+def made(job: MakeObject, value: Turntable, reference: Turntable | None) -> list[Metric]:
+    """Probabilities that the frames show the object, its look and accessory, and, on frames from behind, a front (the Janus problem)."""
+    thing = thing_in(job.prompt)
+    if thing is None or not isinstance(value, Turntable):
+        return []
+    return _judged(value.frames, thing, {"object": "seen as the object"} | _asked(thing) | {"faces": "faces at the back"})
+
+
+def edited(job: EditObject, value: Turntable, reference: Turntable | None) -> list[Metric]:
+    """Whether the edit is seen and the object still is, and how much of the source's outline and colours, below its top, stayed."""
+    if not isinstance(value, Turntable):
+        return []
+    thing, source, out = thing_in(job.prompt), thing_in(job.source), []
+    same = thing is None or source is None or thing.name == source.name
+    if thing is not None:
+        out = _judged(value.frames, thing, _asked(thing) | {"object": "still the object" if same else "seen as the object"})
+    if job.shape is not None:
+        overlap, change = kept(value.frames, turn(job.shape, len(value.frames), value.frames.shape[1]))
+        recoloured = not same or (thing is not None and thing.look != (source.look if source else ""))
+        out += [
+            Metric("outline kept", overlap, "higher" if same else "", "overlap of the silhouettes below the source's top; 1: the same"),
+            Metric("colour change", change, "" if recoloured else "lower", "ΔE where both are, below the source's top; from 2 on it can be seen"),
+        ]
+    return out
+
+
+def kept(frames: np.ndarray, source: np.ndarray) -> tuple[float, float]:
+    """Intersection over union of the silhouettes and mean ΔE (CIE 1976) within both, from the source's highest row down in each frame."""
+    mine, theirs = (np.abs(f.astype(int) - round(GROUND * 255)).max(-1) > SEEN for f in (frames, source))
+    below = np.maximum.accumulate(theirs.any(2), 1)[:, :, None]
+    both, either = mine & theirs & below, (mine | theirs) & below
+    change = deltaE_cie76(rgb2lab(frames), rgb2lab(source))[both].mean() if both.any() else 100.0
+    return float(both.sum() / max(either.sum(), 1)), float(change)

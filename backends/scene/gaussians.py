@@ -1,0 +1,139 @@
+"""Anisotropic 3D Gaussians and a splatter that a CPU can take (Kerbl et al., arXiv 2308.04079): some hundred of them, all pixels at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backends.lazy import F, torch
+from backends.scene.volume import SHARP, Rendered, Volume, mesh_of, shares
+from backends.spec import Mesh
+from backends.worlds.objects_render import Camera
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST = 0.55  # px: standard deviation added to each splat, so that none falls between pixels
+
+
+@dataclass
+class Gaussians:
+    """`means` (N, 3); `scales` (N, 3), logarithms; `turns` (N, 4), quaternions w x y z of any length; `opacities` (N,) and `colours` (N, 3), before a sigmoid."""
+
+    means: Tensor
+    scales: Tensor
+    turns: Tensor
+    opacities: Tensor
+    colours: Tensor
+
+    @classmethod
+    def ball(cls, n: int, seed: int, radius: float = 0.5, device="cpu") -> Gaussians:
+        """Random points in a ball, more of them and denser at the middle, in greys that differ a little."""
+        draw = torch.Generator().manual_seed(seed)
+        ways = F.normalize(torch.randn(n, 3, generator=draw), dim=1)
+        far = radius * torch.rand(n, 1, generator=draw)
+        made = (
+            far * ways, torch.full((n, 3), float(np.log(0.9 * radius * n ** (-1 / 3)))), torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
+            0.5 - 2.5 * far[:, 0] / radius, 0.2 * torch.randn(n, 3, generator=draw),
+        )  # fmt: skip
+        return cls(*(p.to(device) for p in made))
+
+    def parameters(self) -> list[Tensor]:
+        return [self.means, self.scales, self.turns, self.opacities, self.colours]
+
+    def rates(self, means: float = 0.006) -> list[dict]:
+        """Adam's parameter groups."""
+        return [{"params": [p], "lr": lr} for p, lr in zip(self.parameters(), (means, 0.015, 0.02, 0.05, 0.05))]
+
+    def copy(self) -> Gaussians:
+        return Gaussians(*(p.detach().clone() for p in self.parameters()))
+
+    def requires_grad_(self, on: bool = True) -> Gaussians:
+        for p in self.parameters():
+            p.requires_grad_(on)
+        return self
+
+    def covariances(self) -> Tensor:
+        """(N, 3, 3): R S Sᵀ Rᵀ."""
+        w, x, y, z = F.normalize(self.turns, dim=1).unbind(1)
+        rows = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y), 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+                2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y))  # fmt: skip
+        half = torch.stack(rows, 1).view(-1, 3, 3) * self.scales.exp()[:, None]
+        return half @ half.mT
+
+    def splats(self, camera: Camera, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where each is seen (N, 2), x right and y down, −1 to 1; its covariance there (N, 2, 2), smoothed by SMALLEST; its depth (N,). EWA, arXiv 2308.04079, eq. 5."""
+        eye, axes = (self.means.new_tensor(part) for part in camera.axes())
+        x, y, back = ((self.means - eye) @ axes.T).unbind(1)
+        depth, focal, none = (-back).clamp_min(0.05), 1 / float(np.tan(np.radians(camera.fov) / 2)), torch.zeros_like(x)
+        jacobian = (
+            focal
+            / depth[:, None, None]
+            * torch.stack([torch.stack([torch.ones_like(x), none, x / depth], 1), torch.stack([none, -torch.ones_like(x), -y / depth], 1)], 1)
+        )
+        turned = jacobian @ axes
+        covariance = turned @ self.covariances() @ turned.mT + (2 * SMALLEST / size) ** 2 * torch.eye(2, device=x.device)
+        return focal * torch.stack([x, -y], 1) / depth[:, None], covariance, depth
+
+    def seen(self, cameras: list[Camera], size: int, background=1.0, generator=None) -> Rendered:
+        """Pictures of `size` px over the background, a number or (3,), nearer ones over farther ones; differentiable."""
+        at = (torch.arange(size, device=self.means.device) + 0.5) / size * 2 - 1
+        y, x = torch.meshgrid(at, at, indexing="ij")
+        pixels = torch.stack([x, y], -1).view(-1, 1, 2)
+        pictures = []
+        for camera in cameras:
+            places, covariance, depth = self.splats(camera, size)
+            order = depth.argsort()
+            (a, b), (_, d) = covariance[order].permute(1, 2, 0)
+            dx, dy = (pixels - places[order]).unbind(-1)  # (size², N)
+            power = (d * dx * dx - 2 * b * dx * dy + a * dy * dy) / (a * d - b * b)
+            alpha = (self.opacities[order].sigmoid() * (-0.5 * power).exp()).clamp_max(0.99)
+            weights = shares(torch.log1p(-alpha))
+            opacity = weights.sum(-1, keepdim=True)
+            picture = weights @ self.colours[order].sigmoid() + (1 - opacity) * background
+            pictures.append(torch.cat([picture, opacity, weights @ depth[order, None]], 1).T.view(5, size, size))
+        picture, opacity, depth = torch.stack(pictures).split((3, 1, 1), 1)
+        return Rendered(picture, opacity, depth)
+
+    def densified(self, pull: Tensor, most: int, generator, share: float = 0.2, faint: float = 0.03) -> Gaussians:
+        """Without those fainter than `faint`; the `share` of the others that were pulled the most, by `pull` (N,), stand twice, half as large if they are large.
+
+        At most `most`. Where 3DGS has a threshold on the gradient, a share of all: score distillation's gradients have no fixed size.
+        """
+        kept = self.opacities.sigmoid() > faint
+        kept = kept if kept.sum() >= 16 else torch.ones_like(kept)
+        parts, pull = [p.detach()[kept] for p in self.parameters()], pull[kept]
+        n = min(int(share * len(pull)), most - len(pull))
+        if n <= 0:
+            return Gaussians(*(p.clone() for p in parts))
+        chosen = pull.topk(n).indices
+        extra = [p[chosen].clone() for p in parts]
+        step = extra[1].exp() * torch.randn(n, 3, generator=generator).to(extra[1])
+        large = (extra[1].amax(1) > parts[1].amax(1).median())[:, None]
+        extra[0], smaller = extra[0] + step, float(np.log(1.6))
+        extra[1] = torch.where(large, extra[1] - smaller, extra[1])
+        parts[1][chosen] = torch.where(large, parts[1][chosen] - smaller, parts[1][chosen])
+        return Gaussians(*(torch.cat(both) for both in zip(parts, extra)))
+
+    def solid(self, side: int = 48) -> Volume:
+        """The Gaussians' summed density on a grid, in their mean colour there."""
+        at = torch.linspace(-1, 1, side, device=self.means.device)
+        z, y, x = torch.meshgrid(at, at, at, indexing="ij")
+        points, inverse = torch.stack([x, y, z], -1).view(-1, 3), torch.linalg.inv(self.covariances() + 1e-5 * torch.eye(3, device=at.device))
+        there = []
+        for some in points.split(8192):
+            gap = some[:, None] - self.means
+            power = torch.einsum("pni,nij,pnj->pn", gap, inverse, gap)
+            there.append((-0.5 * power).exp() * self.opacities.sigmoid() @ torch.cat([self.colours.sigmoid(), torch.ones_like(self.opacities[:, None])], 1))
+        there = torch.cat(there)
+        colour = (there[:, :3] / there[:, 3:].clamp_min(1e-4)).clamp(0.01, 0.99)
+        # A summed opacity of one half is the surface: there a voxel of the grid holds back half of the light.
+        width, edge = 2 / (side - 1), float(np.log(2))
+        wanted = (there[:, 3] / 0.5 * edge / width).clamp(1e-3, 200)
+        density = (wanted + torch.log(-torch.expm1(-wanted))) / SHARP  # softplus⁻¹
+        return Volume(density.view(1, 1, side, side, side), colour.logit().T.reshape(1, 3, side, side, side))
+
+    def mesh(self) -> Mesh | None:
+        return mesh_of(Gaussians(*(p.detach() for p in self.parameters())).solid())

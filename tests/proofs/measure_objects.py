@@ -1,0 +1,39 @@
+"""What the proofs of the 3D tabs share: things that the prior never saw, edits towards them, and what the judge sees."""
+
+import numpy as np
+
+from backends.metrics.objects import scores
+from backends.spec import Result, Turntable
+from backends.worlds import objects
+
+
+def edits(seed: int, common: bool = False) -> list[tuple[objects.Thing, objects.Thing]]:
+    """(source, wanted): two accessories and two looks kept from training, then an accessory and a look that were not; `common`: of COMMON objects."""
+    rng, found = np.random.default_rng([objects.HELD_OUT_SEED + 53, seed]), []
+    for field, kept in (("accessory", True), ("look", True)) * 2 + (("accessory", False), ("look", False)):
+        names = tuple(objects.ACCESSORIES if field == "accessory" else objects.LOOKS)[1:]
+        while True:
+            source = objects.Thing(str(rng.choice(objects.COMMON if common else objects.OBJECTS)))
+            wanted = objects.Thing(source.name, **{field: str(rng.choice(names))})
+            if objects.held_out(wanted) is kept and source.name not in [s.name for s, _ in found]:
+                break
+        found.append((source, wanted))
+    return found
+
+
+def agreement(frames: np.ndarray, wanted: objects.Thing) -> float:
+    """The judge's probability of the object times that of what was asked of it, in the mean over frames."""
+    seen = scores(frames, wanted)
+    asked = seen["accessory"] if wanted.accessory else seen["look"] if wanted.look else 1.0
+    return float(np.mean(seen["object"] * asked))
+
+
+def outcome(events) -> tuple[Turntable, dict[str, float], list]:
+    """(the result, its metrics, its asides) of a method's events."""
+    figures, result = {}, None
+    for event in events:
+        if isinstance(event, Result):
+            result = event
+        elif hasattr(event, "value"):
+            figures[event.name] = event.value
+    return result.value, figures, list(result.aside)

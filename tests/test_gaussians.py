@@ -1,0 +1,152 @@
+"""3D Gaussians: where and how large they are seen, in which order, how they grow; and StableDreamer's identities."""
+
+import numpy as np
+import pytest
+import torch
+
+from backends.scene.capturing import posed
+from backends.scene.distill import Prior
+from backends.scene.gaussians import SMALLEST, Gaussians
+from backends.spec import BadInput, Metric, Plot, Result
+from backends.worlds import objects
+from backends.worlds.objects_render import Camera
+
+
+def one(at=(0.0, 0.0, 0.0), scale=(0.1, 0.1, 0.1), opacity=6.0, colour=(6.0, -6.0, -6.0)) -> Gaussians:
+    return Gaussians(torch.tensor([at]), torch.tensor([scale]).log(), torch.tensor([[2.0, 0, 0, 0]]), torch.tensor([opacity]), torch.tensor([colour]))
+
+
+def both(a: Gaussians, b: Gaussians) -> Gaussians:
+    return Gaussians(*(torch.cat(p) for p in zip(a.parameters(), b.parameters())))
+
+
+def test_a_gaussian_is_seen_where_and_as_large_as_the_pinhole_says():
+    camera, size = Camera(0, 0, 3.0, 40), 48
+    focal = 1 / np.tan(np.radians(20))
+    place, covariance, depth = one((0.2, 0.1, 0.5), (0.05, 0.02, 0.3)).splats(camera, size)
+    assert place[0].tolist() == pytest.approx([focal * 0.2 / 2.5, -focal * 0.1 / 2.5], abs=1e-5) and float(depth) == pytest.approx(2.5)
+    blur = (2 * SMALLEST / size) ** 2
+    # Its length along the view spreads it away from the middle: ∂u/∂z = f·x/depth².
+    wide, high = (focal / 2.5) ** 2 * (0.05**2 + (0.3 * 0.2 / 2.5) ** 2), (focal / 2.5) ** 2 * (0.02**2 + (0.3 * 0.1 / 2.5) ** 2)
+    assert covariance[0].diagonal().tolist() == pytest.approx([wide + blur, high + blur], rel=1e-4)
+
+
+def test_a_sum_of_one_gaussian_over_pixels_is_its_integral():
+    seen = one(opacity=0.0).seen([Camera(0, 0, 3.0)], 64, 0.0)
+    _, covariance, _ = one().splats(Camera(0, 0, 3.0), 64)
+    assert float(seen.opacity.sum()) * (2 / 64) ** 2 == pytest.approx(0.5 * 2 * np.pi * float(covariance[0].det().sqrt()), rel=1e-3)
+
+
+def test_the_nearer_one_hides_the_farther_from_either_side():
+    red, blue = one((0, 0, 0.4)), one((0, 0, -0.4), colour=(-6.0, -6.0, 6.0))
+    front, back = both(blue, red).seen([Camera(0, 0, 3.0), Camera(180, 0, 3.0)], 33, 1.0).picture[:, :, 16, 16]
+    assert front[0] > 0.95 > 0.1 > front[2] and back[2] > 0.95 > 0.1 > back[0]
+
+
+def test_a_quaternion_turns_by_its_direction_alone():
+    cloud = Gaussians.ball(5, 0)
+    cloud.turns = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    longer = cloud.copy()
+    longer.turns = 3 * longer.turns
+    assert torch.allclose(cloud.covariances(), longer.covariances(), atol=1e-7)
+    assert torch.allclose(torch.linalg.eigvalsh(cloud.covariances()), (2 * cloud.scales).exp().sort(1).values, rtol=1e-3)
+
+
+def test_views_are_fitted_with_finite_gradients_and_the_mesh_is_where_the_object_is():
+    views, cameras = posed(objects.plain("barrel"), 6, 32)
+    wanted = torch.from_numpy(views[..., :3] + 1 - views[..., 3:]).permute(0, 3, 1, 2)
+    cloud = Gaussians.ball(150, 0).requires_grad_()
+    optimiser, gaps = torch.optim.Adam(cloud.rates(0.02)), []
+    for _ in range(60):
+        gap = (cloud.seen(cameras, 32).picture - wanted).square().mean()
+        gap.backward()
+        assert all(torch.isfinite(p.grad).all() for p in cloud.parameters())
+        optimiser.step(), optimiser.zero_grad()
+        gaps.append(float(gap.detach()))
+    assert -10 * np.log10(gaps[-1]) > 20 and gaps[-1] < 0.2 * gaps[0]
+    mesh = cloud.mesh()
+    assert np.abs(mesh.vertices).max() < 0.8 and np.ptp(mesh.vertices, axis=0).min() > 0.4
+
+
+def test_growing_splits_the_most_pulled_and_drops_the_faint():
+    cloud = Gaussians.ball(100, 0)
+    cloud.opacities = torch.full((100,), 1.0)
+    cloud.opacities[:30] = -9.0
+    pull = torch.zeros(100)
+    pull[50:60] = 1.0
+    grown = cloud.densified(pull, 300, torch.Generator().manual_seed(0), share=1 / 7)
+    assert len(grown.means) == 80 and torch.equal(grown.means[:70], cloud.means[30:])
+    assert (torch.cdist(grown.means[70:], cloud.means[50:60]).amin(1) < 0.5).all()
+    assert len(cloud.densified(pull, 72, torch.Generator().manual_seed(0)).means) == 72
+
+
+class Modes:
+    """The exact denoiser of two narrow modes, ±1, in one dimension, with Stable Diffusion's schedule."""
+
+    deviation = 0.05
+
+    def __init__(self):
+        beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        self.bar = (1 - beta).cumprod(0).float()
+
+    def encode(self, *texts):
+        from backends.denoiser import Cond
+
+        return tuple(Cond(t, torch.zeros(1, 1, 1)) for t in texts)
+
+    def alpha_sigma(self, t):
+        return self.bar[t].sqrt(), (1 - self.bar[t]).sqrt()
+
+    def x0s(self, x, t, *conds):
+        alpha, sigma = self.alpha_sigma(t)
+        var = alpha**2 * self.deviation**2 + sigma**2
+        sure = torch.tanh(alpha * x / var)  # of the mode +1 over −1
+        estimate = sure + alpha * self.deviation**2 / var * (x - alpha * sure)
+        return tuple(estimate for _ in conds)
+
+
+@pytest.mark.identity("stabledreamer", "the gradient of ½·w·(α/σ)·‖z − sg(x̂)‖² is w(ε̂ − ε) within 1e-5")
+def test_sds_is_a_squared_error_to_the_one_step_estimate():
+    model = Modes()
+    prior = Prior(model, "x", torch.Generator().manual_seed(0), scale=7.0)
+    for t in (50, 300, 600, 950):
+        z, (alpha, sigma) = torch.randn(64, 1, 1, 1, requires_grad=True), model.alpha_sigma(t)
+        noise = torch.randn(64, 1, 1, 1)
+        scored = prior.score(z.detach(), None, t, noise)
+        (0.5 * sigma**2 * alpha / sigma * (z - scored.target).square()).sum().backward()
+        predicted = (alpha * z.detach() + sigma * noise - alpha * scored.target) / sigma
+        assert float((z.grad - sigma**2 * (predicted - noise)).norm() / z.grad.norm()) < 1e-5
+
+
+@pytest.mark.identity(
+    "stabledreamer", "on two modes with their exact denoiser, falling noise ends at a mode in 95 % of runs; the constant range stays between them"
+)
+def test_falling_noise_chooses_a_mode():
+    model, steps = Modes(), 3000
+    ends, late = {}, {}
+    for falling in (True, False):
+        prior = Prior(model, "x", draw := torch.Generator().manual_seed(0), scale=1.0)
+        x, sizes = 0.3 * torch.randn(200, 1, 1, 1, generator=draw), []
+        for i in range(steps):
+            scored = prior.score(x, None, prior.level(0.02, 0.98 - (0.98 - 0.1) * i / steps if falling else 0.98))
+            x = x - 0.05 * scored.gradient
+            if i > 0.9 * steps:
+                sizes.append(scored.gradient)
+        ends[falling], late[falling] = x.flatten(), float(torch.stack(sizes).var())
+    assert float(((ends[True].abs() - 1).abs() < 0.1).float().mean()) >= 0.95
+    assert float((ends[False].abs() < 0.5).float().mean()) >= 0.95
+    assert late[False] > 4 * late[True]
+
+
+def test_the_method_counts_its_gaussians_and_refuses_a_prior_that_is_not_there(tiny):
+    from backends.scene.stabledreamer import first_stage, stabledreamer
+    from backends.scene.tasks import MakeObject
+
+    events = list(stabledreamer(MakeObject(prompt="a ball", seed=1), tiny, iterations=9, splats=50, size=16, views=1))
+    (count,) = [e.value for e in events if isinstance(e, Metric)]
+    assert 50 < count <= 150 and isinstance(events[-1], Result)
+    (curves,) = events[-1].aside
+    assert isinstance(curves, Plot) and curves.series["pull"][0] == list(range(1, 10))
+    assert first_stage(tiny) == ()
+    with pytest.raises(BadInput, match="set geometry to 0"):
+        first_stage(tiny, geometry=0.5)
