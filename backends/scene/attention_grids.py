@@ -47,7 +47,7 @@ def attention_of(volume: Volume, prior: Prior, cameras: list[Camera], edit: list
 
 
 def attention_in(z: Tensor, prior: Prior, cameras: list[Camera], rows: list[int]) -> Tensor:
-    """(n, len(rows), side, side): the attention to each of the prompt's tokens of views z (n, C, h, w), in the prior's space."""
+    """(n, len(rows), side, side): the attention of views z (n, C, h, w), in the prior's space, to each of the prompt's tokens `rows`."""
     with torch.no_grad(), attention_maps(prior.model) as store:
         alpha, sigma = prior.model.alpha_sigma(LEVEL)
         prior.model.x0s(alpha * z + sigma * prior.noise(z), LEVEL, cond := prior.cond(cameras))

@@ -5,8 +5,6 @@ A field (Volume, LatentField, Gaussians) has `seen(cameras, size, background, ge
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from backends.spec import Image, Turntable
