@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.lazy import F, torch
-from backends.scene.volume import SHARP, Rendered, Volume, mesh_of, shares
+from backends.scene.volume import SHARP, Rendered, Volume, mesh_of
 from backends.spec import Mesh
 from backends.worlds.objects_render import Camera
 
@@ -81,21 +81,23 @@ class Gaussians:
         """Pictures of `size` px over the background, a number or (3,), nearer ones over farther ones; differentiable."""
         at = (torch.arange(size, device=self.means.device) + 0.5) / size * 2 - 1
         y, x = torch.meshgrid(at, at, indexing="ij")
-        pixels = torch.stack([x, y], -1).view(-1, 1, 2)
+        monomials = torch.stack([x * x, x * y, y * y, x, y, torch.ones_like(x)]).view(6, -1)
         pictures = []
         for camera in cameras:
             places, covariance, depth = self.splats(camera, size)
             order = depth.argsort()
-            (a, b), (_, d) = covariance[order].permute(1, 2, 0)
-            dx, dy = (pixels - places[order]).unbind(-1)  # (size², N)
-            power = (d * dx * dx - 2 * b * dx * dy + a * dy * dy) / (a * d - b * b)
-            alpha = (self.opacities[order].sigmoid() * (-0.5 * power).exp()).clamp_max(0.99)
-            weights = shares(torch.log1p(-alpha))
-            opacity = weights.sum(-1, keepdim=True)
-            picture = weights @ self.colours[order].sigmoid() + (1 - opacity) * background
-            pictures.append(torch.cat([picture, opacity, weights @ depth[order, None]], 1).T.view(5, size, size))
-        picture, opacity, depth = torch.stack(pictures).split((3, 1, 1), 1)
-        return Rendered(picture, opacity, depth)
+            # A splat's logarithm is a polynomial of the pixel's place: for all splats and pixels one product of matrices.
+            (a, b), (_, d) = torch.linalg.inv(covariance[order]).permute(1, 2, 0)
+            u, v = places[order].T
+            most = F.logsigmoid(self.opacities[order]) - 0.5 * (a * u * u + 2 * b * u * v + d * v * v)
+            log = torch.stack([-0.5 * a, -b, -0.5 * d, a * u + b * v, b * u + d * v, most], 1) @ monomials  # (N, size²)
+            alpha = log.exp().clamp_max(0.99)
+            through = torch.log1p(-alpha)
+            weights = (through.cumsum(0) - through).exp() * alpha
+            parts = torch.cat([self.colours[order].sigmoid(), torch.ones_like(depth)[:, None], depth[order, None]], 1).T @ weights
+            pictures.append(parts.view(5, size, size))
+        colour, opacity, depth = torch.stack(pictures).split((3, 1, 1), 1)
+        return Rendered(colour + (1 - opacity) * torch.as_tensor(background, device=at.device).view(-1, 1, 1), opacity, depth)
 
     def densified(self, pull: Tensor, most: int, generator, share: float = 0.2, faint: float = 0.03) -> Gaussians:
         """Without those fainter than `faint`; the `share` of the others that were pulled the most, by `pull` (N,), stand twice, half as large if they are large.
