@@ -159,6 +159,6 @@ def files_of(outcome: Outcome, inputs: dict[str, recipe.Input]) -> list[tuple[st
             first = ".glb", recipe.glb(value.mesh, made, inputs), value.mesh
         else:  # all sides in a row
             first = ".png", recipe.png(np.concatenate(list(value.frames), 1), made, inputs), value.frames
-        return [first, (".webp", recipe.webp(value.frames), value.frames)]
+        return [first, (".webp", recipe.webp(value.frames), value.frames), *([(".ply", value.splats, None)] if value.splats else [])]
     said = words(value)
     return [] if said is None else [(".json", json.dumps(said | {"recipe": made}, indent=1).encode(), None)]

@@ -120,11 +120,15 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Turntable:
-    """An object from all around. `frames`: (N, H, W, 3) uint8, a full turn from the front on; `mesh`: its surface, None where it has none."""
+    """An object from all around. `frames`: (N, H, W, 3) uint8, a full turn from the front on; `mesh`: its surface, None where it has none.
+
+    `splats`: a PLY file of 3D Gaussians, empty where it is made of something else.
+    """
 
     frames: np.ndarray
     mesh: Mesh | None = None
     caption: str = ""
+    splats: bytes = b""
 
 
 Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable

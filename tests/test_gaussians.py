@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from backends import models
 from backends.scene.capturing import posed
 from backends.scene.distill import Prior
 from backends.scene.gaussians import SMALLEST, Gaussians
@@ -41,6 +42,28 @@ def test_the_nearer_one_hides_the_farther_from_either_side():
     red, blue = one((0, 0, 0.4)), one((0, 0, -0.4), colour=(-6.0, -6.0, 6.0))
     front, back = both(blue, red).seen([Camera(0, 0, 3.0), Camera(180, 0, 3.0)], 33, 1.0).picture[:, :, 16, 16]
     assert front[0] > 0.95 > 0.1 > front[2] and back[2] > 0.95 > 0.1 > back[0]
+
+
+def test_tiles_add_up_to_every_splat_at_every_pixel():
+    cloud, camera, size = Gaussians.ball(60, 0), Camera(40, 20, 2.6), 40  # not a whole number of tiles
+    cloud.scales = cloud.scales + 0.4 * torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    places, covariance, depth = cloud.splats(camera, size)
+    order, at = depth.argsort(), (torch.arange(size) + 0.5) / size * 2 - 1
+    gap = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1)[:, :, None] - places[order]
+    alpha = (cloud.opacities[order].sigmoid() * (-0.5 * torch.einsum("hwni,nij,hwnj->hwn", gap, covariance[order].inverse(), gap)).exp()).clamp_max(0.99)
+    through = torch.cat([torch.ones(size, size, 1), (1 - alpha).cumprod(-1)], -1)
+    wanted = (through[..., :-1] * alpha) @ cloud.colours[order].sigmoid() + through[..., -1:] * 0.7
+    seen = cloud.seen([camera], size, 0.7)
+    assert torch.allclose(seen.picture[0].permute(1, 2, 0), wanted, atol=2e-3) and torch.allclose(seen.opacity[0, 0], 1 - through[..., -1], atol=2e-3)
+
+
+def test_a_file_of_splats_has_their_attributes_turned_upside_down():
+    cloud = one((0.1, 0.2, 0.3), opacity=1.5)
+    head, _, data = cloud.ply().partition(b"end_header\n")
+    names = [line.split()[-1] for line in head.decode().splitlines() if line.startswith("property float")]
+    kept = dict(zip(names, np.frombuffer(data, "<f4").tolist(), strict=True))
+    assert [kept[n] for n in "xyz"] == pytest.approx([0.1, -0.2, -0.3]) and kept["opacity"] == 1.5 and kept["scale_0"] == pytest.approx(np.log(0.1))
+    assert [kept[f"rot_{k}"] for k in range(4)] == [0, 1, 0, 0] and kept["f_dc_0"] * 0.2820948 + 0.5 == pytest.approx(1, abs=0.01)
 
 
 def test_a_quaternion_turns_by_its_direction_alone():
@@ -138,15 +161,35 @@ def test_falling_noise_chooses_a_mode():
     assert late[False] > 4 * late[True]
 
 
-def test_the_method_counts_its_gaussians_and_refuses_a_prior_that_is_not_there(tiny):
+def test_the_method_counts_its_gaussians_and_refuses_a_prior_that_is_not_there(tiny, monkeypatch):
     from backends.scene.stabledreamer import first_stage, stabledreamer
     from backends.scene.tasks import MakeObject
 
     events = list(stabledreamer(MakeObject(prompt="a ball", seed=1), tiny, iterations=9, splats=50, size=16, views=1))
     (count,) = [e.value for e in events if isinstance(e, Metric)]
     assert 50 < count <= 150 and isinstance(events[-1], Result)
-    (curves,) = events[-1].aside
+    curves, counts = events[-1].aside
     assert isinstance(curves, Plot) and curves.series["pull"][0] == list(range(1, 10))
-    assert first_stage(tiny) == ()
+    levels = curves.series["noise level t"][1]
+    assert max(levels) <= 0.98 and levels[-1] <= 0.3  # the highest level has fallen to `end`
+    assert counts.series["Gaussians"][1][0] == 50 and max(counts.series["Gaussians"][1]) == count
+    assert events[-1].value.splats.startswith(b"ply\n")
+    assert first_stage(tiny) == () and first_stage(tiny, geometry=0.5, first="emoji-ldm") == ("emoji-ldm",)
+    with pytest.raises(BadInput, match="lacks cfg"):
+        first_stage(tiny, geometry=0.5, first="sd-turbo")
+    monkeypatch.delitem(models.CARDS, "objects-pixels", raising=False)
     with pytest.raises(BadInput, match="set geometry to 0"):
         first_stage(tiny, geometry=0.5)
+
+
+def test_the_first_stage_is_led_by_another_model(tiny):
+    from backends.scene.stabledreamer import stabledreamer
+    from backends.scene.tasks import MakeObject
+
+    other, before = models.load("emoji-ldm"), tiny.nfe
+    events = list(
+        stabledreamer(
+            MakeObject(prompt="a ball", seed=1), models.load("objects-ldm"), iterations=4, splats=50, size=16, views=1, geometry=0.5, first="emoji-ldm"
+        )
+    )
+    assert isinstance(events[-1], Result) and other.nfe - before == 4  # two steps, two prompts each

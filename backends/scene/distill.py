@@ -107,16 +107,21 @@ def distil(field, prior: Prior, generator, iterations: int, rates: list[dict], s
         yield Pulled(i + 1, cameras, seen, z.detach(), scored)
 
 
-def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0, after: int = 0) -> Events:
-    """A Step an iteration (`before` more came first, `after` follow): the field turning, what the prior was shown and what it wanted, curves."""
-    at, sizes, opaque = [], [], []
+def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0, after: int = 0, count: Callable[[], int] | None = None) -> Events:
+    """A Step an iteration (`before` more came first, `after` follow): the field turning, what the prior was shown and what it wanted, curves.
+
+    `count`: how many parts the field has now, a curve of its own.
+    """
+    at, sizes, opaque, levels, parts = [], [], [], [], []
     for pulled in pulls:
         at.append(pulled.i), sizes.append(float(pulled.scored.gradient.square().mean().sqrt())), opaque.append(float(pulled.seen.opacity.detach().mean()))
+        levels.append(pulled.scored.t), parts.append(count() if count else 0)
 
         def aside(pulled=pulled):
             wanted = Image(shown(prior, pulled.scored.target), f"one-step estimate x̂, t = {pulled.scored.t:.2f}")
             pictures = Images((Image(shown(prior, pulled.z), "the view"), wanted, Image(strength(pulled.scored.gradient, prior.model.side), "pull")))
-            return pictures, Plot({"pull": (at, sizes), "opacity": (at, opaque)}, x="iteration")
+            curves = Plot({"pull": (at, sizes), "opacity": (at, opaque), "noise level t": (at, levels)}, x="iteration")
+            return (pictures, curves, Plot({"Gaussians": (at, parts)}, x="iteration")) if count else (pictures, curves)
 
         yield Step(before + pulled.i, before + iterations + after, lambda i=pulled.i: turning(field, i), aside, keep=lambda: turntable(field))
 

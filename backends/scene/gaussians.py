@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.lazy import F, torch
-from backends.scene.volume import SHARP, Rendered, Volume, mesh_of, shares
+from backends.scene.volume import SHARP, Rendered, Volume, mesh_of
 from backends.spec import Mesh
 from backends.worlds.objects_render import Camera
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST = 0.55  # px: standard deviation added to each splat, so that none falls between pixels
+LOG = -40.0, float(np.log(0.99))  # of a splat's share: numbers nearer to nothing than floats have in full are slow, and nothing is quite solid
+HARMONIC = 0.28209479177387814  # ½·√(1/π)
+TILE, REACH = 16, 3.7  # px; standard deviations beyond which a splat is not looked for
 
 
 @dataclass
@@ -68,11 +71,8 @@ class Gaussians:
         eye, axes = (self.means.new_tensor(part) for part in camera.axes())
         x, y, back = ((self.means - eye) @ axes.T).unbind(1)
         depth, focal, none = (-back).clamp_min(0.05), 1 / float(np.tan(np.radians(camera.fov) / 2)), torch.zeros_like(x)
-        jacobian = (
-            focal
-            / depth[:, None, None]
-            * torch.stack([torch.stack([torch.ones_like(x), none, x / depth], 1), torch.stack([none, -torch.ones_like(x), -y / depth], 1)], 1)
-        )
+        rows = torch.stack([torch.ones_like(x), none, x / depth], 1), torch.stack([none, -torch.ones_like(x), -y / depth], 1)
+        jacobian = focal / depth[:, None, None] * torch.stack(rows, 1)
         turned = jacobian @ axes
         covariance = turned @ self.covariances() @ turned.mT + (2 * SMALLEST / size) ** 2 * torch.eye(2, device=x.device)
         return focal * torch.stack([x, -y], 1) / depth[:, None], covariance, depth
@@ -80,22 +80,33 @@ class Gaussians:
     def seen(self, cameras: list[Camera], size: int, background=1.0, generator=None) -> Rendered:
         """Pictures of `size` px over the background, a number or (3,), nearer ones over farther ones; differentiable."""
         at = (torch.arange(size, device=self.means.device) + 0.5) / size * 2 - 1
-        y, x = torch.meshgrid(at, at, indexing="ij")
-        pixels = torch.stack([x, y], -1).view(-1, 1, 2)
-        pictures = []
-        for camera in cameras:
-            places, covariance, depth = self.splats(camera, size)
-            order = depth.argsort()
-            (a, b), (_, d) = covariance[order].permute(1, 2, 0)
-            dx, dy = (pixels - places[order]).unbind(-1)  # (size², N)
-            power = (d * dx * dx - 2 * b * dx * dy + a * dy * dy) / (a * d - b * b)
-            alpha = (self.opacities[order].sigmoid() * (-0.5 * power).exp()).clamp_max(0.99)
-            weights = shares(torch.log1p(-alpha))
-            opacity = weights.sum(-1, keepdim=True)
-            picture = weights @ self.colours[order].sigmoid() + (1 - opacity) * background
-            pictures.append(torch.cat([picture, opacity, weights @ depth[order, None]], 1).T.view(5, size, size))
-        picture, opacity, depth = torch.stack(pictures).split((3, 1, 1), 1)
-        return Rendered(picture, opacity, depth)
+        pictures = torch.stack([self._view(camera, size, at) for camera in cameras])
+        colour, opacity, depth = pictures.split((3, 1, 1), 1)
+        return Rendered(colour + (1 - opacity) * torch.as_tensor(background, device=at.device).view(-1, 1, 1), opacity, depth)
+
+    def _view(self, camera: Camera, size: int, at: Tensor) -> Tensor:
+        """(5, size, size): colour, opacity and depth as one camera sees them, tile by tile, from the splats that reach the tile."""
+        places, covariance, depth = self.splats(camera, size)
+        order = depth.argsort()
+        (u, v), reach = places[order].T, REACH * covariance.detach()[order].diagonal(dim1=1, dim2=2).sqrt().T
+        # A splat's logarithm is a polynomial of the pixel's place: for all splats and pixels of a tile one product of matrices.
+        (a, b), (_, d) = torch.linalg.inv(covariance[order]).permute(1, 2, 0)
+        most = F.logsigmoid(self.opacities[order]) - 0.5 * (a * u * u + 2 * b * u * v + d * v * v)
+        splats = torch.stack([-0.5 * a, -b, -0.5 * d, a * u + b * v, b * u + d * v, most], 1)
+        given = torch.cat([self.colours[order].sigmoid(), torch.ones_like(u)[:, None], depth[order, None]], 1)
+        across, down = ([(p.detach() + r >= t[0]) & (p.detach() - r <= t[-1]) for t in at.split(TILE)] for p, r in ((u, reach[0]), (v, reach[1])))
+        rows = []
+        for row, high in zip(at.split(TILE), down):
+            tiles = []
+            for column, wide in zip(at.split(TILE), across):
+                near = (high & wide).nonzero()[:, 0]
+                y, x = (t.reshape(-1) for t in torch.meshgrid(row, column, indexing="ij"))
+                alpha = (splats[near] @ torch.stack([x * x, x * y, y * y, x, y, torch.ones_like(x)])).clamp(*LOG).exp()  # (splats, pixels)
+                through = torch.log1p(-alpha)
+                weights = (through.cumsum(0) - through).exp() * alpha
+                tiles.append((given[near].T @ weights).view(5, len(row), len(column)))
+            rows.append(torch.cat(tiles, 2))
+        return torch.cat(rows, 1)
 
     def densified(self, pull: Tensor, most: int, generator, share: float = 0.2, faint: float = 0.03) -> Gaussians:
         """Without those fainter than `faint`; the `share` of the others that were pulled the most, by `pull` (N,), stand twice, half as large if they are large.
@@ -121,12 +132,14 @@ class Gaussians:
         """The Gaussians' summed density on a grid, in their mean colour there."""
         at = torch.linspace(-1, 1, side, device=self.means.device)
         z, y, x = torch.meshgrid(at, at, at, indexing="ij")
-        points, inverse = torch.stack([x, y, z], -1).view(-1, 3), torch.linalg.inv(self.covariances() + 1e-5 * torch.eye(3, device=at.device))
-        there = []
-        for some in points.split(8192):
-            gap = some[:, None] - self.means
-            power = torch.einsum("pni,nij,pnj->pn", gap, inverse, gap)
-            there.append((-0.5 * power).exp() * self.opacities.sigmoid() @ torch.cat([self.colours.sigmoid(), torch.ones_like(self.opacities[:, None])], 1))
+        axes = (x, y, z)
+        monomials = torch.stack([*(p * q for i, p in enumerate(axes) for q in axes[i:]), *axes, torch.ones_like(x)]).view(10, -1)
+        inverse = torch.linalg.inv(self.covariances() + 1e-5 * torch.eye(3, device=at.device))
+        turned = (inverse @ self.means[..., None])[..., 0]
+        most = F.logsigmoid(self.opacities) - 0.5 * (self.means * turned).sum(1)
+        squares = [-(1 if i < j else 0.5) * inverse[:, i, j] for i in range(3) for j in range(i, 3)]
+        densities, given = torch.stack([*squares, *turned.T, most], 1), torch.cat([self.colours.sigmoid(), torch.ones_like(most)[:, None]], 1)
+        there = [(densities @ some).clamp(*LOG).exp().T @ given for some in monomials.split(1024, 1)]  # as in `_view`
         there = torch.cat(there)
         colour = (there[:, :3] / there[:, 3:].clamp_min(1e-4)).clamp(0.01, 0.99)
         # A summed opacity of one half is the surface: there a voxel of the grid holds back half of the light.
@@ -134,6 +147,18 @@ class Gaussians:
         wanted = (there[:, 3] / 0.5 * edge / width).clamp(1e-3, 200)
         density = (wanted + torch.log(-torch.expm1(-wanted))) / SHARP  # softplus⁻¹
         return Volume(density.view(1, 1, side, side, side), colour.logit().T.reshape(1, 3, side, side, side))
+
+    def ply(self) -> bytes:
+        """A file of splats with the attributes of 3DGS's own; the colour is its constant harmonic. Viewers take y as down: it is turned about x."""
+        turned = torch.tensor([1.0, -1, -1], device=self.means.device)
+        w, x, y, z = F.normalize(self.turns.detach(), dim=1).T  # times a half turn about x: (0, 1, 0, 0)·q
+        parts = {
+            "x y z": self.means * turned, "nx ny nz": torch.zeros_like(self.means), "f_dc_0 f_dc_1 f_dc_2": (self.colours.sigmoid() - 0.5) / HARMONIC,
+            "opacity": self.opacities[:, None], "scale_0 scale_1 scale_2": self.scales, "rot_0 rot_1 rot_2 rot_3": torch.stack([-x, w, -z, y], 1),
+        }  # fmt: skip
+        names = " ".join(parts).split()
+        head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(self.means)}", *(f"property float {n}" for n in names), "end_header", ""]
+        return "\n".join(head).encode() + torch.cat([p.detach() for p in parts.values()], 1).cpu().numpy().astype("<f4").tobytes()
 
     def mesh(self) -> Mesh | None:
         return mesh_of(Gaussians(*(p.detach() for p in self.parameters())).solid())

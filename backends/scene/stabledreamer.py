@@ -15,18 +15,21 @@ from backends.scene.sds import sparse_and_smooth
 from backends.scene.tasks import MAKE_OBJECT, MakeObject
 from backends.scene.turning import turntable
 from backends.scene.volume import Volume
-from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Toggle
+from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, TextKnob, Toggle
 
-PIXELS = "objects-pixels"  # the prior of the first stage
+PIXELS, NEEDS = "objects-pixels", {"image", "cfg", "gradients"}
 ROUNDS = 8  # between which Gaussians are added and dropped; none after the sixth, so that the last ones settle
 
 
-def first_stage(model, geometry: float = 0.0, **knobs) -> tuple[str, ...]:
+def first_stage(model, geometry: float = 0.0, first: str = PIXELS, **knobs) -> tuple[str, ...]:
+    """The model of the first stage, where there is one; raises BadInput when its card tells that it can't be that."""
     if not geometry:
         return ()
-    if PIXELS not in models.CARDS:
-        raise BadInput("The prior in pixels is not trained yet; set geometry to 0.")
-    return (PIXELS,)
+    if first == PIXELS and PIXELS not in models.CARDS:
+        raise BadInput("The prior in pixels is not trained yet; set geometry to 0, or name another model for the first stage.")
+    if missing := NEEDS - models.get(first).capabilities:
+        raise BadInput(f"{models.get(first).title} lacks {', '.join(sorted(missing))} and can't lead the first stage; name another model.")
+    return (first,)
 
 
 class Cloud:
@@ -59,13 +62,14 @@ def grown(
             cloud.now = cloud.now.densified(pulled_by.to(cloud.now.means.device), most, generator).requires_grad_()
 
 
-@method("stabledreamer", task=MAKE_OBJECT, needs={"image", "cfg", "gradients"}, loads=first_stage)
+@method("stabledreamer", task=MAKE_OBJECT, needs=NEEDS, loads=first_stage)
 def stabledreamer(
     job: MakeObject, model, iterations: Iterations = 400, scale: Scale = 25.0, low: Low = 0.02, high: High = 0.98,
     end: Annotated[float, Slider(0.02, 0.98, 0.01, help="highest noise level at the last step, to which it falls evenly")] = 0.3,
     annealed: Annotated[bool, Toggle(help="let the highest noise level fall")] = True,
     form: Annotated[str, Choice(("Gaussians", "voxels"), help="what the object is made of")] = "Gaussians",
-    geometry: Annotated[float, Slider(0, 1, 0.05, help="share of the steps led by a prior in pixels, before the latent one")] = 0.0,
+    geometry: Annotated[float, Slider(0, 1, 0.05, help="share of the steps led by another model, one of pixels in the paper, before the run's own")] = 0.0,
+    first: Annotated[str, TextKnob(60, help="card of that model")] = PIXELS,
     splats: Annotated[int, Slider(50, 2000, 50, help="Gaussians to begin with; they may become three times as many")] = 300,
     size: Resolution = 48, grid: Grid = 40, views: Views = 2, sparse: Annotated[float, Slider(0, 5, 0.1, help="pull towards empty space")] = 0.5,
 ) -> Events:  # fmt: skip
@@ -82,9 +86,9 @@ def stabledreamer(
     generator = torch.Generator().manual_seed(job.seed)
     latent = Prior(model, job.prompt, generator, scale)
     before = round(geometry * iterations)
-    stages = [(latent, iterations)] if not before else [(Prior(models.load(PIXELS), job.prompt, generator, scale), before), (latent, iterations - before)]
+    stages = [(latent, iterations)] if not before else [(Prior(models.load(first), job.prompt, generator, scale), before), (latent, iterations - before)]
     field = Volume.blob(grid, job.seed, model.device).requires_grad_() if form == "voxels" else Cloud(Gaussians.ball(splats, job.seed, device=model.device))
-    done = 0
+    count, done = None if form == "voxels" else lambda: len(field.now.means), 0
     for prior, n in (stage for stage in stages if stage[1]):
         spent = prior.model.nfe
 
@@ -96,11 +100,11 @@ def stabledreamer(
             pulls = distil(field, prior, generator, n, field.rates(), size, views, level, sparse_and_smooth(field, sparse))
         else:
             pulls = grown(field, prior, generator, n, size, views, level, sparse, 3 * splats)
-        for step in watched(pulls, field, prior, n, done, iterations - done - n):
+        for step in watched(pulls, field, prior, n, done, iterations - done - n, count):
             yield step
         done += n
         if prior is not latent:
             model.nfe += prior.model.nfe - spent
-    if form == "Gaussians":
-        yield Metric("Gaussians", len(field.now.means))
+    if count:
+        yield Metric("Gaussians", count())
     yield Result(turntable(field), step.aside()[1:])

@@ -1,6 +1,6 @@
 """What is seen of a field while it changes and at the end: one view that goes round, and a whole turntable with a mesh.
 
-A field (Volume, LatentField, Gaussians) has `seen(cameras, size, background, generator)` -> Rendered, and `mesh()`.
+A field (Volume, LatentField, Gaussians) has `seen(cameras, size, background, generator)` -> Rendered, and `mesh()`; Gaussians `ply()` as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ def turning(field, step: int, side: int = SIDE) -> Image:
 
 def turntable(field, frames: int = FRAMES, side: int = SIDE) -> Turntable:
     cameras = [Camera(360 * k / frames, ELEVATION, DISTANCE) for k in range(frames)]
-    return Turntable(np.concatenate([_pixels(field, cameras[k : k + 4], side) for k in range(0, frames, 4)]), field.mesh())
+    return Turntable(
+        np.concatenate([_pixels(field, cameras[k : k + 4], side) for k in range(0, frames, 4)]),
+        field.mesh(),
+        splats=field.ply() if hasattr(field, "ply") else b"",
+    )
 
 
 def _pixels(field, cameras: list[Camera], side: int) -> np.ndarray:
