@@ -132,7 +132,7 @@ def test_its_arms_run(tiny, monkeypatch, knobs):
 
 def test_a_prompt_without_new_words_has_no_attention_mask(tiny):
     with pytest.raises(BadInput, match="no word that the source lacks"):
-        ran(tiny, "a barrel", where="attention")
+        ran(tiny, "the barrel", where="attention")
 
 
 def test_its_mesh_is_coloured_by_the_decoded_views(tiny):

@@ -36,7 +36,10 @@ def sides_of(prior: Prior, job: EditObject, words: list[str]) -> tuple[list[int]
         raise BadInput(f"The model does not read “{missing[0]}” in the prompt; name words of the prompt as the edit's.")
     edit = {row for w in words for row in cond.rows(w)}
     span, shared = words_of(cond), {row for w in telling(job.source) if w not in words for row in cond.rows(w)}
-    return sorted(edit), sorted(shared - edit or set(range(span.start, span.stop)) - edit)
+    others = shared - edit or set(range(span.start, span.stop)) - edit
+    if not others:
+        raise BadInput("The prompt names the edit alone; name the object too, as in “a cactus wearing a party hat”.")
+    return sorted(edit), sorted(others)
 
 
 def attention_of(volume: Volume, prior: Prior, cameras: list[Camera], edit: list[int], others: list[int]) -> Tensor:

@@ -15,7 +15,7 @@ from backends.scene.latent_field import GROUND, LatentField, encoded, fit
 from backends.scene.tasks import EDIT_OBJECT, EditObject
 from backends.scene.turning import turning, turntable
 from backends.scene.volume import Rendered, smoothness
-from backends.spec import Choice, Events, Image, Images, Metric, Result, Slider, Step, Toggle
+from backends.spec import BadInput, Choice, Events, Image, Images, Metric, Result, Slider, Step, Toggle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +59,8 @@ def ednerf(
     text-driven segmenter, which would be one more network and does not know where a hat is to come; the views' maps are brought together in space
     and seen again, so that all sides agree.
     """
+    if job.prompt.lower().strip(" .,") == job.source.lower().strip(" .,"):
+        raise BadInput("Source and prompt ask for the same; say in the prompt what the object shall be.")
     shots, cameras = posed(job.shape, size=model.side)
     for i, (field, _) in enumerate(fit(model, shots, cameras, grid, captures, job.seed, refine), 1):
         yield Step(i, captures + iterations, lambda i=i, field=field: turning(field, i), keep=lambda field=field: turntable(field))
