@@ -69,6 +69,8 @@ def ednerf(
     target, source = Prior(model, job.prompt, generator, scale), Prior(model, job.source, generator, scale)
     z, _ = encoded(model, shots)
     masks = in_views(extent(where, job, target, source, z, cameras, grid, share), cameras, z.shape[-1])
+    if not masks.any():
+        raise BadInput("No cell of any view is part of the edit; lower its share.")
 
     def scored(now: Tensor, was: Tensor, near: list[Camera]) -> Scored:
         level = target.level(low, high)
