@@ -56,7 +56,9 @@ def checked(mesh: Mesh, what: str) -> Mesh:
         raise BadInput(f"{what} has no surface; give an object with triangles.")
     if len(faces) > MAX_FACES:
         raise too_many(what, len(faces))
-    if not np.isfinite(vertices).all():
+    if not (vertices.dtype.kind in "fiu" and faces.dtype.kind in "iu" and colours.dtype.kind in "iu"):
+        raise BadInput(f"{what} holds corners or triangles that are not numbers of their kind.")
+    if not (np.isfinite(vertices) & (np.abs(vertices) < 3e38)).all():
         raise BadInput(f"{what} holds corners that are not numbers.")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise BadInput(f"{what} has triangles whose corners it does not hold.")
@@ -89,14 +91,14 @@ def unpacked(data: bytes, what: str) -> Mesh:
                 raise BadInput(f"{what} is larger than {inputs.MAX_BYTES >> 20} MB; give a smaller one.")
         with np.load(io.BytesIO(data), allow_pickle=False) as parts:
             mesh = Mesh(parts["vertices"], parts["faces"], parts["colours"])
-            numbers = all(np.issubdtype(p.dtype, np.number) for p in (mesh.vertices, mesh.faces, mesh.colours))
     except BadInput:
         raise
     except Exception:
         raise BadInput(f"{what} can't be read.") from None
-    if not numbers:
-        raise BadInput(f"{what} holds corners that are not numbers.")
-    return checked(mesh, what)
+    mesh = checked(mesh, what)
+    if np.abs(mesh.vertices).max() > 2:
+        raise BadInput(f"{what} lies outside the studio's cube; give the file it came from.")
+    return mesh
 
 
 # --- OBJ and PLY: one surface in its file's axes ------------------------------------------------------------

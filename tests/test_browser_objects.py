@@ -13,7 +13,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 
 @pytest.fixture(scope="module")
-def page(one_thread):
+def page():
     from serving import objects_ready, studio
 
     with objects_ready(), studio() as url, playwright.sync_playwright() as p:

@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from backends.scene.capturing import posed
-from backends.scene.distill import Prior
-from backends.scene.ednerf import delta, edit_masks
+from backends.scene.distill import Prior, Scored
+from backends.scene.edit_masks import differences, in_space, in_views
+from backends.scene.ednerf import delta, ednerf, masked
 from backends.scene.latent_field import LatentField, fit, refinement
+from backends.scene.tasks import EditObject
 from backends.scene.volume import Volume
+from backends.spec import BadInput, Images, Metric, Plot
 from backends.worlds import objects
 from backends.worlds.objects_render import Camera
 
@@ -60,10 +63,76 @@ def test_a_field_of_latents_gives_its_views_back(tiny):
     assert opacity.shape == (2, 1, 16, 16) and 0.02 < float(opacity.mean()) < 0.6
 
 
-def test_the_mask_of_two_like_prompts_and_of_a_field_is_bounded(prior):
-    z = torch.randn(3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
-    masks = edit_masks(prior("a cactus wearing a crown"), prior("a cactus"), z, [Camera(0), Camera(120), Camera(240)], 0.5)
-    assert masks.shape == (3, 1, 16, 16) and masks.any() and not masks.all()
+ROUND = [Camera(30.0 * k, e, 2.8) for k, e in enumerate((10, 40, -5, 60) * 3)]
+
+
+def cloud(model) -> LatentField:
+    """Half-dense, of random latents."""
+    generator = torch.Generator().manual_seed(0)
+    grids = [torch.randn(1, n, 16, 16, 16, generator=generator) for n in (1, 8)]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LatentField(model, Volume(0.05 * grids[0] - 0.05, grids[1], colours=False), refinement(8), torch.randn(1, 8, 16, 16))
+
+
+def test_an_empty_field_is_its_ground(tiny):
+    field = cloud(tiny)
+    field.volume = Volume.blank(8, 8, colours=False, density=-1.0)
+    plain, _, opacity = field.latents(ROUND[:2])
+    assert torch.allclose(plain, field.ground.expand(2, -1, -1, -1), atol=1e-5) and float(opacity.max()) < 1e-5
+
+
+@pytest.mark.identity("ednerf", "outside the mask the masked pull on the refined latents is exactly 0")
+def test_masks_stop_the_pull_and_the_rest_is_held(tiny):
+    """The same pull for as long, with and without what holds the rest to the original."""
+    masks, moved = torch.zeros(12, 1, 16, 16, dtype=torch.bool), {}
+    masks[..., :8, :] = True
+    for keep in (0.0, 10.0):
+        original, edited = cloud(tiny), cloud(tiny).requires_grad_()
+        score = lambda now, was, near: Scored(torch.ones_like(now), now, 0.5)  # noqa: E731
+        for pulled in masked(edited, original, ROUND, masks, score, torch.Generator().manual_seed(0), 8, 2, keep, 0.0):
+            gradient = pulled.scored.gradient
+            assert float(gradient[..., 8:, :].abs().max()) == 0 and float(gradient[..., :8, :].min()) == 1
+        change = edited.latents(ROUND)[1].detach() - original.latents(ROUND)[1]
+        moved[keep] = [float(change[..., rows, :].square().mean()) for rows in (slice(8), slice(8, None))]
+    assert moved[10.0][1] < 0.5 * moved[0.0][1] and moved[10.0][1] < 0.3 * moved[10.0][0]
+
+
+def test_like_prompts_part_nowhere(prior):
+    z = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert not differences(prior("a cat"), prior("a cat"), z, ROUND[:2]).any()
+    parted = differences(prior("a cat"), prior("a red cat"), z, ROUND[:2])
+    assert parted.shape == (2, 1, 16, 16) and (parted > 0).all()
+
+
+@pytest.mark.identity("ednerf", "a ball's masks in twelve views find it in space, and space shows them again: intersection over union ≥ 0.6 each")
+def test_a_place_in_views_is_found_in_space():
+    at = torch.linspace(-1, 1, 24)
+    z, y, x = torch.meshgrid(at, at, at, indexing="ij")
+    ball = (x - 0.2) ** 2 + (y - 0.4) ** 2 + z**2 < 0.3**2
+    maps = in_views(ball, ROUND, 16)
+    found = in_space(maps.float(), ROUND, 24, 0.9)
+    again = in_views(found, ROUND, 16)
+    for one, other in ((found, ball), (again, maps)):
+        assert float((one & other).sum() / (one | other).sum()) >= 0.6
+
+
+def ran(model, prompt: str = "a barrel wearing a crown", **knobs) -> list:
+    job = EditObject(shape=objects.plain("barrel"), source="a barrel", prompt=prompt, seed=1)
+    return list(ednerf(job, model, iterations=1, captures=1, grid=16, **knobs))
+
+
+@pytest.mark.parametrize("knobs", [{"score": "SDS", "refine": False, "where": "everywhere"}, {"where": "attention"}])
+def test_its_arms_run(tiny, monkeypatch, knobs):
+    monkeypatch.setattr("backends.scene.ednerf.turntable", lambda field: field)
+    *steps, end = (e for e in ran(tiny, **knobs) if not isinstance(e, Metric))
+    assert len(steps) == 2 and (end.value.refine is None) == (knobs.get("refine") is False)
+    assert [type(a) for a in end.aside] == [Images, Plot, Images] and end.aside[2].items[0].pixels.shape == (128, 128, 3)
+
+
+def test_a_prompt_without_new_words_has_no_attention_mask(tiny):
+    with pytest.raises(BadInput, match="no word that the source lacks"):
+        ran(tiny, "the barrel", where="attention")
 
 
 def test_its_mesh_is_coloured_by_the_decoded_views(tiny):
@@ -71,7 +140,7 @@ def test_its_mesh_is_coloured_by_the_decoded_views(tiny):
     at = torch.linspace(-1, 1, 20)
     z, y, x = torch.meshgrid(at, at, at, indexing="ij")
     volume.density = (8 * (0.5 - (x**2 + y**2 + z**2).sqrt()))[None, None].clamp(-1, 3)
-    field = LatentField(tiny, volume, None, torch.zeros(8))
+    field = LatentField(tiny, volume, None, torch.zeros(1, 8, 16, 16))
     mesh = field.mesh()
     # A network of random weights sees some constant in constant latents: all faces have its colour at the object's middle, about.
     seen = (field.decoded([Camera(0, 15, 2.8)])[0][0, :, 60:68, 60:68].mean((1, 2)).clamp(0, 1) * 255).numpy()

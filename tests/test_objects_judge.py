@@ -13,7 +13,6 @@ from backends.worlds import objects
 from backends.worlds.objects import ACCESSORIES, LOOKS, OBJECTS, VIEWS, Thing, caption, held_out, mesh, sample, thing_in, view_of
 from backends.worlds.objects_render import Camera, over, render
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 BARE = Thing("cactus")
 DRESSED = next(t for t in (Thing("cactus", look, worn) for look in LOOKS for worn in list(ACCESSORIES)[1:]) if held_out(t) and not t.look)
 

@@ -39,7 +39,7 @@ def asked(value, arms=1) -> tuple[dict, dict]:
 
 
 @pytest.fixture(scope="module")
-def ran(mine, one_thread):
+def ran(mine):
     """Two arms of an edit of a file of one's own: what is asked, its meshes, the rows that the page was given."""
     from backends import models
     from tests.conftest import tiny_denoiser

@@ -36,17 +36,25 @@ def sides_of(prior: Prior, job: EditObject, words: list[str]) -> tuple[list[int]
         raise BadInput(f"The model does not read “{missing[0]}” in the prompt; name words of the prompt as the edit's.")
     edit = {row for w in words for row in cond.rows(w)}
     span, shared = words_of(cond), {row for w in telling(job.source) if w not in words for row in cond.rows(w)}
-    return sorted(edit), sorted(shared - edit or set(range(span.start, span.stop)) - edit)
+    others = shared - edit or set(range(span.start, span.stop)) - edit
+    if not others:
+        raise BadInput("The prompt names the edit alone; name the object too, as in “a cactus wearing a party hat”.")
+    return sorted(edit), sorted(others)
 
 
 def attention_of(volume: Volume, prior: Prior, cameras: list[Camera], edit: list[int], others: list[int]) -> Tensor:
     """(n, 2, side, side): the attention of views to the edit's tokens and to the others, the largest of each, not scaled."""
+    with torch.no_grad():
+        each = attention_in(prior.see(volume.seen(cameras, SHOWN, 0.75).picture), prior, cameras, edit + others)
+    return torch.stack([each[:, : len(edit)].amax(1), each[:, len(edit) :].amax(1)], 1)
+
+
+def attention_in(z: Tensor, prior: Prior, cameras: list[Camera], rows: list[int]) -> Tensor:
+    """(n, len(rows), side, side): the attention of views z (n, C, h, w), in the prior's space, to each of the prompt's tokens `rows`."""
     with torch.no_grad(), attention_maps(prior.model) as store:
-        z = prior.see(volume.seen(cameras, SHOWN, 0.75).picture)
         alpha, sigma = prior.model.alpha_sigma(LEVEL)
         prior.model.x0s(alpha * z + sigma * prior.noise(z), LEVEL, cond := prior.cond(cameras))
-        each = concept_maps(store.average(), cond, [[row] for row in edit + others], sharpen=0)
-    return torch.stack([each[:, : len(edit)].amax(1), each[:, len(edit) :].amax(1)], 1)
+        return concept_maps(store.average(), cond, [[row] for row in rows], sharpen=0)
 
 
 def lifted(density: Tensor, cameras: list[Camera], maps: Tensor, generator, steps: int, smooth: float, rate: float = 0.1, views: int = 3) -> Iterator[Volume]:

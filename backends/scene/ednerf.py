@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import F, torch
 from backends.registry import method
 from backends.scene.capturing import Captured, posed
 from backends.scene.distill import Grid, High, Iterations, Low, Prior, Pulled, Scored, Views, pull, watched
+from backends.scene.edit_masks import extent, in_views
 from backends.scene.latent_field import GROUND, LatentField, encoded, fit
 from backends.scene.tasks import EDIT_OBJECT, EditObject
 from backends.scene.turning import turning, turntable
-from backends.scene.volume import Rendered
-from backends.spec import Choice, Events, Image, Images, Metric, Result, Slider, Step, Toggle
+from backends.scene.volume import Rendered, smoothness
+from backends.spec import BadInput, Choice, Events, Image, Images, Metric, Result, Slider, Step, Toggle
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from backends.worlds.objects_render import Camera
+
+LARGEST = 3.0  # of a latent, whose deviation is about 1
 Weight = Annotated[float, Slider(0, 10, 0.01, help="of staying as it was")]
 
 
@@ -28,27 +35,14 @@ def delta(target: Prior, source: Prior, z: Tensor, z_source: Tensor, cameras, t:
     return Scored(wanted.gradient - was.gradient, z_source + wanted.target - was.target, t / 1000)
 
 
-def edit_masks(target: Prior, source: Prior, z: Tensor, cameras, share: float, levels=(500, 600, 700, 800), batch: int = 8) -> Tensor:
-    """(n, 1, h, w) bool: where the two prompts part by at least `share` of the most, in the mean over noises; a cell more all around."""
-    parted = []
-    for k in range(0, len(z), batch):
-        some, near, total = z[k : k + batch], cameras[k : k + batch], 0.0
-        for t in levels:
-            noise = target.noise(some)
-            gap = target.score(some, target.cond(near), t, noise).target - source.score(some, source.cond(near), t, noise).target
-            total = total + gap.square().mean(1, keepdim=True).sqrt()
-        parted.append(F.avg_pool2d(total, 3, 1, 1, count_include_pad=False))
-    parted = torch.cat(parted)
-    return F.max_pool2d((parted > share * parted.flatten(1).quantile(0.995, 1).view(-1, 1, 1, 1)).float(), 3, 1, 1) > 0
-
-
 @method("ednerf", task=EDIT_OBJECT, needs={"image", "cfg", "gradients", "vae"})
 def ednerf(
-    job: EditObject, model, iterations: Iterations = 200, scale: Annotated[float, Slider(1, 100, 0.5, help="classifier-free guidance of both scores")] = 7.5,
-    low: Low = 0.02, high: High = 0.98, grid: Grid = 40, views: Views = 2, captures: Captured = 100,
+    job: EditObject, model, iterations: Iterations = 120, scale: Annotated[float, Slider(1, 100, 0.5, help="classifier-free guidance of both scores")] = 7.5,
+    low: Low = 0.02, high: High = 0.98, grid: Grid = 40, views: Views = 2, captures: Captured = 120,
     score: Annotated[str, Choice(("delta", "SDS"), help="the difference of two scores (ED-NeRF), or the new words' alone, within the same mask")] = "delta",
-    where: Annotated[str, Choice(("difference", "everywhere"), help="the mask: where the two prompts part, or all of the view")] = "difference",
-    share: Annotated[float, Slider(0.05, 0.95, 0.05, help="of the largest difference, from which on a cell is part of the edit")] = 0.5,
+    where: Annotated[str, Choice(("difference", "attention", "everywhere"), help="the mask: where the two prompts part, where the new words are looked at, "
+                                                                                  "or all of the view")] = "difference",
+    share: Annotated[float, Slider(0.05, 0.95, 0.05, help="of the strongest place's difference or attention, from which on a place is part of the edit")] = 0.4,
     keep_out: Weight = 1.0, keep_in: Weight = 0.01,
     refine: Annotated[bool, Toggle(help="the layer that repairs rendered latents")] = True,
 ) -> Events:  # fmt: skip
@@ -58,10 +52,15 @@ def ednerf(
     what the old words ask for, moves the latents where the two part; everywhere else they are held to what they were.
 
     Park et al., arXiv 2310.02712: a field that renders latents, a refinement layer of ResNet and self-attention blocks, masked delta denoising score
-    with w = σ². Its code was never released and its constants are unverified. Where we differ: a voxel grid and no TensoRF; the density is held to
-    the views' alpha; the mask is where the model's estimates under the two prompts part on the encoded views (as in DiffEdit, arXiv 2210.11427), in
-    place of a text-driven segmenter, which would be one more network; the field is edited from the posed views alone, whose latents are the source.
+    with w = σ². Its repository holds no code and its constants are unverified. Where we differ: a voxel grid and no TensoRF; the density is held to
+    the views' alpha; the source is what the captured field renders, not the encoded views, so that at first nothing is left to repair and the delta
+    speaks of the words alone; opacity is held as the latents are, for many densities give one latent, and latents stay within ±3 for the same reason.
+    The mask is where the model's estimates under the two prompts part on the encoded views (as in DiffEdit, arXiv 2210.11427), in place of a
+    text-driven segmenter, which would be one more network and does not know where a hat is to come; the views' maps are brought together in space
+    and seen again, so that all sides agree.
     """
+    if job.prompt.lower().strip(" .,") == job.source.lower().strip(" .,"):
+        raise BadInput("Source and prompt ask for the same; say in the prompt what the object shall be.")
     shots, cameras = posed(job.shape, size=model.side)
     for i, (field, _) in enumerate(fit(model, shots, cameras, grid, captures, job.seed, refine), 1):
         yield Step(i, captures + iterations, lambda i=i, field=field: turning(field, i), keep=lambda field=field: turntable(field))
@@ -69,32 +68,43 @@ def ednerf(
     generator = torch.Generator().manual_seed(job.seed)
     target, source = Prior(model, job.prompt, generator, scale), Prior(model, job.source, generator, scale)
     z, _ = encoded(model, shots)
-    masks = edit_masks(target, source, z, cameras, share) if where == "difference" else torch.ones_like(z[:, :1], dtype=torch.bool)
+    masks = in_views(extent(where, job, target, source, z, cameras, grid, share), cameras, z.shape[-1])
 
-    def pulls():
-        optimiser = torch.optim.Adam(edited.rates())
-        for i in range(iterations):
-            chosen = torch.randperm(len(cameras), generator=generator)[:views].tolist()
-            near, was, inside = [cameras[c] for c in chosen], z[chosen], masks[chosen].float()
-            with torch.enable_grad():
-                _, now, opacity = edited.latents(near, generator)
-                level = target.level(low, high)
-                scored = delta(target, source, now.detach(), was, near, level) if score == "delta" else target.score(now, target.cond(near), level)
-                moved = (now - was).square()
-                kept = (keep_out * (1 - inside) * moved + keep_in * inside * moved).sum() / views
-                (pull(now, scored.gradient * inside) + kept).backward()
-            optimiser.step(), optimiser.zero_grad()
-            scored = Scored(scored.gradient * inside, scored.target, scored.t)
-            yield Pulled(i + 1, near, Rendered(now.detach(), opacity.detach(), opacity.detach()), now.detach(), scored)
+    def scored(now: Tensor, was: Tensor, near: list[Camera]) -> Scored:
+        level = target.level(low, high)
+        return delta(target, source, now, was, near, level) if score == "delta" else target.score(now, target.cond(near), level)
 
-    for step in watched(pulls(), edited, target, iterations, captures):
+    pulls = masked(edited, original, cameras, masks, scored, generator, iterations, views, keep_out, keep_in)
+    for step in watched(pulls, edited, target, iterations, captures):
+        step = replace(step, aside=lambda step=step: (*step.aside(), marked(edited, cameras, shots, masks)))
         yield step
     edited.requires_grad_(False)
     inside, outside = changes(original, edited, masks, cameras)
-    yield Metric("change outside the mask, of that inside (%)", 100 * outside / max(inside, 1e-9), "lower", aside="root mean square over latents")
-    yield Result(
-        turntable(edited), (*step.aside(), Images(tuple(Image(over(shots[k], masks[k, 0]), f"the mask, {cameras[k].azimuth:.0f}°") for k in (0, 6, 12))))
-    )
+    if not masks.all():
+        yield Metric("change outside the mask, of that inside (%)", 100 * outside / max(inside, 1e-9), "lower", aside="root mean square over latents")
+    yield Result(turntable(edited), step.aside())
+
+
+def masked(edited: LatentField, original: LatentField, cameras: list[Camera], masks: Tensor, score: Callable[[Tensor, Tensor, list[Camera]], Scored], generator,
+           iterations: int, views: int, keep_out: float, keep_in: float) -> Iterator[Pulled]:  # fmt: skip
+    """Pull the refined latents within the masks (n, 1, h, w) and hold them to the original's; yields after each step of Adam."""
+    optimiser = torch.optim.Adam(edited.rates(0.015, 0.05, 1e-4))
+    for i in range(iterations):
+        chosen = torch.randperm(len(cameras), generator=generator)[:views].tolist()
+        near, inside = [cameras[c] for c in chosen], masks[chosen].float()
+        with torch.no_grad():
+            _, was, solid = original.latents(near)
+        with torch.enable_grad():
+            _, now, opacity = edited.latents(near, generator)
+            scored = score(now.detach(), was, near)
+            moved = (now - was).square().sum(1, keepdim=True) + (opacity - solid).square()
+            rough = 0.01 * now[0].numel() * smoothness(edited.volume.density - original.volume.density)
+            (pull(now, scored.gradient * inside) + ((keep_out * (1 - inside) + keep_in * inside) * moved).sum() / len(now) + rough).backward()
+        optimiser.step(), optimiser.zero_grad()
+        with torch.no_grad():  # else a thin veil of extreme latents would do for something solid
+            edited.volume.features.clamp_(-LARGEST, LARGEST)
+        scored = Scored(scored.gradient * inside, scored.target, scored.t)
+        yield Pulled(i + 1, near, Rendered(now.detach(), opacity.detach(), opacity.detach()), now.detach(), scored)
 
 
 def changes(original: LatentField, edited: LatentField, masks: Tensor, cameras, batch: int = 8) -> tuple[float, float]:
@@ -102,6 +112,16 @@ def changes(original: LatentField, edited: LatentField, masks: Tensor, cameras, 
     moved = torch.cat([edited.latents(cameras[k : k + batch])[1] - original.latents(cameras[k : k + batch])[1] for k in range(0, len(cameras), batch)])
     moved = moved.square().mean(1, keepdim=True)
     return tuple(float(moved[m].mean().sqrt()) if m.any() else 0.0 for m in (masks, ~masks))
+
+
+def marked(field: LatentField, cameras: list[Camera], shots: np.ndarray, masks: Tensor) -> Images:
+    """A view's latents as they are rendered, three channels as colours, and masks of the edit on views, darkened outside."""
+    with torch.no_grad():
+        raw = field.latents(cameras[:1])[0][0, :3]
+    low, high = raw.amin((1, 2), keepdim=True), raw.amax((1, 2), keepdim=True)
+    raw = F.interpolate(((raw - low) / (high - low).clamp_min(1e-6))[None], shots.shape[1:3])[0].permute(1, 2, 0)
+    latents = Image((raw * 255).round().byte().cpu().numpy(), "latents as rendered, three channels as RGB")
+    return Images((latents, *(Image(over(shots[k], masks[k, 0]), f"the mask, {cameras[k].azimuth:.0f}°") for k in (0, 6, 12))))
 
 
 def over(shot, mask: Tensor):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.lazy import F, torch
-from backends.scene.volume import Rendered, Volume, carved, painted, render, smoothness, surface
+from backends.scene.volume import Rendered, Volume, carved, painted, read_off, render, smoothness, surface
 from backends.spec import Mesh
 from backends.worlds.objects_render import Camera
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GROUND, RAYS, SAMPLES = 0.93, 2, 40  # grey behind the views; rays a latent cell along a side; samples a ray
-LOOKED = tuple(Camera(45.0 * k, (15.0, 40.0)[k % 2], 2.8) for k in range(8))  # from where the mesh is coloured
+LOOKED = tuple(Camera(30.0 * k, (15.0, 50.0, -5.0)[k % 3], 2.8) for k in range(12))  # from where the mesh is coloured
+LEVEL = 0.2  # of the mesh's surface: what an edit adds is seen as solid long before each of its voxels is
 
 
 def refinement(channels: int, width: int = 64):
@@ -30,7 +31,7 @@ def refinement(channels: int, width: int = 64):
 
 
 class LatentField:
-    """A Volume of latents (`volume`), their `refine` layer or None, and the `model` whose autoencoder they are of; `ground` (C,): the latent of the ground."""
+    """A Volume of latents (`volume`), their `refine` layer or None, and the `model` whose autoencoder they are of; `ground` (1, C, h, w): the latents of an empty view."""
 
     def __init__(self, model, volume: Volume, refine, ground: Tensor):
         self.model, self.volume, self.refine, self.ground = model, volume, refine, ground
@@ -50,8 +51,9 @@ class LatentField:
 
     def latents(self, cameras: list[Camera], generator=None) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered ẑ, refined z̃, both (n, C, h, w), and opacity (n, 1, h, w)."""
-        cells = self.model.side // self.model.card.factor
-        seen = render(self.volume, cameras, RAYS * cells, SAMPLES, self.ground, generator)
+        side = RAYS * self.ground.shape[-1]
+        ground = F.interpolate(self.ground, (side, side)).flatten(2).transpose(1, 2)  # an autoencoder's grounds differ towards a picture's edge
+        seen = render(self.volume, cameras, side, SAMPLES, ground, generator)
         z, opacity = F.avg_pool2d(seen.picture, RAYS), F.avg_pool2d(seen.opacity, RAYS)
         return z, z + self.refine(z) if self.refine else z, opacity
 
@@ -68,28 +70,30 @@ class LatentField:
 
     def mesh(self) -> Mesh | None:
         """The density's surface; each face in the colour of the decoded views that look at it."""
-        if (shape := surface(self.volume)) is None:
+        if (shape := surface(self.volume, LEVEL)) is None:
             return None
-        device = self.ground.device
-        middles, normals = (torch.from_numpy(np.float32(a)).to(device) for a in (shape.triangles_center, shape.face_normals))
-        total, weight = torch.zeros_like(middles), torch.full_like(middles[:, :1], 1e-6)
-        for camera, picture in zip(LOOKED, torch.cat([self.decoded([c])[0] for c in LOOKED])):
-            eye, at = torch.tensor(camera.axes()[0], dtype=torch.float32, device=device), camera.project(middles)
-            facing = (F.normalize(eye - middles, dim=1) * normals).sum(1, keepdim=True).clamp_min(0) ** 4
-            total += facing * F.grid_sample(picture[None], at[None, None], align_corners=False)[0, :, 0].T
-            weight += facing
-        return painted(shape, total / weight)
+        middles, normals = (torch.from_numpy(np.float32(a)).to(self.ground.device) for a in (shape.triangles_center, shape.face_normals))
+        total = torch.zeros_like(middles[:, :1]).expand(-1, 4)
+        for camera in LOOKED:
+            seen, (picture,) = render(self.volume, [camera], 64, background=0.0), self.decoded([camera])[0]
+            away = middles.new_tensor(camera.axes()[0]) - middles
+            far = away.norm(dim=1, keepdim=True)
+            seen_first = read_off(seen.depth[0] / seen.opacity[0].clamp_min(1e-3), camera, middles) + 3 * self.volume.width > far
+            facing = ((away * normals).sum(1, keepdim=True) / far).clamp_min(1e-4) ** 4
+            facing = torch.where(seen_first, facing, 1e-4 * facing)  # a face that none sees takes what lies over it
+            total = total + facing * torch.cat([read_off(picture, camera, middles), torch.ones_like(far)], 1)
+        return painted(shape, total[:, :3] / total[:, 3:])
 
 
 def encoded(model, views: np.ndarray, batch: int = 8) -> tuple[Tensor, Tensor]:
-    """Latents (n, C, h, w) of RGBA views (n, H, W, 4) over the ground, and the ground's latent (C,)."""
+    """Latents (n, C, h, w) of RGBA views (n, H, W, 4) over the ground, and the ground's (1, C, h, w)."""
     pictures = torch.from_numpy(views[..., :3] + (1 - views[..., 3:]) * GROUND).permute(0, 3, 1, 2).to(model.device)
     bare = model.to_latents(torch.full((1, 3, model.side, model.side), 2 * GROUND - 1, device=model.device))
-    return torch.cat([model.to_latents(part * 2 - 1) for part in pictures.split(batch)]), bare[0].mean((1, 2))
+    return torch.cat([model.to_latents(part * 2 - 1) for part in pictures.split(batch)]), bare
 
 
 def fit(model, views: np.ndarray, cameras: list[Camera], side: int, steps: int, seed: int, refined: bool = True, weight: float = 1.0,
-        batch: int = 4) -> Iterator[tuple[LatentField, float]]:  # fmt: skip
+        batch: int = 2) -> Iterator[tuple[LatentField, float]]:  # fmt: skip
     """Fit a latent field to RGBA views of the model's size; yields (field, error of z̃) after each step: ‖ẑ − z‖² + weight·‖z̃ − z‖².
 
     The density begins as the views' hull and is held to their alpha.
@@ -99,17 +103,19 @@ def fit(model, views: np.ndarray, cameras: list[Camera], side: int, steps: int, 
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        refine = refinement(len(ground)).to(model.device) if refined else None
-    volume = Volume(carved(views, cameras, side, model.device).density, ground.view(1, -1, 1, 1, 1).repeat(1, 1, side, side, side), colours=False)
+        refine = refinement(ground.shape[1]).to(model.device) if refined else None
+    mean = (z * alpha).sum((0, 2, 3)) / alpha.sum().clamp_min(1e-3)
+    volume = Volume(carved(views, cameras, side, model.device).density, mean.view(1, -1, 1, 1, 1).repeat(1, 1, side, side, side), colours=False)
     field = LatentField(model, volume, refine, ground).requires_grad_()
-    optimiser = torch.optim.Adam(field.rates(0.01, 0.1))
+    optimiser = torch.optim.Adam(field.rates(0.004, 0.1, 2e-3))
+    slower = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
     for _ in range(steps):
         chosen = torch.randperm(len(cameras), generator=generator)[:batch].tolist()
         with torch.enable_grad():
             plain, better, opacity = field.latents([cameras[c] for c in chosen], generator)
             error = (better - z[chosen]).square().mean()
-            loss = (plain - z[chosen]).square().mean() + weight * error + (opacity - alpha[chosen]).square().mean() + 1e-3 * smoothness(volume.density)
+            loss = (plain - z[chosen]).square().mean() + weight * error + (opacity - alpha[chosen]).abs().mean() + 0.01 * smoothness(volume.density)
             loss.backward()
-        optimiser.step(), optimiser.zero_grad()
+        optimiser.step(), optimiser.zero_grad(), slower.step()
         yield field, float(error.detach())
     field.requires_grad_(False)

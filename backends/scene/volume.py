@@ -131,20 +131,30 @@ def shares(through: Tensor) -> Tensor:
 
 
 def render(volume: Volume, cameras: list[Camera], size: int, samples: int = 48, background=1.0, generator=None) -> Rendered:
-    """Pictures of `size` px; differentiable. `background`: a number or (C,)."""
+    """Pictures of `size` px; differentiable. `background`: a number, (C,), or (1, size², C)."""
     eyes, ways = rays_of(cameras, size, volume.density.device)
     parts = march(volume, eyes, ways, samples, background, generator)
     return Rendered(*(p.transpose(1, 2).reshape(len(cameras), -1, size, size) for p in parts))
 
 
-def carved(pictures: np.ndarray, cameras: list[Camera], side: int, device="cpu") -> Volume:
-    """The visual hull of RGBA views (n, H, W, 4), premultiplied: solid where every view shows the object, in the views' mean colour there."""
+def nodes(side: int, device="cpu") -> Tensor:
+    """(R³, 3): where the grid's nodes stand."""
     at = torch.linspace(-1, 1, side, device=device)
     z, y, x = torch.meshgrid(at, at, at, indexing="ij")
-    points, volume = torch.stack([x, y, z], -1).reshape(-1, 3), Volume.blank(side, device=device)
+    return torch.stack([x, y, z], -1).reshape(-1, 3)
+
+
+def read_off(picture: Tensor, camera: Camera, points: Tensor) -> Tensor:
+    """(N, C): a picture (C, H, W) where points (N, 3) are seen in it; 0 beyond its edge."""
+    return F.grid_sample(picture[None], camera.project(points)[None, None], align_corners=False)[0, :, 0].T
+
+
+def carved(pictures: np.ndarray, cameras: list[Camera], side: int, device="cpu") -> Volume:
+    """The visual hull of RGBA views (n, H, W, 4), premultiplied: solid where every view shows the object, in the views' mean colour there."""
+    points, volume = nodes(side, device), Volume.blank(side, device=device)
     least, total = torch.ones(len(points), device=device), torch.zeros(len(points), 4, device=device)
     for picture, camera in zip(torch.from_numpy(pictures).to(device), cameras):
-        seen = F.grid_sample(picture.permute(2, 0, 1)[None], camera.project(points)[None, None], align_corners=False)[0, :, 0].T
+        seen = read_off(picture.permute(2, 0, 1), camera, points)
         least, total = torch.minimum(least, seen[:, 3]), total + seen
     colour = (total[:, :3] / total[:, 3:].clamp_min(1e-3)).clamp(0.02, 0.98)
     volume.density = torch.where(least > 0.5, 0.4, -0.15).view(volume.density.shape)

@@ -31,7 +31,7 @@ Local = Annotated[
 def decorrelation(density: Tensor, original: Tensor) -> Tensor:
     """L_dc of two grids (eq. 4): one less their correlation, 0 to 2."""
     one, other = density - density.mean(), original - original.mean()
-    return 1 - (one * other).mean() / (one.square().mean() * other.square().mean()).sqrt().clamp_min(1e-12)
+    return 1 - (one * other).mean() / (one.square().mean() * other.square().mean()).clamp_min(1e-24).sqrt()
 
 
 def falling(i: int, iterations: int, high: float) -> float:
@@ -68,7 +68,8 @@ def voxe(
     generator = torch.Generator().manual_seed(job.seed)
     prior = Prior(model, job.prompt, generator, scale)
     words = telling(edit_words.replace(",", " ")) or [w for w in telling(job.prompt) if w not in telling(job.source)]
-    follows = job.prompt.lower().startswith(job.source.lower().rstrip(" .,")) and bool(words)
+    source = job.source.lower().rstrip(" .,").split()
+    follows = job.prompt.lower().split()[: len(source)] == source and bool(words)
     if extent_of_edit == "local" and not words:
         raise BadInput("The prompt has no word that the source lacks; give what the object shall be, as in “a cactus wearing a party hat”.")
     local = extent_of_edit == "local" or extent_of_edit == "by the words" and follows
