@@ -80,13 +80,14 @@ def test_views_are_fitted_with_finite_gradients_and_the_mesh_is_where_the_object
     wanted = torch.from_numpy(views[..., :3] + 1 - views[..., 3:]).permute(0, 3, 1, 2)
     cloud = Gaussians.ball(150, 0).requires_grad_()
     optimiser, gaps = torch.optim.Adam(cloud.rates(0.02)), []
-    for _ in range(60):
-        gap = (cloud.seen(cameras, 32).picture - wanted).square().mean()
+    for i in range(60):
+        some = slice(i % 2, None, 2)
+        gap = (cloud.seen(cameras[some], 32).picture - wanted[some]).square().mean()
         gap.backward()
         assert all(torch.isfinite(p.grad).all() for p in cloud.parameters())
         optimiser.step(), optimiser.zero_grad()
         gaps.append(float(gap.detach()))
-    assert -10 * np.log10(gaps[-1]) > 20 and gaps[-1] < 0.2 * gaps[0]
+    assert -10 * np.log10(max(gaps[-2:])) > 19 and gaps[-1] < 0.2 * gaps[0]
     mesh = cloud.mesh()
     assert np.abs(mesh.vertices).max() < 0.8 and np.ptp(mesh.vertices, axis=0).min() > 0.4
 

@@ -64,14 +64,14 @@ def grown(
 
 @method("stabledreamer", task=MAKE_OBJECT, needs=NEEDS, loads=first_stage)
 def stabledreamer(
-    job: MakeObject, model, iterations: Iterations = 400, scale: Scale = 25.0, low: Low = 0.02, high: High = 0.98,
+    job: MakeObject, model, iterations: Iterations = 400, scale: Scale = 4.0, low: Low = 0.02, high: High = 0.98,
     end: Annotated[float, Slider(0.02, 0.98, 0.01, help="highest noise level at the last step, to which it falls evenly")] = 0.3,
     annealed: Annotated[bool, Toggle(help="let the highest noise level fall")] = True,
     form: Annotated[str, Choice(("Gaussians", "voxels"), help="what the object is made of")] = "Gaussians",
     geometry: Annotated[float, Slider(0, 1, 0.05, help="share of the steps led by another model, one of pixels in the paper, before the run's own")] = 0.0,
     first: Annotated[str, TextKnob(60, help="card of that model")] = PIXELS,
     splats: Annotated[int, Slider(50, 2000, 50, help="Gaussians to begin with; they may become three times as many")] = 300,
-    size: Resolution = 48, grid: Grid = 40, views: Views = 2, sparse: Annotated[float, Slider(0, 5, 0.1, help="pull towards empty space")] = 0.5,
+    size: Resolution = 64, grid: Grid = 40, views: Views = 2, sparse: Annotated[float, Slider(0, 5, 0.1, help="pull towards empty space")] = 0.5,
 ) -> Events:  # fmt: skip
     """StableDreamer.
 
@@ -80,8 +80,9 @@ def stabledreamer(
     pixels can give the shape first and the latent one the colours after; the object is a cloud of 3D Gaussians.
 
     Guo et al., arXiv 2312.02189: w(t)(ε̂ − ε) as the gradient of ½·w·(α/σ)·‖z − sg(x̂)‖², the highest level falling linearly, two stages.
-    Its code was never released and its constants are unverified. Where we differ: some hundred Gaussians of one colour each at 48 px; those pulled the
-    most are split in rounds, a share of all where 3DGS has a threshold; the stage in pixels is off until such a prior is trained.
+    Its repository holds no code; the abstract confirms the squared error, annealing, image before latent diffusion and Gaussians, but we could not
+    check a constant (curve, ends, rates, regularisers): those are ours. Where we differ: some hundred Gaussians of one colour each at 64 px; those pulled
+    the most are split in rounds, a share of all where 3DGS has a threshold; guidance as in `sds`; the first stage is off where no prior in pixels is.
     """
     generator = torch.Generator().manual_seed(job.seed)
     latent = Prior(model, job.prompt, generator, scale)
