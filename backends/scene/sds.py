@@ -22,7 +22,7 @@ def sparse_and_smooth(volume: Volume, sparse: float):
 def sds(
     job: MakeObject, model, iterations: Iterations = 400, scale: Scale = 4.0, low: Low = 0.02, high: High = 0.98, size: Resolution = 48, grid: Grid = 40,
     views: Views = 2, by_view: Annotated[bool, Toggle(help="“front view”, “side view” … after the prompt, by the camera")] = True,
-    sparse: Annotated[float, Slider(0, 5, 0.1, help="pull towards empty space")] = 0.5,
+    sparse: Annotated[float, Slider(0, 5, 0.1, help="pull towards empty space")] = 0.1,
 ) -> Events:  # fmt: skip
     """SDS: score distillation sampling.
 

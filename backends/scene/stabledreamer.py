@@ -71,7 +71,7 @@ def stabledreamer(
     geometry: Annotated[float, Slider(0, 1, 0.05, help="share of the steps led by another model, one of pixels in the paper, before the run's own")] = 0.0,
     first: Annotated[str, TextKnob(60, help="card of that model")] = PIXELS,
     splats: Annotated[int, Slider(50, 2000, 50, help="Gaussians to begin with; they may become three times as many")] = 300,
-    size: Resolution = 64, grid: Grid = 40, views: Views = 2, sparse: Annotated[float, Slider(0, 5, 0.1, help="pull towards empty space")] = 0.5,
+    size: Resolution = 64, grid: Grid = 40, views: Views = 2, sparse: Annotated[float, Slider(0, 5, 0.1, help="pull towards empty space")] = 0.1,
 ) -> Events:  # fmt: skip
     """StableDreamer.
 
