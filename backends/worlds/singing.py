@@ -103,7 +103,7 @@ class Tongue(NamedTuple):
 
 
 JAPANESE = Tongue("kana or romaji", SYLLABLES, lambda word: hiragana(ROMAJI.get(word.lower(), word)), syllables)
-MANDARIN = Tongue("pinyin", PINYIN, lambda word: word.lower().replace("ü", "v"), str.split)
+MANDARIN = Tongue("pinyin", PINYIN, lambda word: word.lower().replace("ü", "v").rstrip("12345"), str.split)
 TONGUES = (JAPANESE, MANDARIN)
 
 
