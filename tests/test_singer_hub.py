@@ -168,7 +168,7 @@ def test_published_sizes_have_the_official_tensors():
     """Digests and counts are of the official modules with Opencpop's configs: 41.0 M (cascade), 39.3 M (end to end), 3.3 M (pitch extractor)."""
     count = lambda *nets: round(sum(p.numel() for net in nets for p in net.parameters()) / 1e6, 3)  # noqa: E731
     cascade, other = (tiny.meta(fastspeech_midi.FastSpeech2MIDI, **fastspeech_midi.SHAPE | {"pitch": pitch}) for pitch in (True, False))
-    wavenet = tiny.meta(SingerDenoiser, condition=256, channels=256, layers=20, dilation_cycle=4, read=False)
+    wavenet = tiny.meta(SingerDenoiser, condition=256, channels=256, layers=20, dilation_cycle=4, readout=False)
     heard, voice = tiny.meta(fastspeech_midi.PitchExtractor), tiny.meta(nsf_hifigan.NSFHifiGAN, **nsf_hifigan.SHAPE)
     assert digest(tiny.acoustic_names(cascade)) == (141, "66b4c642298b4317") and digest(tiny.wavenet_names(wavenet)) == (170, "0d61cfc076486f7f")
     shapes = {name: tensor.shape for name, tensor in heard.state_dict().items()}

@@ -98,7 +98,7 @@ def chain() -> dict[str, torch.Tensor]:
 
 def acoustic(pitch: bool = True) -> dict[str, torch.Tensor]:
     parts = {"fs2": filled(acoustic_names(meta(FastSpeech2MIDI, **TINY | {"pitch": pitch}))),
-             "denoise_fn": filled(wavenet_names(meta(SingerDenoiser, **WAVENET, read=False)))}  # fmt: skip
+             "denoise_fn": filled(wavenet_names(meta(SingerDenoiser, **WAVENET, readout=False)))}  # fmt: skip
     return {f"model.{part}.{name}": t for part, tensors in parts.items() for name, t in tensors.items()} | {f"model.{k}": t for k, t in chain().items()}
 
 

@@ -149,7 +149,7 @@ def read(folder: Path, title: str):
     said["hidden"] = hidden if hidden > 0 else said.get("dim", fastspeech_midi.SHAPE["dim"])
     acoustic = fill(fastspeech_midi.FastSpeech2MIDI(**fastspeech_midi.SHAPE | said), parts["fs2"], f"{title}'s acoustic model")
     shape = {"condition": 256, "channels": 256, "layers": 20, "dilation_cycle": 1} | arguments(DENOISER, given)
-    denoiser = fill(SingerDenoiser(**shape, read=False), parts["denoise_fn"], f"{title}'s denoiser")
+    denoiser = fill(SingerDenoiser(**shape, readout=False), parts["denoise_fn"], f"{title}'s denoiser")
 
     home, what = beside(folder, given, "vocoder_ckpt", title), f"{title}'s vocoder"
     theirs = configuration(home, VOICED, what)
