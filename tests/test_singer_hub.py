@@ -252,6 +252,7 @@ BROKEN = {
     "no folder 0000_other beside": config(vocoder_ckpt="checkpoints/0000_other"),
     "no folder pe_ckpt beside": config(pe_enable=True),
     "differ in hop_size": config(hop_size=256),
+    r"differ in hop_size \(128 and 64\)": vocoder(tiny.VOCODER | {"upsample_rates": [8, 4, 2]}),
     "holds in another shape than its config.yaml says encoder_embed": config(hidden_size=32),
     r"acoustic model lacks encoder.layers.2.* and 9 more": config(enc_layers=3),
     "denoiser holds besides blocks.2": config(residual_layers=2),

@@ -10,6 +10,7 @@ Pickles are read with `weights_only`; numpy's numbers among them are stood in fo
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,7 @@ def read(folder: Path, title: str):
 
     home, what = beside(folder, given, "vocoder_ckpt", title), f"{title}'s vocoder"
     theirs = configuration(home, VOICED, what)
+    theirs["hop_size"] = math.prod(theirs.get("upsample_rates", nsf_hifigan.SHAPE["rates"]))  # what it makes of a frame, whatever it says
     if other := [k for k in ("audio_sample_rate", "hop_size", "audio_num_mel_bins") if k in given and k in theirs and given[k] != theirs[k]]:
         raise BadInput(f"{title} and its vocoder differ in {other[0]} ({given[other[0]]} and {theirs[other[0]]}); they must be made for one another.")
     tensors = tensors_in(home, what).get("model_gen")
