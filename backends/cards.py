@@ -168,6 +168,18 @@ HUB = (
         options={"kind": "sgmse", "files": ("train_vb_29nqe0uh_epoch=115.ckpt",)},
         about="The publishers' network at 16 kHz, or another of theirs from a folder with its .ckpt file. On a CPU a step takes about ten seconds.",
     ),
+    # DiffSinger's lie in its repository's releases and on no hub: offered where the host names an unpacked folder (see singer_hub).
+    *(
+        Card(
+            name=f"diffsinger-opencpop{name}", title=f"DiffSinger, Opencpop {title}", loader="backends.audio.singer_hub:load", capabilities=frozenset({"singing"}), embedded=False,
+            licence="MIT (code); the corpus: Opencpop's own terms", source="MoonInTheRiver/DiffSinger", revision="", parameters=parameters, trained_on="Opencpop, 5 hours of a woman's singing (its repository)",
+            about=f"The publishers' checkpoint at 24 kHz. It sings Mandarin, written in pinyin. {about}",
+        )
+        for name, title, parameters, about in (
+            ("", "cascade", "41 M", "It predicts its pitch, and begins at k = 60 of its decoder's mel."),
+            ("-e2e", "end to end", "39 M", "Its pitch is heard from the mel it drew, from noise in all 100 steps: choose Full diffusion."),
+        )
+    ),
     # Of EzAudio no hash was found: it is offered where the host pins it.
     *(
         Card(

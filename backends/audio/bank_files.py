@@ -112,7 +112,7 @@ def _predictor(folder: Path, kind: str, frames: tuple[int, int], what: str) -> P
     for place in (folder / f"ds{kind}", folder):
         if not (place / "dsconfig.yaml").is_file():
             continue
-        config = _yaml(place / "dsconfig.yaml", what)
+        config = read_yaml(place / "dsconfig.yaml", what)
         if not (config.get(kind) and config.get("linguistic")) or tuple(config.get(k, SHARED[k]) for k in ("sample_rate", "hop_size")) != frames:
             continue
         files = (within(place, config[key], what, folder) for key in ("linguistic", kind))
@@ -144,7 +144,7 @@ def within(folder: Path, name, what: str, bank: Path | None = None) -> Path:
 def _home(folder: Path, name: str, key: str, what: str) -> tuple[Path, dict]:
     """(the folder of the uppermost file of that name that has `key`, what it says): a zip may hold the bank in a folder of its own."""
     for path in sorted(folder.rglob(name), key=lambda p: (len(p.parts), p)):
-        said = _yaml(path, what)
+        said = read_yaml(path, what)
         if not key or said.get(key):
             return path.parent, said
     raise BadInput(f"{what} holds no {name}{f' with {key}' if key else ''}; it is no DiffSinger voicebank for OpenUtau.")
@@ -159,7 +159,7 @@ def _text(path: Path, what: str) -> str:
         raise BadInput(f"{what}: {path.name} is not written in UTF-8.") from None
 
 
-def _yaml(path: Path, what: str) -> dict:
+def read_yaml(path: Path, what: str) -> dict:
     import yaml
 
     try:

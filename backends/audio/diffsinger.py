@@ -8,7 +8,6 @@ import numpy as np
 
 from backends.audio.shallow import boundary_a, boundary_b, divergences, sing
 from backends.audio.tasks import SING, Sing
-from backends.audio.voicebank import Voicebank
 from backends.registry import method
 from backends.spec import Choice, Events, Metric, Plot, Slider
 
@@ -32,11 +31,11 @@ def diffsinger(job: Sing, model, k: K = 0, boundary: Boundary = "A: divergence",
     true and blurry mels noised to a step can't be told apart by more than 0.4 in 95 % of the later steps), both over validation melodies.
     Ours differs in size: 12 dilated layers of 128 channels with a linear read-out beside the last (see SingerDenoiser), 80 mels at
     16 kHz, FastSpeech 2's blocks of width 144; pitch comes from the score, with vibrato. A voicebank's own k is the deepest it was trained
-    for.
+    for, and so is a published voice's.
     """
-    if isinstance(model, Voicebank):
+    if model.deepest is not None:
         k = k or model.deepest
-        yield Metric("k", k, "", f"the bank's deepest: {model.deepest}, of 100")
+        yield Metric("k", k, "", f"the deepest the voice was trained for: {model.deepest}, of 100")
         yield from sing(job, model, k, sampler, speedup, vocoder)
         return
     seen = model.validation

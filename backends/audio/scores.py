@@ -6,12 +6,12 @@ from backends.worlds import singing
 LONGEST, SHORTEST = 30.0, 0.06  # seconds: of a song, of a note
 
 
-def check(score: str, tempo: float) -> list[singing.Note]:
-    """The score's notes between rests; raises BadInput."""
+def check(score: str, tempo: float, tongue: singing.Tongue | None = None) -> list[singing.Note]:
+    """The score's notes between rests, its syllables read in the tongue, or in the one they seem to be of; raises BadInput."""
     if not score.strip():
         raise BadInput("The score is empty; write for example さ:A4:1 く:A4:1 ら:B4:2.")
     try:
-        notes = singing.parse(score)
+        notes = singing.parse(score, tongue or singing.tongue_of(score))
     except ValueError as error:
         raise BadInput(f"Score: {error}") from None
     sung = [n for n in notes if n.midi]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.audio.scores import check
-from backends.audio.singer import SCHEDULE, STEPS, Singer, pitch
+from backends.audio.singer import SCHEDULE, STEPS, Singer, admit
 from backends.audio.tasks import Sing
 from backends.audio.voicebank import Voicebank
 from backends.audio.voicebank import sing as sing_by_bank
 from backends.lazy import diffusers, torch
-from backends.spec import Events, Metric, Plot, Result, Step
+from backends.spec import Events, Metric, Note, Plot, Result, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,15 +88,20 @@ def sing(
     if isinstance(model, Voicebank):  # its chain runs inside its network
         yield from sing_by_bank(job, model, k, sampler, speedup, vocoder)
         return
+    if model.deepest is not None:
+        admit(model, k, vocoder)
     watch = Stopwatch()
     with watch.running():
-        notes = check(job.score, job.tempo)
+        notes = check(job.score, job.tempo, model.tongue)
         song = model.lay_out(notes, job.tempo, job.vibrato)
         blurry, condition = model.start(song)
         generator = torch.Generator().manual_seed(job.seed)
         x = blurry
+    if model.remark:
+        yield Note(model.remark)
     finished = lambda mel: model.voice(mel, song, vocoder, job.seed)  # noqa: E731
-    beside = lambda: (model.drawn(blurry, "the decoder's mel"), pitch(song), *found)  # noqa: E731
+    decoded = (model.drawn(blurry, "the decoder's mel"),) if k and model.shallow else ()
+    beside = lambda mel: (*decoded, model.pitch(song, mel), *found)  # noqa: E731
     if k:
         with watch.running():
             noise = torch.randn(blurry.shape, generator=generator).to(blurry.device)
@@ -105,13 +110,13 @@ def sing(
             with watch.running():
                 n, x = next(states)
             i += 1
-            yield Step(i, n, lambda x=x: model.drawn(x), beside, keep=lambda x=x: finished(x))
+            yield Step(i, n, lambda x=x: model.drawn(x), lambda x=x: beside(x), keep=lambda x=x: finished(x))
     else:
-        yield Step(1, 1, lambda: model.drawn(x), (pitch(song),), keep=lambda: finished(x))
+        yield Step(1, 1, lambda: model.drawn(x), lambda: beside(x), keep=lambda: finished(x))
     with watch.running():
         sound = finished(x)
     yield Metric("real-time factor", watch.seconds / song.seconds, "lower", f"{song.seconds:.1f} s sung")
-    if (true := truth(notes, job.tempo, job.vibrato)) is not None:
+    if model.deepest is None and (true := truth(notes, job.tempo, job.vibrato)) is not None:  # of the embedded voice
         made = model.log_mel(x)[0, : len(true)].float().cpu().numpy()
         yield Metric("mel sharpness (voice: 1)", sharpness(made, true), "", "variation in time and frequency, against the held-out recording")
-    yield Result(sound, (model.drawn(x, "the mel the vocoder was given"), *beside()[bool(not k) :]))
+    yield Result(sound, (model.drawn(x, "the mel the vocoder was given"), *beside(x)))

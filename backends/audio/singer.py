@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.lazy import diffusers, torch
 from backends.models import ASSETS, Card, device
-from backends.spec import Audio, Plot, Spectrogram
+from backends.spec import Audio, BadInput, Plot, Spectrogram
 from backends.worlds import singing
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ DB = 20 / np.log(10)  # of a natural logarithm of magnitudes
 
 @dataclass(frozen=True)
 class Song:
-    """What is sung, in frames. `phones`, `notes` (MIDI), `note_frames`, `frames`: (P,) int64; `f0`: (F,) float32 MIDI numbers; `marks` as in Audio."""
+    """What is sung, in frames. `phones`, `notes` (MIDI), `note_frames`, `frames`: (P,) int64; `f0`: (F,) float32 MIDI numbers; `marks` as in Audio; `frame` in seconds."""
 
     phones: np.ndarray
     notes: np.ndarray
@@ -31,10 +31,11 @@ class Song:
     frames: np.ndarray
     f0: np.ndarray
     marks: dict[str, float]
+    frame: float = singing.HOP / singing.RATE
 
     @property
     def seconds(self) -> float:
-        return len(self.f0) * singing.HOP / singing.RATE
+        return len(self.f0) * self.frame
 
     @classmethod
     def recorded(cls, tune: str) -> Song:
@@ -48,7 +49,10 @@ class Singer:
 
     `validation`: what the boundaries are computed from, over melodies kept from training: `error` E[(M−M̃)²], `square` E[M²], `gap` (items, T)
     |BP(M_t, t) − BP(M̃_t, t)| (see evaluate/singing.py).
+    Of a published voice it is None, and `deepest` says from which k its makers trained it; `shallow`: whether it has a decoder to begin at.
     """
+
+    tongue, deepest, shallow, remark = singing.JAPANESE, None, True, ""
 
     def __init__(self, card, acoustic, denoiser, vocoder, validation: dict, device: str = "cpu"):
         self.card, self.acoustic, self.net, self.vocoder, self.validation, self.device = card, acoustic, denoiser, vocoder, validation, device
@@ -60,7 +64,7 @@ class Singer:
         self.nfe += len(args[0])
 
     def lay_out(self, notes: list[singing.Note], tempo: float, vibrato: float) -> Song:
-        """Notes last as the score says; within a note the consonant takes its predicted time (at most all but a frame), the vowel the rest."""
+        """See `shared` for the time of each phone; the pitch is the notes', with vibrato."""
         seconds = singing.times(notes, tempo)
         note_frames = np.diff(np.round(seconds * singing.RATE / singing.HOP).astype(int))
         owner = np.array([i for i, n in enumerate(notes) for _ in n.phones])
@@ -68,11 +72,7 @@ class Singer:
         midis = np.array([n.midi for n in notes])
         with torch.no_grad():
             _, logs = self.acoustic.encode(*(torch.as_tensor(a)[None].to(self.device) for a in (phones, midis[owner], note_frames[owner])))
-        frames = np.maximum(1, logs[0].exp().round().cpu().numpy().astype(int))
-        for note, total in enumerate(note_frames):
-            mine = np.flatnonzero(owner == note)
-            before = np.minimum(frames[mine[:-1]], (total - 1) // max(1, len(mine) - 1))
-            frames[mine[:-1]], frames[mine[-1]] = before, total - before.sum()
+        frames = shared(logs[0].exp().round().cpu().numpy(), owner, note_frames)
         at = (np.arange(note_frames.sum()) + 0.5) * singing.HOP / singing.RATE
         f0 = singing.contour(at, midis.tolist(), seconds, vibrato).astype(np.float32)
         return Song(phones, midis[owner], note_frames[owner], frames, f0, phrases(notes, seconds))
@@ -103,6 +103,10 @@ class Singer:
         wave = wave.float().cpu().numpy()
         return Audio((wave / max(1.0, np.abs(wave).max())).astype(np.float32), singing.RATE, marks=song.marks)
 
+    def pitch(self, song: Song, mel: Tensor) -> Plot:
+        """The pitch sung, were this the mel, and the notes asked."""
+        return contour(song.f0, np.repeat(held(song.notes), song.frames), song.frame)
+
     def drawn(self, mel: Tensor, caption: str = "") -> Spectrogram:
         return Spectrogram((DB * self.log_mel(mel)[0]).T.float().cpu().numpy(), mel.shape[1] * singing.HOP / singing.RATE, singing.MEL_HIGH, caption)
 
@@ -113,8 +117,27 @@ def phrases(notes: list[singing.Note], seconds: np.ndarray) -> dict[str, float]:
     return {f"{n} {''.join(note.syllable for note in notes[i : i + 4])}": float(seconds[i]) for n, i in enumerate(starts, 1)}
 
 
-def pitch(song: Song) -> Plot:
-    return contour(song.f0, np.repeat(held(song.notes), song.frames), singing.HOP / singing.RATE)
+def shared(predicted: np.ndarray, owner: np.ndarray, note_frames: np.ndarray) -> np.ndarray:
+    """(P,) frames: notes (`owner` (P,) of each phone) last as the score says, consonants as predicted (at most all but a frame), vowels the rest."""
+    frames = np.maximum(1, predicted.astype(int))
+    for note, total in enumerate(note_frames):
+        mine = np.flatnonzero(owner == note)
+        before = np.minimum(frames[mine[:-1]], (total - 1) // max(1, len(mine) - 1))
+        frames[mine[:-1]], frames[mine[-1]] = before, total - before.sum()
+    return frames
+
+
+def admit(model, k: int, vocoder: str) -> None:
+    """Raises BadInput where a voice that others trained can't begin at k, or can't be heard by another vocoder than its own."""
+    title = model.card.title
+    if vocoder != "neural":
+        raise BadInput(f"{title} brings its own vocoder; set the vocoder to neural.")
+    if not k and not model.shallow:
+        raise BadInput(f"{title} has no decoder beside its diffusion; choose Full diffusion.")
+    if k > model.deepest:
+        raise BadInput(f"{title} was trained to begin at k = {model.deepest} at most, not at {k}; choose DiffSinger with k = 0.")
+    if k and not model.shallow and k < STEPS:
+        raise BadInput(f"{title} begins from noise alone; set k to 0 or {STEPS}.")
 
 
 def contour(f0: np.ndarray, note: np.ndarray, frame: float) -> Plot:

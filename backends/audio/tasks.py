@@ -73,7 +73,7 @@ class Sing(Job):
         str,
         Prompt(
             4000,
-            help="syllable:note:beats, as in さ:A4:1 ra:B4:0.5 rest:1; or lyrics | notes, as in さくら | A4:1 A4:1 B4:2; ー holds a vowel",
+            help="syllable:note:beats, as in さ:A4:1 ra:B4:0.5 rest:1; or lyrics | notes, as in さくら | A4:1 A4:1 B4:2; ー holds a vowel; for a Mandarin voice pinyin, as in xiao:C5:1",
             files=(".mid", ".midi", ".musicxml", ".xml", ".mxl"),
             read="backends.audio.score_files:read",
             fills=("score", "tempo"),

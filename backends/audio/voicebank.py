@@ -17,7 +17,7 @@ from backends.audio.bank_files import BASES, Bank
 from backends.audio.bank_line import Line, lay_out, shared, spelled, spoken
 from backends.audio.onnx_runs import cast, during, finished, session, taken, worked
 from backends.audio.scores import check
-from backends.audio.singer import DB, contour
+from backends.audio.singer import DB, admit, contour
 from backends.audio.tasks import Sing
 from backends.download import reading
 from backends.models import Card
@@ -154,17 +154,9 @@ def load(card: Card) -> Voicebank:
 
 def sing(job: Sing, model: Voicebank, k: int, sampler: str = "ddpm", speedup: int = 1, vocoder: str = "neural") -> Events:
     """Sing the job's score from k hundredths of the bank's chain; 0 leaves its decoder's mel as it is. Raises BadInput where it can't begin there."""
-    title, bank = model.card.title, model.bank
-    if vocoder != "neural":
-        raise BadInput(f"{title} brings its own vocoder; set the vocoder to neural.")
-    if not k and not model.shallow:
-        raise BadInput(f"{title} has no decoder beside its diffusion; choose Full diffusion.")
-    if k > model.deepest:
-        raise BadInput(f"{title} was trained to begin at k = {model.deepest} at most, not at {k}; choose DiffSinger with k = 0.")
-    if k and not model.shallow and k < CHAIN:
-        raise BadInput(f"{title} begins from noise alone; set k to 0 or {CHAIN}.")
-    model.seconds = 0.0
-    line = model.lay_out(check(job.score, job.tempo), job.tempo, job.vibrato)
+    admit(model, k, vocoder)
+    model.seconds, bank = 0.0, model.bank
+    line = model.lay_out(check(job.score, job.tempo, singing.JAPANESE), job.tempo, job.vibrato)
     if len(bank.speakers) > 1:
         yield Note(f"Of the bank's speakers the first sings: {bank.speakers[0]}.")
     if k and sampler != "ddpm":

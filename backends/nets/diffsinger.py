@@ -115,18 +115,18 @@ class SingerDenoiser(ModelMixin, ConfigMixin):
 
     Beside the paper's output layer stands a linear read-out of x, the condition and the skips' sum, its weights interpolated over the steps and
     zero at first: 128 channels need long to learn to pass 80 bins of noise through, and at the noise end that is nearly all there is to say.
-    It is solved by least squares (train/singing.py).
+    It is solved by least squares (train/singing.py). The published networks have none: `readout` false.
     """
 
     @register_to_config
-    def __init__(self, mels: int = 80, condition: int = 144, channels: int = 128, layers: int = 12, dilation_cycle: int = 3):
+    def __init__(self, mels: int = 80, condition: int = 144, channels: int = 128, layers: int = 12, dilation_cycle: int = 3, readout: bool = True):
         super().__init__()
         self.input = nn.Conv1d(mels, channels, 1)
         self.step = nn.Sequential(nn.Linear(channels, channels * 4), nn.Mish(), nn.Linear(channels * 4, channels))
         # The paper's 20 layers of 256 channels do not dilate; fewer layers see as far with dilations 1, 2, 4.
         self.blocks = nn.ModuleList(ResidualLayer(channels, condition, 2 ** (i % dilation_cycle)) for i in range(layers))
         self.skip, self.output = nn.Conv1d(channels, channels, 1), nn.Conv1d(channels, mels, 1)
-        self.read = nn.Parameter(torch.zeros(len(KNOTS), mels + condition + channels + 1, mels))
+        self.read = nn.Parameter(torch.zeros(len(KNOTS), mels + condition + channels + 1, mels)) if readout else None
         nn.init.zeros_(self.output.weight), nn.init.zeros_(self.output.bias)
 
     def features(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,6 +141,8 @@ class SingerDenoiser(ModelMixin, ConfigMixin):
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         own, read = self.features(x, t, condition)
+        if self.read is None:
+            return own
         return own + torch.einsum("bfd,bdm->bfm", read, torch.einsum("bk,kdm->bdm", hats(t).to(read.dtype), self.read.to(read.dtype)))
 
 

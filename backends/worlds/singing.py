@@ -1,7 +1,7 @@
 """The singing world: kana on notes, sung by one voice; its scores, phones, pitch contour and log-mel spectrogram.
 
 A score is words of `syllable:note:beats` (kana or romaji, C4 = MIDI 60) and `rest:beats`; a syllable `ー` goes on with the last vowel.
-Or the lyrics stand before a bar, the notes behind it: `さくら | A4:1 A4:1 B4:2`.
+Or the lyrics stand before a bar, the notes behind it: `さくら | A4:1 A4:1 B4:2`. Syllables are those of a `Tongue`: kana and romaji, or pinyin.
 Time is counted in mel frames of HOP / RATE = 16 ms. The corpus and how it was sung: `singing_build`.
 Public-domain tunes are never trained on; of the random melodies every twelfth is for validation.
 """
@@ -12,12 +12,15 @@ import functools
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from backends.lazy import torch
+from backends.worlds.pinyin import PINYIN
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "worlds" / "singing"
 RATE, HOP, WINDOW, MELS = 16000, 256, 1024, 80
@@ -90,11 +93,31 @@ def syllables(lyrics: str) -> list[str]:
     return found
 
 
-def parse(score: str) -> list[Note]:
+class Tongue(NamedTuple):
+    """How lyrics are written: `phones` of a syllable by its name, `named` gives the name of one as written, `split` the syllables of words."""
+
+    called: str
+    phones: dict[str, tuple[str, ...]]
+    named: Callable[[str], str]
+    split: Callable[[str], list[str]]
+
+
+JAPANESE = Tongue("kana or romaji", SYLLABLES, lambda word: hiragana(ROMAJI.get(word.lower(), word)), syllables)
+MANDARIN = Tongue("pinyin", PINYIN, lambda word: word.lower().replace("ü", "v").rstrip("12345"), str.split)
+TONGUES = (JAPANESE, MANDARIN)
+
+
+def tongue_of(score: str) -> Tongue:
+    """That which knows the most of a score's words, Japanese where it knows as many."""
+    words = score.split("|")[0].split() if "|" in score else [word.split(":")[0] for word in score.split()]
+    return max(TONGUES, key=lambda tongue: sum(tongue.named(word) in tongue.phones for word in words))
+
+
+def parse(score: str, tongue: Tongue = JAPANESE) -> list[Note]:
     """The notes of a score; ValueError says in a sentence which word is not understood."""
     if "|" in score:
         lyrics, tune = score.split("|", 1)
-        sung, places = syllables(lyrics), tune.split()
+        sung, places = tongue.split(lyrics), tune.split()
         if len(sung) != (wanted := sum(not p.startswith("rest") for p in places)):
             raise ValueError(f"The lyrics don't match the notes: {len(sung)} syllables for {wanted} notes; a ー holds the vowel over another note.")
         given = iter(sung)
@@ -111,16 +134,16 @@ def parse(score: str) -> list[Note]:
         if parts[0] == "rest":
             notes.append(Note("", ("pau",), 0, beats))
             continue
-        kana = hiragana(ROMAJI.get(parts[0].lower(), parts[0]))
-        if kana in HELD and notes and notes[-1].midi:
-            kana, phones = "ー", notes[-1].phones[-1:]
-        elif kana in SYLLABLES:
-            phones = SYLLABLES[kana]
-        elif kana in HELD:
+        name = tongue.named(parts[0])
+        if name in HELD and notes and notes[-1].midi:
+            name, phones = "ー", notes[-1].phones[-1:]
+        elif name in tongue.phones:
+            phones = tongue.phones[name]
+        elif name in HELD:
             raise ValueError("A ー holds the vowel of the note before it; here there is none.")
         else:
-            raise ValueError(f"{parts[0][:20]!r} is no syllable of kana or romaji that the voice knows.")
-        notes.append(Note(kana, phones, midi_of(parts[1]), beats))
+            raise ValueError(f"{parts[0][:20]!r} is no syllable of {tongue.called} that the voice knows.")
+        notes.append(Note(name, phones, midi_of(parts[1]), beats))
     return notes
 
 
