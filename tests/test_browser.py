@@ -33,7 +33,7 @@ def browser():
 @pytest.fixture(scope="module")
 def page(browser, address):
     """One page for all tests, as loading it is what takes longest; each test sets what it needs."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page = browser.new_page(viewport={"width": 1900, "height": 900})
     page.set_default_timeout(30_000)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))

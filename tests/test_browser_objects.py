@@ -18,7 +18,7 @@ def page():
 
     with objects_ready(), studio() as url, playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(viewport={"width": 1400, "height": 1200})
+        page = browser.new_page(viewport={"width": 1900, "height": 1200})
         page.set_default_timeout(30_000)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -65,7 +65,7 @@ def test_an_object_is_chosen_edited_turned_and_opened_again(page, tmp_path):
             box.fill(str(value))
             box.blur()
     page.locator("button.run:visible").click()
-    page.locator("table.metrics").wait_for()
+    page.locator("table.metrics").wait_for(timeout=120_000)
     assert page.locator(".arm .main .turntable[data-frames] .view i:visible").count() == 2
 
     position = "k => document.querySelectorAll('.arm .main .view i')[k].style.backgroundPosition"
