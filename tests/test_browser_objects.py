@@ -89,7 +89,7 @@ def test_an_object_is_chosen_edited_turned_and_opened_again(page, tmp_path):
     taken = tmp_path / download.value.suggested_filename
     download.value.save_as(taken)
     page.locator("button.chip:visible").nth(1).click()
-    told(page, "horse · ")
+    told(page, "teddy bear · ")
     page.locator("input[data-testid$='recipe-upload-button']").set_input_files(taken)
     told(page, "your own · 320 triangles")
     assert page.locator(".arm:visible").count() == 1
