@@ -18,22 +18,6 @@ def _tiny(name="emoji-ldm"):
 
 
 @contextmanager
-def objects_ready():
-    """The 3D tabs on the page, whether or not their prior is trained."""
-    from backends import TASKS
-
-    tasks = [TASKS[name] for name in ("make_object", "edit_object")]
-    before = [task.ready for task in tasks]
-    for task in tasks:
-        object.__setattr__(task, "ready", True)
-    try:
-        yield
-    finally:
-        for task, ready in zip(tasks, before):
-            object.__setattr__(task, "ready", ready)
-
-
-@contextmanager
 def studio(seconds: float = 0.0):
     """Gives the address. `seconds`: how long each evaluation of the network takes at least."""
     from ui import page

@@ -2,16 +2,12 @@
 
 import json
 import re
-import shutil
 
 import PIL.Image
 import pytest
+from browsing import visited
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed (apt-get install chromium)", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)")
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +19,12 @@ def address():
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def page(browser, address):
+def page(address):
     """One page for all tests, as loading it is what takes longest; each test sets what it needs."""
-    page = browser.new_page(viewport={"width": 1900, "height": 900})
-    page.set_default_timeout(30_000)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.locator(".arm-2 .picture").wait_for()
-    page.wait_for_function("!document.querySelector('textarea').disabled")
-    yield page
-    page.close()
-    assert not errors
+    with visited(address, 900) as page:
+        page.locator(".arm-2 .picture").wait_for()
+        page.wait_for_function("!document.querySelector('textarea').disabled")
+        yield page
 
 
 @pytest.fixture(autouse=True)

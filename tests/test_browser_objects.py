@@ -1,33 +1,19 @@
 """Objects in headless Chromium: one is chosen, one of one's own is opened, an edit runs, its turntables turn together, its GLB is dropped again."""
 
-import shutil
-
 import pytest
 import trimesh
+from browsing import visited
+from serving import studio
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed (apt-get install chromium)", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)")
 
 
 @pytest.fixture(scope="module")
 def page():
-    from serving import objects_ready, studio
-
-    with objects_ready(), studio() as url, playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(viewport={"width": 1900, "height": 1200})
-        page.set_default_timeout(30_000)
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
+    with studio() as url, visited(url) as page:
         page.get_by_role("tab", name="Edit an object").click()
         page.locator(".shape-view img:visible").wait_for()
         yield page
-        browser.close()
-        assert not errors
 
 
 def caption(page) -> str:

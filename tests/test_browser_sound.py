@@ -1,16 +1,11 @@
 """Sounds in headless Chromium: upload, players with their markers, the switch between arms, a dropped result."""
 
-import shutil
-
 import numpy as np
 import pytest
 import soundfile
+from browsing import visited
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed (apt-get install chromium)", allow_module_level=True)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)")
 
 
 @pytest.fixture(scope="module")
@@ -18,17 +13,9 @@ def page():
     from fake_audio import listening
     from serving import studio
 
-    with listening(), studio() as url, playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(viewport={"width": 1900, "height": 1200})
-        page.set_default_timeout(30_000)
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
+    with listening(), studio() as url, visited(url) as page:
         page.get_by_role("tab", name="Listen").click()
         yield page
-        browser.close()
-        assert not errors
 
 
 def test_an_upload_is_run_played_and_opened_again(page, tmp_path):

@@ -1,0 +1,26 @@
+"""What the tests in headless Chromium share; those that import it are skipped where Chromium or playwright is not installed."""
+
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed (apt-get install chromium)", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)")
+
+
+@contextmanager
+def visited(address: str, height: int = 1200):
+    """A page at the address, as wide as the tabs; no script of it may fail."""
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(viewport={"width": 1900, "height": height})
+        page.set_default_timeout(30_000)
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        yield page
+        browser.close()
+        assert not errors
