@@ -7,6 +7,14 @@ from backends.models import ASSETS, Card, add
 
 UNET = frozenset({"image", "cfg", "unet", "cross_attention", "vae", "gradients", "ddim"})
 
+OBJECTS = Card(
+    name="objects-ldm", title="Objects LDM (embedded)", loader="backends.embedded:load_ldm", capabilities=UNET | {"objects"},
+    licence="Apache-2.0 (weights); meshes: CC0 and CC BY, see NOTICE", source="objects-ldm", parameters="18 M",
+    trained_on="views of 82 objects in 18 looks with 6 accessories, with captions that name the side", command="python -m backends.train.objects_ldm --minutes 60",
+    previews="backends.embedded:small_previewer",
+    about="The emoji UNet trained on: latent diffusion at 128 px of single objects, seen from the front, the side, the back or overhead.",
+)  # fmt: skip
+
 add(
     Card(
         name="emoji-ldm", title="Emoji LDM (embedded)", loader="backends.embedded:load_ldm", capabilities=UNET | {"emoji"},
@@ -30,13 +38,7 @@ add(
         previews="backends.embedded:small_previewer",
         about="The sister on PixArt's transformer (64 patches, cross-attention to MiniLM's states), on the same latents; v-prediction with zero terminal SNR.",
     ),
-    Card(
-        name="objects-ldm", title="Objects LDM (embedded)", loader="backends.embedded:load_ldm", capabilities=UNET | {"objects"},
-        licence="Apache-2.0 (weights); meshes: CC0 and CC BY, see NOTICE", source="objects-ldm", parameters="18 M",
-        trained_on="views of 82 objects in 18 looks with 6 accessories, with captions that name the side", command="python -m backends.train.objects_ldm --minutes 60",
-        previews="backends.embedded:small_previewer",
-        about="The emoji UNet trained on: latent diffusion at 128 px of single objects, seen from the front, the side, the back or overhead.",
-    ),
+    OBJECTS,
     Card(
         name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope", "trainable"}),
         licence="Apache-2.0 (weights)", source="text-mdm", parameters="22 M",
@@ -67,12 +69,11 @@ add(
 
 if (ASSETS / "objects-pixels").exists():  # not trained yet
     add(
-        Card(
-            name="objects-pixels", title="Objects in pixels (embedded)", loader="backends.embedded:load_pixels", capabilities=UNET - {"vae"} | {"objects", "pixels"}, side=64, factor=4,
-            licence="Apache-2.0 (weights); meshes: CC0 and CC BY, see NOTICE", source="objects-pixels", parameters="18 M",
-            trained_on="views of 82 objects in 18 looks with 6 accessories, with captions that name the side", command="python -m backends.train.objects_ldm --space pixels --minutes 60",
+        dataclasses.replace(
+            OBJECTS, name="objects-pixels", title="Objects in pixels (embedded)", loader="backends.embedded:load_pixels", source="objects-pixels",
+            capabilities=OBJECTS.capabilities - {"vae"} | {"pixels"}, side=64, factor=4, previews=Card.previews, command=f"{OBJECTS.command} --space pixels",
             about="The same UNet on the pixels themselves at 64 px, 4×4 of them folded into channels; no autoencoder.",
-        ),
+        )
     )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------

@@ -145,20 +145,23 @@ def save(outcome: Outcome, inputs: dict[str, recipe.Input], folder: Path, name: 
     return files
 
 
-def files_of(outcome: Outcome, inputs: dict[str, recipe.Input]) -> list[tuple[str, bytes, recipe.Input | None]]:
-    """(how its name ends, its bytes, what its hash is of) for each file of a result; each carries its recipe, but for the turning WebP of an object."""
+def files_of(outcome: Outcome, inputs: dict[str, recipe.Input]) -> Iterator[tuple[str, bytes, recipe.Input | None]]:
+    """(how its name ends, its bytes, what its hash is of) for each file of a result, made when it is asked for; each carries its recipe, but for an object's WebP and splats."""
     value, made = outcome.value, outcome.recipe
     if isinstance(value, Image):
-        return [(".png", recipe.png(value.pixels, made, inputs), value.pixels)]
-    if isinstance(value, Images):
-        return [(f"-{i}.png", recipe.png(picture.pixels, made, inputs), picture.pixels) for i, picture in enumerate(value.items, 1)]
-    if isinstance(value, Audio):
-        return [(".flac", recipe.flac(value, made, inputs), value)]
-    if isinstance(value, Turntable):
+        yield ".png", recipe.png(value.pixels, made, inputs), value.pixels
+    elif isinstance(value, Images):
+        for i, picture in enumerate(value.items, 1):
+            yield f"-{i}.png", recipe.png(picture.pixels, made, inputs), picture.pixels
+    elif isinstance(value, Audio):
+        yield ".flac", recipe.flac(value, made, inputs), value
+    elif isinstance(value, Turntable):
         if value.mesh is not None:
-            first = ".glb", recipe.glb(value.mesh, made, inputs), value.mesh
+            yield ".glb", recipe.glb(value.mesh, made, inputs), value.mesh
         else:  # all sides in a row
-            first = ".png", recipe.png(np.concatenate(list(value.frames), 1), made, inputs), value.frames
-        return [first, (".webp", recipe.webp(value.frames), value.frames), *([(".ply", value.splats, None)] if value.splats else [])]
-    said = words(value)
-    return [] if said is None else [(".json", json.dumps(said | {"recipe": made}, indent=1).encode(), None)]
+            yield ".png", recipe.png(np.concatenate(list(value.frames), 1), made, inputs), value.frames
+        yield ".webp", recipe.webp(value.frames), value.frames
+        if value.splats:
+            yield ".ply", value.splats, None
+    elif (said := words(value)) is not None:
+        yield ".json", json.dumps(said | {"recipe": made}, indent=1).encode(), None

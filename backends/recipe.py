@@ -3,8 +3,7 @@
 {"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
 
 Pictures, sounds and objects in a job are named by the SHA-256 of their pixels, samples or faces, the studio's own objects by their name; they travel
-beside the recipe: as
-base64 PNG, FLAC or npz in a result's metadata and in the `inputs` of an API call, as files for the command line. What is called
+beside the recipe: as base64 PNG, FLAC or npz in a result's metadata and in the `inputs` of an API call, as files for the command line. What is called
 `pictures` maps hashes to (H, W, 3) uint8, to Audio, or to Mesh.
 """
 

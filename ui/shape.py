@@ -1,6 +1,5 @@
 """Where an object is given: one of the studio's, chosen by its name or its picture, or a file of one's own."""
 
-import base64
 import functools
 import io
 from html import escape
@@ -13,7 +12,7 @@ import PIL.Image
 from backends import inputs
 from backends.spec import BadInput, Mesh
 from backends.worlds.objects import ASSETS, OBJECTS, plain
-from ui import sound
+from ui import inline, sound
 
 SHEET = ASSETS / "sheet.webp"  # all objects in the order of OBJECTS, CELL px each, COLUMNS in a row
 CELL, COLUMNS, SIDE = 64, 10, 224
@@ -85,9 +84,7 @@ def seen(mesh: Mesh, side: int) -> PIL.Image.Image:
 
 
 def _uri(picture: PIL.Image.Image) -> str:
-    out = io.BytesIO()
-    picture.save(out, "WEBP", quality=85)
-    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+    return inline.data_uri(picture, "WEBP", quality=85)
 
 
 @functools.cache

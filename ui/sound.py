@@ -3,8 +3,6 @@
 Gradio serves the files from its cache; the script that moves the markers and switches is at the end.
 """
 
-import base64
-import io
 import json
 import math
 from html import escape
@@ -18,7 +16,7 @@ from gradio import processing_utils, utils
 
 from backends import inputs, recipe, sound
 from backends.spec import Audio, BadInput, Spectrogram
-from ui import colours
+from ui import colours, inline
 
 COLUMNS = 240  # of a drawn wave
 MATCH_DB = 30.0  # at most this much is taken from a loud arm to match a quiet one
@@ -138,9 +136,7 @@ def _image(values: np.ndarray) -> str:
     picture = PIL.Image.fromarray((255 * level).astype(np.uint8), "L")
     picture = picture.resize((min(480, max(240, picture.width)), 96), PIL.Image.BILINEAR).convert("P")
     picture.putpalette(PALETTE)
-    out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=4)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    return inline.data_uri(picture, compress_level=4)
 
 
 def _ruler(seconds: float) -> str:

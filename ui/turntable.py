@@ -1,7 +1,5 @@
 """Objects on the page: seen while they are made, and turned when they are done. All of a comparison turn together."""
 
-import base64
-import io
 import math
 from html import escape
 from pathlib import Path
@@ -10,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from backends.spec import Image, Turntable
-from ui import sound
+from ui import inline, sound
 
 SIDE = 256  # px at most of a frame
 
@@ -49,9 +47,7 @@ def _sheet(frames: np.ndarray, columns: int, rows: int) -> PIL.Image.Image:
 
 
 def _uri(picture: PIL.Image.Image, quality: int) -> str:
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return inline.data_uri(picture, "JPEG", quality=quality, subsampling=0)
 
 
 SCRIPT = """

@@ -1,7 +1,5 @@
 """One function a medium: what a method yields -> HTML that fits light and dark. All text is escaped."""
 
-import base64
-import io
 import json
 import math
 from html import escape
@@ -10,7 +8,7 @@ import numpy as np
 import PIL.Image
 
 from backends.spec import ArmEvent, Audio, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
-from ui import colours, sound, turntable
+from ui import colours, inline, sound, turntable
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
 
@@ -105,9 +103,7 @@ def data_uri(pixels: np.ndarray, side: int = 192, kind: str = "PNG") -> str:
     picture = PIL.Image.fromarray(pixels)
     if max(picture.size) > side:
         picture.thumbnail((side, side))
-    out = io.BytesIO()
-    picture.save(out, kind)
-    return f"data:image/{kind.lower()};base64," + base64.b64encode(out.getvalue()).decode()
+    return inline.data_uri(picture, kind)
 
 
 def _figure(image: Image) -> str:

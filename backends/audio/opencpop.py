@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.audio.singer import DB, Singer, Song, contour, held, phrases, shared
+from backends.audio.singer import Singer, Song, contour, held, phrases, shared
 from backends.lazy import torch
-from backends.spec import Audio, Plot, Spectrogram
+from backends.spec import Audio, Plot
 from backends.worlds import singing
 from backends.worlds.pinyin import PINYIN
 
@@ -97,6 +97,3 @@ class OpencpopSinger(Singer):
         hertz, voiced = self.hertz(song, mel)
         wave = self.vocoder(self.log_mel(mel) / LN10, hertz * voiced, torch.Generator().manual_seed(seed))[0].float().cpu().numpy()
         return Audio((wave / max(1.0, float(np.abs(wave).max()))).astype(np.float32), self.vocoder.rate, marks=song.marks)
-
-    def drawn(self, mel: Tensor, caption: str = "") -> Spectrogram:
-        return Spectrogram((DB * self.log_mel(mel)[0]).T.float().cpu().numpy(), mel.shape[1] * self.frame, self.top, caption)

@@ -53,6 +53,7 @@ class Singer:
     """
 
     tongue, deepest, shallow, remark = singing.JAPANESE, None, True, ""
+    frame, top = singing.HOP / singing.RATE, singing.MEL_HIGH  # seconds of a frame; Hz
 
     def __init__(self, card, acoustic, denoiser, vocoder, validation: dict, device: str = "cpu"):
         self.card, self.acoustic, self.net, self.vocoder, self.validation, self.device = card, acoustic, denoiser, vocoder, validation, device
@@ -108,7 +109,7 @@ class Singer:
         return contour(song.f0, np.repeat(held(song.notes), song.frames), song.frame)
 
     def drawn(self, mel: Tensor, caption: str = "") -> Spectrogram:
-        return Spectrogram((DB * self.log_mel(mel)[0]).T.float().cpu().numpy(), mel.shape[1] * singing.HOP / singing.RATE, singing.MEL_HIGH, caption)
+        return Spectrogram((DB * self.log_mel(mel)[0]).T.float().cpu().numpy(), mel.shape[1] * self.frame, self.top, caption)
 
 
 def phrases(notes: list[singing.Note], seconds: np.ndarray) -> dict[str, float]:

@@ -12,12 +12,11 @@ import numpy as np
 from skimage.color import deltaE_cie76, rgb2lab
 
 from backends.scene.tasks import EditObject, MakeObject
-from backends.scene.turning import DISTANCE, ELEVATION
+from backends.scene.turning import GROUND, around
 from backends.spec import Mesh, Metric, Turntable
 from backends.worlds.objects import ACCESSORIES, LOOKS, OBJECTS, VIEWS, Thing, caption, mesh, thing_in, view_of
-from backends.worlds.objects_render import Camera, over, render
+from backends.worlds.objects_render import over, render
 
-GROUND = 0.93
 SEEN = 16  # of 255: what differs less from the ground is ground
 
 
@@ -31,11 +30,6 @@ def scores(pictures: np.ndarray, thing: Thing) -> dict[str, np.ndarray]:
     return {head: seen[head][:, k] for head, k in at.items()} | {"view": seen["view"]}
 
 
-def around(n: int) -> list[Camera]:
-    """The cameras of a turntable of n frames."""
-    return [Camera(360 * k / n, ELEVATION, DISTANCE) for k in range(n)]
-
-
 def turn(shape: Mesh, n: int, side: int) -> np.ndarray:
     """(n, side, side, 3) uint8: the turntable of a mesh as the studio shows volumes."""
     return over(render(shape, around(n), side), GROUND)
@@ -43,10 +37,11 @@ def turn(shape: Mesh, n: int, side: int) -> np.ndarray:
 
 @functools.lru_cache(64)
 def _of_render(thing: Thing, n: int, side: int) -> dict[str, float]:
-    return _means(turn(mesh(thing), n, side), thing)
+    return means(turn(mesh(thing), n, side), thing)
 
 
-def _means(frames: np.ndarray, thing: Thing) -> dict[str, float]:
+def means(frames: np.ndarray, thing: Thing) -> dict[str, float]:
+    """Of a turntable's frames: mean probabilities of the object, look and accessory, and of a front on the frames from behind ("faces")."""
     seen = scores(frames, thing)
     behind = [view_of(c.azimuth, 0) == "back" for c in around(len(frames))]
     faces = {"faces": float(seen["view"][behind, VIEWS.index("front")].mean())} if any(behind) else {}
@@ -54,8 +49,8 @@ def _means(frames: np.ndarray, thing: Thing) -> dict[str, float]:
 
 
 def _judged(frames: np.ndarray, thing: Thing, names: dict[str, str]) -> list[Metric]:
-    """Figures by key of `_means`, under their names; aside: the same of a true render."""
-    seen, best, out = _means(frames, thing), _of_render(thing, len(frames), frames.shape[1]), []
+    """Figures by key of `means`, under their names; aside: the same of a true render."""
+    seen, best, out = means(frames, thing), _of_render(thing, len(frames), frames.shape[1]), []
     for key in (k for k in names if k in seen):
         aside = f"{caption(thing)}; a true render: {best[key]:.2f}"
         better = "higher"

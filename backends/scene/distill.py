@@ -79,10 +79,9 @@ class Prior:
 
 @dataclass(frozen=True)
 class Pulled:
-    """One iteration of `distil`: `seen` (a Rendered) from `cameras`, `z` in the prior's space and what it was scored."""
+    """One iteration of `distil`: what was `seen`, `z` in the prior's space and what it was scored."""
 
     i: int
-    cameras: list[Camera]
     seen: Rendered
     z: Tensor
     scored: Scored
@@ -104,7 +103,7 @@ def distil(field, prior: Prior, generator, iterations: int, rates: list[dict], s
             scored = prior.score(z, prior.cond(cameras), level(i))
             (pull(z, scored.gradient) + z[0].numel() * regular(seen)).backward()
         optimiser.step(), optimiser.zero_grad()
-        yield Pulled(i + 1, cameras, seen, z.detach(), scored)
+        yield Pulled(i + 1, seen, z.detach(), scored)
 
 
 def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0, after: int = 0, count: Callable[[], int] | None = None) -> Events:

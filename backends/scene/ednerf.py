@@ -11,9 +11,9 @@ from backends.registry import method
 from backends.scene.capturing import Captured, posed
 from backends.scene.distill import Grid, High, Iterations, Low, Prior, Pulled, Scored, Views, pull, watched
 from backends.scene.edit_masks import extent, in_views
-from backends.scene.latent_field import GROUND, LatentField, encoded, fit
+from backends.scene.latent_field import LatentField, encoded, fit
 from backends.scene.tasks import EDIT_OBJECT, EditObject
-from backends.scene.turning import turning, turntable
+from backends.scene.turning import GROUND, turning, turntable
 from backends.scene.volume import Rendered, smoothness
 from backends.spec import BadInput, Choice, Events, Image, Images, Metric, Result, Slider, Step, Toggle
 
@@ -62,12 +62,12 @@ def ednerf(
     if job.prompt.lower().strip(" .,") == job.source.lower().strip(" .,"):
         raise BadInput("Source and prompt ask for the same; say in the prompt what the object shall be.")
     shots, cameras = posed(job.shape, size=model.side)
-    for i, (field, _) in enumerate(fit(model, shots, cameras, grid, captures, job.seed, refine), 1):
+    z, _ = known = encoded(model, shots)
+    for i, (field, _) in enumerate(fit(model, shots, cameras, grid, captures, job.seed, refine, known=known), 1):
         yield Step(i, captures + iterations, lambda i=i, field=field: turning(field, i), keep=lambda field=field: turntable(field))
     original, edited = field, field.copy().requires_grad_()
     generator = torch.Generator().manual_seed(job.seed)
     target, source = Prior(model, job.prompt, generator, scale), Prior(model, job.source, generator, scale)
-    z, _ = encoded(model, shots)
     masks = in_views(extent(where, job, target, source, z, cameras, grid, share), cameras, z.shape[-1])
     if not masks.any():
         raise BadInput("No cell of any view is part of the edit; lower its share.")
@@ -106,7 +106,7 @@ def masked(edited: LatentField, original: LatentField, cameras: list[Camera], ma
         with torch.no_grad():  # else a thin veil of extreme latents would do for something solid
             edited.volume.features.clamp_(-LARGEST, LARGEST)
         scored = Scored(scored.gradient * inside, scored.target, scored.t)
-        yield Pulled(i + 1, near, Rendered(now.detach(), opacity.detach(), opacity.detach()), now.detach(), scored)
+        yield Pulled(i + 1, Rendered(now.detach(), opacity.detach(), opacity.detach()), now.detach(), scored)
 
 
 def changes(original: LatentField, edited: LatentField, masks: Tensor, cameras, batch: int = 8) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.lazy import F, torch
-from backends.scene.volume import SHARP, Rendered, Volume, mesh_of
+from backends.scene.volume import SHARP, Rendered, Volume, mesh_of, nodes
 from backends.spec import Mesh
 from backends.worlds.objects_render import Camera
 
@@ -68,12 +68,11 @@ class Gaussians:
 
     def splats(self, camera: Camera, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Where each is seen (N, 2), x right and y down, −1 to 1; its covariance there (N, 2, 2), smoothed by SMALLEST; its depth (N,). EWA, arXiv 2308.04079, eq. 5."""
-        eye, axes = (self.means.new_tensor(part) for part in camera.axes())
-        x, y, back = ((self.means - eye) @ axes.T).unbind(1)
-        depth, focal, none = (-back).clamp_min(0.05), 1 / float(np.tan(np.radians(camera.fov) / 2)), torch.zeros_like(x)
+        x, y, back = camera.seen_from(self.means)
+        depth, focal, none = (-back).clamp_min(0.05), 1 / camera.half, torch.zeros_like(x)
         rows = torch.stack([torch.ones_like(x), none, x / depth], 1), torch.stack([none, -torch.ones_like(x), -y / depth], 1)
         jacobian = focal / depth[:, None, None] * torch.stack(rows, 1)
-        turned = jacobian @ axes
+        turned = jacobian @ self.means.new_tensor(camera.axes()[1])
         covariance = turned @ self.covariances() @ turned.mT + (2 * SMALLEST / size) ** 2 * torch.eye(2, device=x.device)
         return focal * torch.stack([x, -y], 1) / depth[:, None], covariance, depth
 
@@ -130,11 +129,9 @@ class Gaussians:
 
     def solid(self, side: int = 48) -> Volume:
         """The Gaussians' summed density on a grid, in their mean colour there."""
-        at = torch.linspace(-1, 1, side, device=self.means.device)
-        z, y, x = torch.meshgrid(at, at, at, indexing="ij")
-        axes = (x, y, z)
-        monomials = torch.stack([*(p * q for i, p in enumerate(axes) for q in axes[i:]), *axes, torch.ones_like(x)]).view(10, -1)
-        inverse = torch.linalg.inv(self.covariances() + 1e-5 * torch.eye(3, device=at.device))
+        axes = nodes(side, self.means.device).T
+        monomials = torch.stack([*(p * q for i, p in enumerate(axes) for q in axes[i:]), *axes, torch.ones_like(axes[0])])
+        inverse = torch.linalg.inv(self.covariances() + 1e-5 * torch.eye(3, device=self.means.device))
         turned = (inverse @ self.means[..., None])[..., 0]
         most = F.logsigmoid(self.opacities) - 0.5 * (self.means * turned).sum(1)
         squares = [-(1 if i < j else 0.5) * inverse[:, i, j] for i in range(3) for j in range(i, 3)]

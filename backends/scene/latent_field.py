@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.lazy import F, torch
+from backends.scene.turning import GROUND
 from backends.scene.volume import Rendered, Volume, carved, painted, read_off, render, smoothness, surface
 from backends.spec import Mesh
 from backends.worlds.objects_render import Camera
@@ -15,7 +16,7 @@ from backends.worlds.objects_render import Camera
 if TYPE_CHECKING:
     from torch import Tensor
 
-GROUND, RAYS, SAMPLES = 0.93, 2, 40  # grey behind the views; rays a latent cell along a side; samples a ray
+RAYS, SAMPLES = 2, 40  # rays a latent cell along a side; samples a ray
 LOOKED = tuple(Camera(30.0 * k, (15.0, 50.0, -5.0)[k % 3], 2.8) for k in range(12))  # from where the mesh is coloured
 LEVEL = 0.2  # of the mesh's surface: what an edit adds is seen as solid long before each of its voxels is
 
@@ -93,12 +94,12 @@ def encoded(model, views: np.ndarray, batch: int = 8) -> tuple[Tensor, Tensor]:
 
 
 def fit(model, views: np.ndarray, cameras: list[Camera], side: int, steps: int, seed: int, refined: bool = True, weight: float = 1.0,
-        batch: int = 2) -> Iterator[tuple[LatentField, float]]:  # fmt: skip
+        batch: int = 2, known: tuple[Tensor, Tensor] | None = None) -> Iterator[tuple[LatentField, float]]:  # fmt: skip
     """Fit a latent field to RGBA views of the model's size; yields (field, error of z̃) after each step: ‖ẑ − z‖² + weight·‖z̃ − z‖².
 
-    The density begins as the views' hull and is held to their alpha.
+    The density begins as the views' hull and is held to their alpha. `known`: what `encoded` gave for the views, where it is there already.
     """
-    z, ground = encoded(model, views)
+    z, ground = known or encoded(model, views)
     alpha = F.adaptive_avg_pool2d(torch.from_numpy(views[..., 3]).to(model.device)[:, None], z.shape[-2:])
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):

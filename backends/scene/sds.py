@@ -9,13 +9,18 @@ from backends.registry import method
 from backends.scene.distill import Grid, High, Iterations, Low, Prior, Resolution, Scale, Views, distil, watched
 from backends.scene.tasks import MAKE_OBJECT, MakeObject
 from backends.scene.turning import turntable
-from backends.scene.volume import Volume, smoothness
+from backends.scene.volume import Rendered, Volume, smoothness
 from backends.spec import Events, Result, Slider, Toggle
 
 
+def opaque(seen: Rendered):
+    """How much of the views is covered, as DreamFusion's appendix counts it."""
+    return (seen.opacity.square() + 0.01).sqrt().mean()
+
+
 def sparse_and_smooth(volume: Volume, sparse: float):
-    """The regularisers of a volume made from nothing: little opacity (DreamFusion's appendix), neighbours alike."""
-    return lambda seen: sparse * 0.05 * (seen.opacity.square() + 0.01).sqrt().mean() + 0.02 * smoothness(volume.density)
+    """The regularisers of a volume made from nothing: little opacity, neighbours alike."""
+    return lambda seen: sparse * 0.05 * opaque(seen) + 0.02 * smoothness(volume.density)
 
 
 @method("sds", task=MAKE_OBJECT, needs={"image", "cfg", "gradients"}, paper=False)

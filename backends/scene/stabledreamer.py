@@ -11,7 +11,7 @@ from backends.lazy import torch
 from backends.registry import method
 from backends.scene.distill import Grid, High, Iterations, Low, Prior, Pulled, Resolution, Scale, Views, distil, watched
 from backends.scene.gaussians import Gaussians
-from backends.scene.sds import sparse_and_smooth
+from backends.scene.sds import opaque, sparse_and_smooth
 from backends.scene.tasks import MAKE_OBJECT, MakeObject
 from backends.scene.turning import turntable
 from backends.scene.volume import Volume
@@ -47,9 +47,9 @@ def grown(
 ) -> Iterator[Pulled]:
     """`distil` in rounds: after each, those pulled the most are split or stand twice, the faint ones go."""
     rounds, done = min(ROUNDS, iterations), 0
+    regular = lambda seen: sparse * (0.05 * opaque(seen) + 0.5 * cloud.now.scales.exp().square().mean())  # noqa: E731
     for k in range(rounds):
         n, pulled_by = iterations * (k + 1) // rounds - done, torch.zeros(len(cloud.now.means))
-        regular = lambda seen: sparse * (0.05 * (seen.opacity.square() + 0.01).sqrt().mean() + 0.5 * cloud.now.scales.exp().square().mean())  # noqa: E731
 
         def count(gradient, pulled_by=pulled_by) -> None:
             pulled_by += gradient.norm(dim=1).cpu()
@@ -87,10 +87,11 @@ def stabledreamer(
     generator = torch.Generator().manual_seed(job.seed)
     latent = Prior(model, job.prompt, generator, scale)
     before = round(geometry * iterations)
-    stages = [(latent, iterations)] if not before else [(Prior(models.load(first), job.prompt, generator, scale), before), (latent, iterations - before)]
+    leading = [(Prior(models.load(first), job.prompt, generator, scale), before)] if before else []
+    stages = leading + ([(latent, iterations - before)] if before < iterations else [])
     field = Volume.blob(grid, job.seed, model.device).requires_grad_() if form == "voxels" else Cloud(Gaussians.ball(splats, job.seed, device=model.device))
     count, done = None if form == "voxels" else lambda: len(field.now.means), 0
-    for prior, n in (stage for stage in stages if stage[1]):
+    for prior, n in stages:
         spent = prior.model.nfe
 
         def level(i: int, prior=prior, done=done) -> int:
@@ -104,7 +105,7 @@ def stabledreamer(
         for step in watched(pulls, field, prior, n, done, iterations - done - n, count):
             yield step
         done += n
-        if prior is not latent:
+        if prior.model is not model:  # which counts its own
             model.nfe += prior.model.nfe - spent
     if count:
         yield Metric("Gaussians", count())

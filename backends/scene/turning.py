@@ -11,21 +11,28 @@ from backends.spec import Image, Turntable
 from backends.worlds.objects_render import Camera
 
 FRAMES, SIDE, DISTANCE, ELEVATION = 24, 96, 2.9, 15.0
+GROUND = 0.93  # the grey on which objects are shown
 
 
 def turning(field, step: int, side: int = SIDE) -> Image:
     """The field from a camera that goes round by 5° a step."""
-    return Image(_pixels(field, [Camera(5.0 * step % 360, ELEVATION, DISTANCE)], side)[0])
+    return Image(pixels(field, [Camera(5.0 * step % 360, ELEVATION, DISTANCE)], side)[0])
+
+
+def around(n: int) -> list[Camera]:
+    """The cameras of a turntable of n frames."""
+    return [Camera(360 * k / n, ELEVATION, DISTANCE) for k in range(n)]
 
 
 def turntable(field, frames: int = FRAMES, side: int = SIDE) -> Turntable:
-    cameras = [Camera(360 * k / frames, ELEVATION, DISTANCE) for k in range(frames)]
+    cameras = around(frames)
     return Turntable(
-        np.concatenate([_pixels(field, cameras[k : k + 4], side) for k in range(0, frames, 4)]),
+        np.concatenate([pixels(field, cameras[k : k + 4], side) for k in range(0, frames, 4)]),
         field.mesh(),
         splats=field.ply() if hasattr(field, "ply") else b"",
     )
 
 
-def _pixels(field, cameras: list[Camera], side: int) -> np.ndarray:
-    return (field.seen(cameras, side, 0.93).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+def pixels(field, cameras: list[Camera], side: int) -> np.ndarray:
+    """(n, side, side, 3) uint8 on the studio's ground."""
+    return (field.seen(cameras, side, GROUND).picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

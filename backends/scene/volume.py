@@ -40,9 +40,7 @@ class Volume:
     @classmethod
     def blob(cls, side: int, seed: int, device="cpu") -> Volume:
         """A soft ball, denser at the middle (as DreamFusion's initial bias), of greys that differ a little."""
-        at = torch.linspace(-1, 1, side)
-        z, y, x = torch.meshgrid(at, at, at, indexing="ij")
-        radius = (x**2 + y**2 + z**2).sqrt()
+        radius = nodes(side).square().sum(1).sqrt().view(side, side, side)
         made = cls.blank(side, device=device)
         made.density = (0.25 * (1 - radius / 0.5)).clamp_min(-0.3)[None, None].to(device)
         made.features = (0.2 * torch.randn(made.features.shape, generator=torch.Generator().manual_seed(seed))).to(device)

@@ -82,15 +82,15 @@ def voxe(
     edited = original.copy().requires_grad_()
     pulls = distil(edited, prior, generator, iterations, edited.rates(), size, views,
                    lambda i: prior.level(low, falling(i, iterations, high) if annealed else high), tied(edited, original, regulariser, weight))  # fmt: skip
-    step = None
     for step in watched(pulls, edited, prior, iterations, captures, more):
         yield step
-    edited, shown, found = edited.copy(), step.aside(), edited
+    found = edited = edited.copy()
+    shown = step.aside()
     if local:
         found, grids, segment = yield from refined(edited, original, prior, generator, edit, others, fits, smooth, captures + iterations)
         shown += (pictured(edited, grids, segment, words),)
         yield Metric("voxels of the edit", int(segment.sum()), aside=f"of {grid}³")
-    yield Metric("correlation of the density with the source's", 1 - float(decorrelation(found.density.detach(), original.density)), "higher")
+    yield Metric("correlation of the density with the source's", 1 - float(decorrelation(found.density, original.density)), "higher")
     yield Result(turntable(found), (*shown, Images((Image(difference(found, original), "density gained (red) and lost (blue), front"),))))
 
 

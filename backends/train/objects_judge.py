@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from backends.metrics import objects_judge
 from backends.metrics.objects_judge import FOLDER, HEADS, SIDES, Judge
+from backends.scene.turning import GROUND
 from backends.train.common import RUNS, Clock, Ema, arguments, autocast
 from backends.worlds.objects_views import read
 
 CACHE = RUNS / "objects-judge"
-GROUND = 0.93  # on which the studio shows objects
 BATCH = 50
 TESTED = "kept-000"
 
@@ -39,8 +39,7 @@ def batches(path: Path):
         x = np.stack([np.asarray(Image.open(io.BytesIO(c)).convert("RGBA")) for c in coded[k : k + BATCH]])
         x = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255
         x[:, :3] *= x[:, 3:]
-        names = {"object": "name"}
-        yield x, torch.tensor([[words.index(a[names.get(head, head)]) for head, words in HEADS.items()] for a in about[k : k + BATCH]])
+        yield x, torch.tensor([[words.index(a["name" if head == "object" else head]) for head, words in HEADS.items()] for a in about[k : k + BATCH]])
 
 
 def coarse(x: torch.Tensor, side: int) -> torch.Tensor:

@@ -29,19 +29,26 @@ class Camera:
         right /= np.linalg.norm(right)
         return self.distance * back, np.stack([right, np.cross(back, right), back])
 
+    @property
+    def half(self) -> float:
+        """Half the height of what is seen at distance 1."""
+        return float(np.tan(np.radians(self.fov) / 2))
+
+    def seen_from(self, points):
+        """Tensor points (N, 3) in the camera's right, up and backward, (N,) each."""
+        eye, axes = (points.new_tensor(part) for part in self.axes())
+        return ((points - eye) @ axes.T).unbind(-1)
+
     def project(self, points):
         """(N, 2) where tensor points (N, 3) are seen, x to the right and y down, −1 to 1 across the picture."""
-        eye, axes = (points.new_tensor(part) for part in self.axes())
-        right, up, back = ((points - eye) @ axes.T).unbind(-1)
-        half = -back * float(np.tan(np.radians(self.fov) / 2))
-        return torch.stack([right / half, -up / half], -1)
+        right, up, back = self.seen_from(points)
+        return torch.stack([right, -up], -1) / (-back * self.half)[:, None]
 
     def rays(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """(3,) the eye, and (size, size, 3) unit directions through the pixels' middles, the top row first."""
         eye, axes = self.axes()
         at = (np.arange(size) + 0.5) / size * 2 - 1
-        half = np.tan(np.radians(self.fov) / 2)
-        x, y = np.meshgrid(at * half, -at * half)
+        x, y = np.meshgrid(at * self.half, -at * self.half)
         directions = np.stack([x, y, -np.ones_like(x)], -1) @ axes
         return eye, directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 

@@ -12,8 +12,7 @@ from measure import interval
 from measure_objects import agreement, edits, outcome
 
 from backends import models
-from backends.metrics.objects import around, turn
-from backends.metrics.objects_judge import probabilities
+from backends.metrics.objects import means, turn
 from backends.scene.stabledreamer import stabledreamer
 from backends.scene.tasks import MakeObject
 from backends.scene.turning import FRAMES, SIDE
@@ -25,13 +24,7 @@ STEPS, MARGIN, SYMMETRIC = 300, 0.05, 0.3
 def of(job: MakeObject, model, thing: objects.Thing, **knobs) -> tuple[float, float, float]:
     """(variance of the pull in the last quarter, share of front seen from behind, agreement)."""
     found, _, (curves, *_) = outcome(stabledreamer(job, model, iterations=STEPS, **knobs))
-    return float(np.var(curves.series["pull"][1][-STEPS // 4 :])), fronts(found.frames), agreement(found.frames, thing)
-
-
-def fronts(frames: np.ndarray) -> float:
-    """The judge's probability of a front on the frames from behind."""
-    behind = [objects.view_of(c.azimuth, 0) == "back" for c in around(len(frames))]
-    return float(probabilities(frames[behind])["view"][:, objects.VIEWS.index("front")].mean())
+    return float(np.var(curves.series["pull"][1][-STEPS // 4 :])), means(found.frames, thing)["faces"], agreement(found.frames, thing)
 
 
 @pytest.mark.proof
@@ -44,7 +37,7 @@ def test_falling_noise_makes_fewer_faces(proof):
         job = MakeObject(prompt=objects.caption(thing), seed=1000 * proof.seed + i)
         rows.append([of(job, model, thing, form="voxels", annealed=annealed) for annealed in (True, False)])
         truth = turn(objects.mesh(thing), FRAMES, SIDE)
-        truths.append((fronts(truth), agreement(truth, thing)))
+        truths.append((means(truth, thing)["faces"], agreement(truth, thing)))
     (variance, faces, agreed), (constant, more, plain) = np.array(rows).transpose(1, 2, 0)
     (backs, best), n = np.array(truths).T, len(rows)
     proof.state("variance over the last quarter's steps of the pull's size, as a share of the constant range's (high end of the 95 % interval)", interval(variance / constant)[1], "<", 1,

@@ -16,7 +16,7 @@ from backends import models
 from backends.scene import sds_edit, voxe
 from backends.scene.capturing import posed
 from backends.scene.tasks import EditObject
-from backends.scene.turning import _pixels
+from backends.scene.turning import pixels
 from backends.scene.volume import Volume, capture
 from backends.worlds import objects
 from backends.worlds.objects_render import Camera
@@ -56,7 +56,7 @@ def overlap(one: Volume, other: Volume) -> float:
 
 
 def score(volume: Volume, wanted: objects.Thing) -> float:
-    return agreement(_pixels(volume, UNSEEN, 128), wanted)
+    return agreement(pixels(volume, UNSEEN, 128), wanted)
 
 
 @pytest.mark.proof
