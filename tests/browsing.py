@@ -13,7 +13,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 @contextmanager
 def visited(address: str, height: int = 1200):
-    """A page at the address, as wide as the tabs; no script of it may fail."""
+    """A page at the address; no script of it may fail."""
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport={"width": 1900, "height": height})

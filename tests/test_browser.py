@@ -149,6 +149,14 @@ def test_knobs_keep_their_values_when_an_arm_or_a_piece_is_added(page):
     page.wait_for_function("document.querySelectorAll('.arm').length == 2")
 
 
+def test_every_tab_is_seen_on_a_narrow_screen(page):
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_timeout(500)  # tabs are measured after the change
+    names = page.locator('.rooms button[role="tab"]:visible').all_inner_texts()
+    page.set_viewport_size({"width": 1900, "height": 900})
+    assert {"Papers", "My runs", "About"} <= set(names), "some tabs hide behind the overflow's “…”"
+
+
 def test_an_animation_is_refused_when_it_is_uploaded_and_a_good_picture_shown(page, tmp_path):
     page.get_by_role("tab", name="Condition on an image").click()
     page.locator("canvas:visible").first.wait_for()

@@ -1,6 +1,10 @@
 """LongLLaDA: keys further away than the trained length are found with the enlarged base, and not without it.
 
 Its identity (the published constants) stands in tests/test_text_methods.py.
+
+Why its effects fail, measured with 24 notes a cell: the embedded model's attention rests on its middle rotary angles. Without scaling it finds the
+first key in 96 % of notes of 64 tokens and in 71 % of 128; a base 1.5 times as large leaves 92 and 13 %, the rule's 8 times 13 and 4 %, while keys
+at the end of 256 tokens rise from 83 to 96 % at 1.5 times and fall to 17 at 8. More notes of the full length in training come first.
 """
 
 import numpy as np
