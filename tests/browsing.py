@@ -16,7 +16,7 @@ def visited(address: str, height: int = 1200):
     """A page at the address; no script of it may fail."""
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(viewport={"width": 1900, "height": height})
+        page = browser.new_page(viewport={"width": 1400, "height": height})
         page.set_default_timeout(30_000)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
