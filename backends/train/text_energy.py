@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from backends import models
 from backends.nets.energy import EnergyNetwork
 from backends.text.canvas import predict
-from backends.train.common import Clock, Ema, MuonAdamW, arguments, autocast, save_pretrained
+from backends.train.common import Clock, Ema, MuonAdamW, arguments, autocast, save_pretrained, stream
 from backends.train.text_mdm import MIX, TYPICAL, Corpus
 
 
@@ -32,11 +32,16 @@ def main() -> None:
     embed = model.net.model.embed_tokens
     kinds = [k for k in MIX if corpus.fixed.get(k, True)]
     odds, seen = np.array([MIX[k] for k in kinds]) / sum(MIX[k] for k in kinds), []
+
+    def batch(i: int) -> tuple:
+        rng = np.random.default_rng([args.seed + 1, i])
+        kind = str(rng.choice(kinds, p=odds))
+        return corpus.batch(rng, kind, max(8, args.tokens // TYPICAL[kind]))
+
+    coming = stream(batch, args.workers)
     while not clock.over:
         optimiser.rate(args.lr * min(1, (step + 1) / 100) * min(1, clock.left / (clock.budget * 0.33)) + 1e-6)
-        rng = np.random.default_rng([args.seed + 1, step])
-        kind = str(rng.choice(kinds, p=odds))
-        ids, may = (m.to(device) for m in corpus.batch(rng, kind, max(8, args.tokens // TYPICAL[kind])))
+        ids, may = (m.to(device) for m in next(coming))
         levels = torch.rand(len(ids), 1, device=device).clamp_min(0.1)
         canvas = ids.masked_fill(may & (torch.rand(ids.shape, device=device) < levels), corpus.mask)
         with torch.no_grad():
@@ -54,7 +59,7 @@ def main() -> None:
         ema.update(net)
         step += 1
         seen.append(float(((positive < negative) & differ).sum() / differ.sum().clamp_min(1)))
-        if clock.every(60, "log"):
+        if clock.every(60 if device == "cpu" else 20, "log"):
             print(f"{clock.seconds / 60:5.1f} min  step {step}  loss {loss.item():.3f}  told apart {np.mean(seen[-50:]):.2f}", flush=True)
     save_pretrained(ema.net, out)
     (out / "training.json").write_text(json.dumps({"steps": step, "told_apart": round(float(np.mean(seen[-100:])), 3)}, indent=1) + "\n")

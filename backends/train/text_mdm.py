@@ -59,6 +59,8 @@ class Corpus:
             prompt, answer = rows[rng.integers(len(rows))]
         else:
             example = text.draw(rng, kind, for_test)
+            while kind == "notes" and len(self.tokens(example.prompt)) > LONGEST - 10:  # a cut would take its answer away
+                example = text.draw(rng, kind, for_test)
             prompt, answer = example.prompt, example.answer
         before = [self.ask, *self.tokens(prompt.split(" #")[0]), self.answer]
         if kind == "profile" and rng.random() < 0.5:
@@ -95,10 +97,10 @@ def trainable(net) -> dict[str, torch.Tensor]:
     return {n: p.detach() for n, p in net.named_parameters() if p.requires_grad}
 
 
-def fit(args, net, corpus: Corpus, mix: dict[str, float], keep, shift: bool = False) -> None:
+def fit(args, net, corpus: Corpus, mix: dict[str, float], keep, loss_of=diffusion_loss) -> None:
     """Train `net` on the corpus for args.minutes; `keep(net)` writes the averaged weights to args.out, from which it was read.
 
-    A step sees three kinds, drawn by `mix` (shares of the tokens), args.tokens each.
+    A step sees three kinds, drawn by `mix` (shares of the tokens), args.tokens each. `loss_of` is called as `diffusion_loss` is.
     """
     device = args.device
     net.to(device).train()
@@ -134,7 +136,7 @@ def fit(args, net, corpus: Corpus, mix: dict[str, float], keep, shift: bool = Fa
         levels = ((torch.arange(args.tested) + 0.5) / args.tested).to(device)
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            found = {k: round(float(diffusion_loss(ema.net, *rows, corpus.mask, levels, device, shift).mean()), 3) for k, rows in held.items()}
+            found = {k: round(float(loss_of(ema.net, *rows, corpus.mask, levels, device).mean()), 3) for k, rows in held.items()}
         return found
 
     def save() -> None:
@@ -152,7 +154,7 @@ def fit(args, net, corpus: Corpus, mix: dict[str, float], keep, shift: bool = Fa
                 answer = ids == corpus.answer
                 ids = ids.masked_fill(answer | (answer.cumsum(1) == 0), corpus.mask)
             levels = ((torch.rand(1) + torch.arange(len(ids)) / len(ids)) % 1).to(device).clamp_min(0.02)  # evenly spread over the batch
-            loss = diffusion_loss(net, ids, may, corpus.mask, levels, device, shift).mean() / 3
+            loss = loss_of(net, ids, may, corpus.mask, levels, device).mean() / 3
             loss.backward()
             log["tokens"] += ids.numel()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -181,7 +183,7 @@ def main() -> None:
     fit(args, net, Corpus(tokenizer), MIX, lambda net: save_pretrained(net, args.out))
 
 
-TYPICAL = {"sum": 24, "countdown": 40, "sudoku": 56, "profile": 80, "recall": 96, "recipe": 112, "story": 88}  # tokens of a row
+TYPICAL = {"sum": 24, "countdown": 40, "sudoku": 56, "profile": 80, "recall": 96, "notes": 120, "recipe": 112, "story": 88}  # tokens of a row
 
 if __name__ == "__main__":
     main()

@@ -254,7 +254,23 @@ def _recall(rng, pairs: int = 0):
     return f"{notes} {question}", answer
 
 
-_MAKERS = {"sum": _sum, "countdown": _countdown, "sudoku": _sudoku, "profile": _profile, "recall": _recall}
+_WAYS = ("{k}: {v}.", "{k} = {v};", "{k} {v},", "the {k} is {v}.", "the {k} has number {v}.", "{v} is on the {k}.", "{v}: {k}.", "on the {k} one reads {v}.")
+
+
+def _notes(rng):
+    """Recall's notes written in many ways, in half of them each in a way of its own, with sentences between; near the trained length in most."""
+    notes, question, answer = recall_text(rng, int(rng.integers(1, 13)))
+    pairs, said = re.findall(r"([a-z ]+): (\d+)\.", notes), []
+    one = str(rng.choice(_WAYS)) if rng.random() < 0.5 else None
+    between = float(rng.choice([0.0, 0.0, 0.15, 0.4]))
+    for key, value in pairs:
+        said.append((one or str(rng.choice(_WAYS))).format(k=key.strip(), v=value))
+        if rng.random() < between:
+            said.append(person(rng, 1)[0])
+    return f"{' '.join(said)} {question}", answer
+
+
+_MAKERS = {"sum": _sum, "countdown": _countdown, "sudoku": _sudoku, "profile": _profile, "recall": _recall, "notes": _notes}
 
 
 # --- what is right -------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ WHAT = ["lantern", "kite", "boat", "cake", "umbrella", "key", "bicycle", "garden
         "balloon", "mirror", "book", "violin", "snowman", "river", "candle", "train", "treasure", "rainbow", "blanket", "well", "ladder", "bell"]  # fmt: skip
 
 
-TURNS = 9  # stories on a pair of them at most
+TURNS = 40  # stories on a pair of them at most
 
 
 def stories() -> list[tuple[str, str]]:
