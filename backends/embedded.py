@@ -120,8 +120,26 @@ def load_mdm(card: Card):
     folder = ASSETS / card.source
     net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
     if name := card.options.get("adapter"):
-        adapter.apply(net, folder / name)
+        adapter.apply(net, ASSETS / name)
     return _mask_predictor(card, net, 512)
+
+
+def causal(net):
+    """The same network, each token seeing itself and those before it alone."""
+    net.config.is_causal = True
+    for layer in net.model.layers:
+        layer.self_attn.is_causal = True
+    return net
+
+
+@functools.cache
+def load_twin():
+    """(LlamaForCausalLM, tokenizer): the text world's model taught to read from left to right (train/text_twin.py)."""
+    from transformers import LlamaForCausalLM
+
+    net = LlamaForCausalLM.from_pretrained(TEXT, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
+    adapter.apply(net, ASSETS / "text-twin" / "adapter.safetensors")
+    return causal(net).to(device()), text_tokenizer()
 
 
 def load_writer(card: Card):
