@@ -78,6 +78,9 @@ class MuonAdamW:
                 rest.append(p)
         self.adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=1e-3, fused=True)
         self.lr, self.momenta = lr, [torch.zeros_like(view) for _, view in self.views]
+        self.alike: dict[torch.Size, list[int]] = {}  # matrices of a shape are made orthogonal together: on a GPU, launches are what a step costs
+        for i, (_, view) in enumerate(self.views):
+            self.alike.setdefault(view.shape, []).append(i)
 
     @staticmethod
     def _flat(w: torch.Tensor) -> torch.Tensor:
@@ -91,12 +94,15 @@ class MuonAdamW:
     @torch.no_grad()
     def step(self, momentum: float = 0.95, weight_decay: float = 1e-2) -> None:
         """Apply the gradients and clear them."""
-        for (p, view), m in zip(self.views, self.momenta):
-            gradient = self._flat(p.grad)
-            m.lerp_(gradient, 1 - momentum)
-            update = orthogonal(gradient.lerp(m, momentum))  # Nesterov's
-            view.mul_(1 - self.lr * weight_decay).add_(update, alpha=-self.lr * 0.2 * max(view.shape) ** 0.5)
-            p.grad = None
+        for shape, members in self.alike.items():
+            views, momenta = [self.views[i][1] for i in members], [self.momenta[i] for i in members]
+            gradients = [self._flat(self.views[i][0].grad) for i in members]
+            torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+            updates = orthogonal(torch.stack(torch._foreach_lerp(gradients, momenta, momentum)))  # Nesterov's
+            torch._foreach_mul_(views, 1 - self.lr * weight_decay)
+            torch._foreach_add_(views, list(updates), alpha=-self.lr * 0.2 * max(shape) ** 0.5)
+            for i in members:
+                self.views[i][0].grad = None
         self.adamw.step(), self.adamw.zero_grad()
 
     def state_dict(self) -> dict:
@@ -109,10 +115,10 @@ class MuonAdamW:
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The matrix with its singular values brought near 1: Jordan's quintic Newton–Schulz iteration (0.7 to 1.2 is near enough)."""
-    wide = matrix.shape[0] <= matrix.shape[1]
+    """Matrices (…, m, n) with their singular values brought near 1: Jordan's quintic Newton–Schulz iteration (0.7 to 1.2 is near enough)."""
+    wide = matrix.shape[-2] <= matrix.shape[-1]
     x = matrix if wide else matrix.mT
-    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16 if bf16_pays(matrix.device.type) else torch.float32)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(torch.bfloat16 if bf16_pays(matrix.device.type) else torch.float32)
     for _ in range(steps):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x

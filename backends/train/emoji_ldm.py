@@ -197,6 +197,7 @@ def main() -> None:
 def train(args, name: str, kind, config: dict, out: Path, vae, world: type[Scenes], prompts, start_from: Path | None = None) -> None:
     """Go on from the weights in `out`, else begin from those of `start_from` that fit, for `args.minutes`; `runs/<name>.png` shows `prompts` drawn."""
     device = args.device
+    torch.backends.cudnn.benchmark = True  # shapes never change
     net = kind.from_pretrained(out, torch_dtype=torch.float32) if (out / "config.json").exists() else kind(**config)
     if start_from and not (out / "config.json").exists():
         before, mine = kind.from_pretrained(start_from, torch_dtype=torch.float32).state_dict(), net.state_dict()

@@ -91,6 +91,7 @@ def main() -> None:
         depth=6,
     )
     device, out = args.device, args.out
+    torch.backends.cudnn.benchmark = True
     world = World(Path(args.corpus), device)
     vae = load_vae(Path(args.vae)).to(device).eval().requires_grad_(False)
     tested = 64 if device == "cpu" else 512

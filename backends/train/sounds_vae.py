@@ -4,7 +4,8 @@
     python -m backends.train.sounds_vae --corpus FOLDER --minutes 30 --decoder-only 1    # the latent space stays as it is; adversarial
 
 diffusers' AutoencoderOobleck on spectra at five resolutions; FOLDER is what worlds/sounds_build.py wrote. With --decoder-only a discriminator of
-spectra joins, and the result is kept only where it's no worse on held-out clips.
+spectra joins, and the result is kept only where it's no worse on held-out clips; there it also learns from latents with `--noise` of their
+deviation at most, for what a diffusion model makes is never exact (noise as in Zheng et al., arXiv 2510.11690).
 """
 
 import json
@@ -135,10 +136,11 @@ def load(folder) -> AutoencoderOobleck:
 
 
 def main() -> None:
-    args = arguments("ezaudio/vae", corpus="corpus", batch=32, lr=1.5e-3, decoder_only=False)
+    args = arguments("ezaudio/vae", corpus="corpus", batch=32, lr=1.5e-3, decoder_only=False, noise=0.3, wave=5.0)
     device, chunk = args.device, 256
     torch.backends.cudnn.benchmark = True
     corpus = Path(args.corpus)
+    begun = (args.out / "config.json").exists()
     world, vae = World(corpus, device, text=False), load(args.out).to(device).train()
     ema = Ema(vae, 0.995)
     judge = Discriminator().to(device) if args.decoder_only else None
@@ -149,7 +151,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.8, 0.99), weight_decay=1e-3, fused=True)
     judging = torch.optim.AdamW(judge.parameters(), lr=3e-4, betas=(0.8, 0.99), fused=True) if judge else None
     step, taken, path = 0, 0, RUNS / "sounds-vae.pt"
-    if (state := load_state(path)) and (args.out / "config.json").exists():
+    if (state := load_state(path)) and begun:
         step = state["step"]
         if state["decoder_only"] == args.decoder_only:
             vae.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
@@ -185,12 +187,16 @@ def main() -> None:
             group["lr"] = rate
         # In fp32 (TF32): Oobleck's snakes would turn bf16 back into it, layer after layer.
         posterior = vae.encode(x).latent_dist
-        hold = min(1.0, max(0.0, step - 150) / 300)  # first the waveform, without noise: what the latents are drowned in, the decoder learns to ignore
-        made = vae.decode(posterior.mean + hold * posterior.std * torch.randn_like(posterior.mean)).sample
+        hold = (
+            1.0 if begun else min(1.0, max(0.0, step - 150) / 300)
+        )  # first the waveform, without noise: what the latents are drowned in, the decoder learns to ignore
+        z = posterior.mean + hold * posterior.std * torch.randn_like(posterior.mean)
+        z = z + hold * args.noise * posterior.mean.std().detach() * torch.rand(len(z), 1, 1, device=device) * torch.randn_like(z)
+        made = vae.decode(z).sample
         distance = spectral_distance(made[:, 0], x[:, 0])
         loss = (0.1 + 0.9 * hold) * distance
         # The waveform's error in units of each crop's own size, so that silence is never cheap; without it phases would be left to chance.
-        loss = loss + 5 * (((made - x).square().mean((1, 2)) + 1e-8).sqrt() / (x.square().mean((1, 2)).sqrt() + 0.01)).mean()
+        loss = loss + args.wave * (((made - x).square().mean((1, 2)) + 1e-8).sqrt() / (x.square().mean((1, 2)).sqrt() + 0.01)).mean()
         if judge:
             with autocast(device):
                 real, fake = judge(x[:, 0]), judge(made.detach()[:, 0])
