@@ -40,7 +40,7 @@ add(
     ),
     OBJECTS,
     Card(
-        name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope", "trainable"}),
+        name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope", "trainable", "twin"}),
         licence="Apache-2.0 (weights)", source="text-mdm", parameters="22 M",
         trained_on="sums, countdown, 4×4 sudoku, forms filled from a few sentences, key-value notes", command="make train MODEL=text_mdm MINUTES=60",
         about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Annotated
 
+from backends.embedded import load_twin
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Step, Table
@@ -27,7 +28,16 @@ def pick(energies: Tensor, tau: float) -> int:
     return int(torch.multinomial(weights.softmax(0), 1))
 
 
-def language_energy(job: WriteText, model, candidates: Tensor, start: int) -> Tensor:
+def twin_energy(canvas: Canvas, candidates: Tensor) -> Tensor:
+    """(k,) −log p_AR of the candidates (k, N)'s answers, up to the first end token, under the embedded model's autoregressive twin."""
+    net, _ = load_twin()
+    answer = candidates[:, canvas.start :]
+    lost = torch.nn.functional.cross_entropy(net(input_ids=candidates).logits[:, canvas.start - 1 : -1].float().mT, answer, reduction="none")
+    canvas.model.nfe += len(candidates)
+    return (lost * until_end(answer, canvas.model.eos)).sum(1)
+
+
+def smollm_energy(job: WriteText, model, candidates: Tensor, start: int) -> Tensor:
     """(k,) −log p_AR of the candidates (k, N)'s answers under SmolLM2, after the prompt."""
     net, tokenizer = smollm()
     tokenizer.padding_side = "right"
@@ -90,7 +100,7 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
 @method("edlm", task=WRITE_TEXT, needs={"text", "masked"})
 def edlm(
     job: WriteText, model,
-    energy: Annotated[str, Choice(("autoregressive", "trained"), help="SmolLM2 against the draw, or a network trained to tell draws from data")] = "autoregressive",
+    energy: Annotated[str, Choice(("autoregressive", "trained"), help="an autoregressive model against the draw, or a network trained to tell draws from data")] = "autoregressive",
     steps: Annotated[int, Slider(1, 256, 1, help="steps of the ancestral sampler")] = 16,
     candidates: Annotated[int, Slider(1, 32, 1, help="drawn at each step within the window; 1 is the plain sampler")] = 8,
     tau: Annotated[float, Slider(0.1, 10, 0.1, help="temperature of the choice among them")] = 1.0,
@@ -105,9 +115,10 @@ def edlm(
 
     Xu et al., arXiv 2410.21357, eq. 8 and algorithm 1: E = −log p_AR(x0) + log p_θ(x0 | x_t), or a network of its own trained by
     noise-contrastive estimation (train/text_energy.py); one candidate by softmax(−E/τ);
-    the released sampler's sign is the other way round, we follow the equation. Where we differ: the autoregressive model is
-    SmolLM2, which has another tokenizer, so it scores the candidates' text, tokens already there included (the official code
-    leaves those out of log p_AR). The official window, 0.4 to 0.6, is for 1,024 tokens in 128 steps or more.
+    the released sampler's sign is the other way round, we follow the equation. The embedded model's autoregressive twin
+    (train/text_twin.py) scores the whole answer, tokens already there included, as eq. 8 has it (the official code leaves those
+    out of log p_AR); for other models SmolLM2, which has another tokenizer, scores the candidates' text. The official window,
+    0.4 to 0.6, is for 1,024 tokens in 128 steps or more.
     """
     if end > start:
         raise BadInput("Choosing begins at a lower noise level than it ends; make start at least as large as end.")
@@ -118,7 +129,8 @@ def edlm(
             raise BadInput("The trained energy knows the embedded model's draws alone; choose the autoregressive one.")
         weigh = lambda ids, under: learnt_energy(canvas, ids)  # noqa: E731
     else:
-        weigh = lambda ids, under: language_energy(job, model, ids, canvas.start) + under  # noqa: E731
+        language = (lambda ids: twin_energy(canvas, ids)) if "twin" in model.card.capabilities else lambda ids: smollm_energy(job, model, ids, canvas.start)
+        weigh = lambda ids, under: language(ids) + under  # noqa: E731
     for i, table in denoise(canvas, steps, candidates, (end, start), tau, weigh):
         yield Step(i, steps, canvas.show(), (table,) if table else ())
     yield Metric("tokens per NFE", canvas.written() / (model.nfe - before), "higher")

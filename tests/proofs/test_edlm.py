@@ -13,7 +13,6 @@ from backends import models
 from backends.evaluate.text_mdm import LENGTHS
 from backends.text import edlm
 from backends.text.canvas import Canvas
-from backends.text.tasks import WriteText
 from backends.worlds import text
 
 STEPS, K, PROBLEMS = 4, 8, 90
@@ -21,12 +20,12 @@ STEPS, K, PROBLEMS = 4, 8, 90
 
 def written(model, prompt: str, length: int, k: int, kind: str, steps: int, seed: int) -> str:
     torch.manual_seed(seed)
-    canvas, job = Canvas.after(model, model.encode(prompt, length), length), WriteText(prompt=prompt, length=length)
+    canvas = Canvas.after(model, model.encode(prompt, length), length)
     sign = -1 if kind == "sign turned" else 1
 
     def energy(ids, under):
         if kind == "autoregressive":
-            return edlm.language_energy(job, model, ids, canvas.start) + under
+            return edlm.twin_energy(canvas, ids) + under
         return sign * edlm.learnt_energy(canvas, ids)
 
     with torch.no_grad():
@@ -36,7 +35,7 @@ def written(model, prompt: str, length: int, k: int, kind: str, steps: int, seed
 
 @pytest.mark.proof
 def test_whole_answers_fit_together(proof):
-    proof.models = ["text-mdm", "text-energy"]
+    proof.models = ["text-mdm", "text-energy", "text-twin"]
     model, rng = models.load("text-mdm"), np.random.default_rng([text.HELD_OUT_SEED, proof.seed])
     some = [text.draw(rng, kind, for_test=True) for kind in ("sum", "countdown", "sudoku") for _ in range(PROBLEMS // 3)]
     arms = {"plain": (1, "trained", STEPS), "trained": (K, "trained", STEPS), "sign turned": (K, "sign turned", STEPS), "plain, as many evaluations": (1, "trained", STEPS * (K + 1)),
