@@ -1,4 +1,4 @@
-"""Zips that the host names, unpacked once into a cache by their content, whatever they hold."""
+"""Zips that the host names or a visitor brings, unpacked once by their content, whatever they hold."""
 
 from __future__ import annotations
 

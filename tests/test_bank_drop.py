@@ -157,6 +157,7 @@ def test_the_oldest_makes_room_and_its_recipe_says_so(tmp_path, monkeypatch):
     assert name not in models._cache and len(models.brought()) == 1
     with pytest.raises(BadInput, match=f"{name} is a model that a visitor brought and is not here .any more.; bring its zip again"):
         recipe.parse(given)
+    assert "bring its zip again" in bring._missing(name) and not bring._missing("singer") and not bring._missing("")
 
 
 # --- the process that networks run in --------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from backends import inputs
+from backends import inputs, models
 from backends.spec import BadInput, Task
 from ui import form
 from ui.views import escape
@@ -86,14 +86,14 @@ def field(task: Task, chosen: str, mine: Mine, kept: gr.State) -> gr.Dropdown:
     with gr.Column(elem_classes=["bring", f"most-{most}"]):
         button = gr.UploadButton(f"{task.brings.label} ({task.brings.files[0]})", file_types=list(task.brings.files), file_count="multiple", size="sm",
                                  elem_classes=["quiet"])  # fmt: skip
-        said = gr.HTML(_line(f"{task.brings.help} Up to {most:,} MB."))
+        said = gr.HTML(_missing(chosen) or _line(f"{task.brings.help} Up to {most:,} MB."))
 
     def take(files: list[str], chosen: str, mine: Mine) -> Iterator[tuple]:
         yield gr.skip(), gr.skip(), _line("Unpacking and reading …")
         try:
             mine, name, sentence = taken(task, files, mine)
         except BadInput as bad:
-            yield gr.skip(), gr.skip(), f'<p class="error" role="alert">{escape(str(bad))}</p>'
+            yield gr.skip(), gr.skip(), _refusal(bad)
             return
         yield choice(task, name or chosen, mine), mine, _line(sentence)
 
@@ -103,6 +103,20 @@ def field(task: Task, chosen: str, mine: Mine, kept: gr.State) -> gr.Dropdown:
 
 def _takes(task: Task) -> bool:
     return task.brings is not None and inputs.max_zip() > 0
+
+
+def _missing(chosen: str) -> str:
+    """What is said of a model that the tab's recipe names and that is let go."""
+    try:
+        if chosen:
+            models.get(chosen)
+    except BadInput as bad:
+        return _refusal(bad)
+    return ""
+
+
+def _refusal(bad: BadInput) -> str:
+    return f'<p class="error" role="alert">{escape(str(bad))}</p>'
 
 
 def _line(said: str) -> str:
