@@ -1,4 +1,4 @@
-"""Zips that the host names, unpacked once into a cache by their content, whatever they hold."""
+"""Zips that the host names or a visitor brings, unpacked once by their content, whatever they hold."""
 
 from __future__ import annotations
 
@@ -38,15 +38,17 @@ def digest(*files: Path) -> str:
     return found.hexdigest()
 
 
-def unpacked(path: Path, keep: tuple[str, ...], what: str) -> Path:
-    """The folder with those files of the zip whose names end in one of `keep` (lower case); raises BadInput.
+def unpacked(path: Path, keep: tuple[str, ...], what: str, into: Path | None = None, most: int = BYTES) -> Path:
+    """The folder with those files of the zip whose names end in one of `keep` (lower case), in the cache or `into`; raises BadInput.
+
+    `most`: bytes of all that is unpacked.
 
     Nothing is taken from a zip with a name that leads out of it, a link, a cipher, two files of one name, or more than the limits above.
     """
     try:
-        home = cache() / digest(path)
+        home = (into or cache()) / digest(path)
         if not home.is_dir():
-            _unpack(path, home, keep, what)
+            _unpack(path, home, keep, what, most)
         return home
     except BadInput:
         raise
@@ -58,15 +60,14 @@ def unpacked(path: Path, keep: tuple[str, ...], what: str) -> Path:
         raise BadInput(f"{what} could not be unpacked ({type(error).__name__}); the host should see to the file and the cache folder.") from None
 
 
-def _unpack(path: Path, home: Path, keep: tuple[str, ...], what: str) -> None:
+def _unpack(path: Path, home: Path, keep: tuple[str, ...], what: str, most: int) -> None:
     with zipfile.ZipFile(path) as file, tempfile.TemporaryDirectory(dir=home.parent) as made:
-        folder, left = Path(made) / "whole", min(BYTES, 64 * SMALL + RATIO * path.stat().st_size)
+        folder, left = Path(made) / "whole", min(most, 64 * SMALL + RATIO * path.stat().st_size)
         folder.mkdir()
         for entry in _checked(file, keep, what):
             target = folder.joinpath(*PurePosixPath(entry.filename).parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            most = min(left, max(SMALL, RATIO * entry.compress_size))
-            left -= _copied(file, entry, target, most, what)
+            left -= _copied(file, entry, target, min(left, max(SMALL, RATIO * entry.compress_size)), most, what)
         try:
             folder.rename(home)
         except OSError:
@@ -98,13 +99,13 @@ def _checked(file: zipfile.ZipFile, keep: tuple[str, ...], what: str) -> list[zi
     return list(seen.values())
 
 
-def _copied(file: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, most: int, what: str) -> int:
+def _copied(file: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int, most: int, what: str) -> int:
     """Write one file and give its size, counted as it comes: what the zip says of it may be a lie."""
     done = 0
     with file.open(entry) as source, target.open("xb") as out:
         while block := source.read(BLOCK):
             done += len(block)
-            if done > most:
-                raise BadInput(f"{what} unpacks to more than is allowed ({BYTES >> 30} GB in all, {RATIO} times its size a file); it is not unpacked.")
+            if done > left:
+                raise BadInput(f"{what} unpacks to more than is allowed ({most >> 20:,} MB in all, {RATIO} times its size a file); it is not unpacked.")
             out.write(block)
     return done

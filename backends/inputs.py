@@ -1,6 +1,8 @@
 """Decoding what people upload, with limits and a sentence for each way it can go wrong."""
 
 import io
+import logging
+import os
 import re
 from pathlib import Path
 
@@ -9,15 +11,17 @@ import PIL.Image
 import PIL.ImageOps
 
 from backends import models
-from backends.spec import Audio, BadInput, Mesh, Prompt
+from backends.spec import Audio, BadInput, Brought, Mesh, Prompt, Task
 
 MAX_BYTES = 32 * 2**20
+MAX_ZIPS = 4  # at once, of what a visitor brings
 MAX_SCORE = 2**20  # bytes of a file that fills fields
 MAX_PIXELS = 4096 * 4096
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_SECONDS, MIN_SECONDS = 600.0, 0.05  # of a sound; a job's field may ask for less
 RATES = 4_000, 384_000  # Hz
 MAX_CHANNELS = 32
+log = logging.getLogger(__name__)
 # How the files start that are taken as sound: WAV, RF64, FLAC, OGG, AIFF, MP3 with and without tags.
 SOUNDS = re.compile(rb"RIFF....WAVE|RF64....WAVE|fLaC|OggS|FORM....AIF[FC]|ID3|\xff[\xe2-\xff]", re.DOTALL)
 
@@ -190,3 +194,34 @@ def fields(path: Path, rule: Prompt, text: str) -> tuple[dict, list[str]]:
     if path.stat().st_size > MAX_SCORE:
         raise BadInput(f"The file is larger than {MAX_SCORE >> 20} MB; choose a smaller one.")
     return models.resolve(rule.read)(path.read_bytes(), text or "")
+
+
+def max_zip() -> int:
+    """Bytes of the largest zip that a visitor may bring, as the host says in UNNOISE_MAX_UPLOAD_MB; 0 where none may. Raises ValueError for what is no number."""
+    said = os.environ.get("UNNOISE_MAX_UPLOAD_MB", "256")
+    if not said.isdecimal():
+        raise ValueError(f"UNNOISE_MAX_UPLOAD_MB is {said!r}; it must be a whole number of megabytes, or 0 to take no zips.")
+    return int(said) * 2**20
+
+
+def brought(task: Task, files: list[Path], held: tuple[str, ...] = ()) -> Brought:
+    """What the zips that a visitor brought give the task; `held`: that of the Brought before. Raises BadInput."""
+    most = max_zip()
+    if task.brings is None or not most:
+        raise BadInput(f"{task.title} takes no models of visitors here.")
+    if not 0 < len(files) <= MAX_ZIPS:
+        raise BadInput(f"Bring one to {MAX_ZIPS} zips at once; these are {len(files)}.")
+    for file in files:
+        if not file.is_file():  # two visitors' uploads of one content are one file
+            raise BadInput(f"{file.name[:60]} is not here any more; choose it again.")
+        if (size := file.stat().st_size) > most:
+            raise BadInput(
+                f"{file.name[:60]} has {size / 2**20:,.0f} MB; up to {most >> 20:,} MB are taken here. The host can raise that (UNNOISE_MAX_UPLOAD_MB)."
+            )
+    try:
+        return models.resolve(task.brings.read)(files, tuple(held))
+    except BadInput:
+        raise
+    except Exception:
+        log.exception("what a visitor brought could not be taken")
+        raise BadInput(f"{', '.join(f.name[:60] for f in files)} could not be taken; the log holds the details.") from None

@@ -2,9 +2,10 @@
 
 import importlib
 import json
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ class Card:
 
 CARDS: dict[str, Card] = {}
 _cache: OrderedDict[str, Any] = OrderedDict()
+BROUGHT = re.compile(r"[a-z]+-[0-9a-f]{12}")  # the name of a visitor's card: its kind and twelve digits of its content's hash
 _lock = threading.Lock()
 _loading: dict[str, threading.Lock] = {}
+_brought: dict[str, Card] = {}  # visitors' own
 progress: dict[str, str] = {}  # name of a card that is being fetched -> a sentence on how far it is
 
 
@@ -72,7 +75,31 @@ def resolve(path: str) -> Callable:
     return getattr(importlib.import_module(module), name)
 
 
+def bring(card: Card) -> None:
+    """Take a visitor's card. It is found by its name, which tells its content, and is listed for nobody."""
+    with _lock:
+        _brought[card.name] = card
+
+
+def forget(name: str) -> None:
+    """Let go of a visitor's card, and of its model where it is loaded."""
+    with _lock:
+        for held in (_brought, _cache, _loading):
+            held.pop(name, None)
+
+
+def brought(names: Iterable[str] | None = None) -> list[Card]:
+    """Those of the visitors' cards, or of `names`, that are still here."""
+    with _lock:
+        return [_brought[name] for name in (list(_brought) if names is None else names) if name in _brought]
+
+
 def get(name: str) -> Card:
+    """The card of that name; raises BadInput."""
+    if name not in CARDS and (mine := brought([name])):
+        return mine[0]
+    if name not in CARDS and BROUGHT.fullmatch(name):
+        raise BadInput(f"{name} is a model that a visitor brought and is not here (any more); bring its zip again, then open or run this anew.")
     if name not in CARDS:
         raise BadInput(f"No model is called {name}; there are {', '.join(CARDS)}.")
     return CARDS[name]

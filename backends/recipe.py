@@ -301,7 +301,8 @@ def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Inpu
 
 def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
     """(recipe, pictures) of a result's PNG, FLAC or GLB, or of a recipe's JSON file; raises BadInput."""
-    data = path.read_bytes()[: inputs.MAX_BYTES + 1]
+    with path.open("rb") as file:
+        data = file.read(inputs.MAX_BYTES + 1)
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return _from_png(data)
     if inputs.is_sound(data):

@@ -310,6 +310,28 @@ Steps = Annotated[int, Slider(1, 100, 1, help="denoising steps")]
 Guidance = Annotated[float, Slider(1, 15, 0.1, help="strength of the prompt; 1 is no guidance")]
 
 
+@dataclass(frozen=True)
+class Brings:
+    """What a visitor may add to a task's models, as one or several files with the endings `files`.
+
+    `read`: "module:function", called as f(paths, held) -> Brought, with what came and the `held` of the Brought before; it may raise BadInput. `label`: words on the button; `help`: what it takes.
+    """
+
+    read: str
+    label: str
+    files: tuple[str, ...] = (".zip",)
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """The card's name, or "" where more is needed; `held`: what waits for it, to be given back with the next files; `said`: a sentence to the visitor."""
+
+    name: str = ""
+    held: tuple[str, ...] = ()
+    said: str = ""
+
+
 # --- tasks and methods -----------------------------------------------------------------------------------
 
 
@@ -330,6 +352,7 @@ class Task:
     help: str = ""
     examples: tuple[dict, ...] = ()  # recipes' "job" (and "arms") parts, one click each; "title" where no words of the job tell them apart
     pictures: bool = True
+    brings: Brings | None = None
     ready: bool = True  # False: its model is not trained far enough to be shown; recipes and tests reach it, the page does not
 
 

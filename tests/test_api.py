@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from gradio_client import Client
+from gradio_client import Client, handle_file
 
 from backends import recipe
 
@@ -133,3 +133,19 @@ def test_no_other_file_is_served_and_the_server_lives_on(client):
     for path in ("/etc/passwd", "app.py", "assets/papers.json"):
         assert httpx.get(f"{client.src.rstrip('/')}/gradio_api/file={path}").status_code in (403, 404)
     assert client.predict(RECIPE, {}, api_name="/run")[0]["complete"]
+
+
+def test_a_voicebank_is_brought_and_named_by_a_recipe(client, tmp_path):
+    from tests.tiny_bank import tiny
+
+    made = client.predict("sing", [handle_file(tiny(tmp_path))], api_name="/bring")
+    assert made["said"].startswith("Tiny can sing")
+    given = {"task": "sing", "model": made["model"], "job": {"score": "さ:A4:1"}, "arms": [{"method": "diffsinger"}]}
+    result, files = client.predict(given, {}, api_name="/run")
+    assert result["complete"] and any(f.endswith(".flac") for f in files)
+    assert "visitor brought and is not here" in refused(client, given | {"model": "voicebank-0123456789ab"})
+    (tmp_path / "text.zip").write_bytes(b"hello")
+    with pytest.raises(Exception, match="text is no whole zip file"):
+        client.predict("sing", [handle_file(tmp_path / "text.zip")], api_name="/bring")
+    with pytest.raises(Exception, match="takes no models of visitors"):
+        client.predict("write_text", [handle_file(tmp_path / "text.zip")], api_name="/bring")

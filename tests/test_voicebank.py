@@ -10,10 +10,10 @@ import pytest
 from backends import BadInput, archive, cards, models, run
 from backends.audio import bank_files, voicebank
 from backends.audio.bank_line import spelled
-from backends.audio.onnx_runs import cast, finished, worked
+from backends.audio.onnx_runs import Process, cast, finished
 from backends.audio.scores import check
 from backends.spec import Audio, Note, Outcome, Step
-from tests.tiny_bank import BINS, HELD, HOP, RATE, VARIANCES, bank, onnx, predictors, zipped
+from tests.tiny_bank import BINS, HELD, HOP, RATE, VARIANCES, bank, elsewhere, endless, predictors, zipped
 
 SCORE = "さ:A4:1 く:A4:1 ら:B4:2 ー:C5:1"
 
@@ -233,20 +233,14 @@ def test_the_page_offers_a_bank_to_sing(tmp_path, monkeypatch):
     assert ("Voicebank tiny", "voicebank-tiny") in form.cards(TASKS["sing"]) and ("Voicebank tiny", "voicebank-tiny") not in form.cards(TASKS["text_to_image"])
 
 
-def test_stopped_while_the_network_works_it_ends_the_work():
-    class Slow:
-        def run(self, _, feeds, options):
-            for _ in range(500):
-                if options.terminate:
-                    raise RuntimeError("terminated")
-                time.sleep(0.01)
-
-        def get_outputs(self):
-            return []
-
-    work = worked(Slow(), {})
+def test_stopped_while_the_network_works_it_ends_the_work(tmp_path):
+    process = Process("The bank")
+    work = process.worked(endless(tmp_path / "endless.onnx"), 0, {"x": np.zeros(1, np.float32)})
     assert next(work) is None
-    work.close()  # returns at once, its thread done
+    began = time.perf_counter()
+    work.close()
+    assert process.child.poll() is not None and time.perf_counter() - began < 5, "its process is gone"
+    assert set(process.taken(bank(tmp_path / "a") / "acoustic.onnx")) > {"tokens", "f0"}, "and is there again for the next"
 
 
 # --- phonemes --------------------------------------------------------------------------------------------
@@ -297,6 +291,7 @@ def test_the_vocoder_may_stand_in_a_zip_of_its_own(tmp_path):
 BROKEN = {
     "no dsconfig.yaml": lambda f: (f / "dsconfig.yaml").unlink(),
     "no valid YAML": lambda f: (f / "dsconfig.yaml").write_text("acoustic: [1"),
+    "dsconfig.yaml is no valid YAML": lambda f: (f / "dsconfig.yaml").write_text("a: &a [1, 1]\nacoustic: [*a, *a]"),
     "says nothing": lambda f: (f / "dsconfig.yaml").write_text("- 1"),
     "larger than 1 MB": lambda f: (f / "dsconfig.yaml").write_bytes(b"#" * 2**21),
     "not written in UTF-8": lambda f: (f / "dsconfig.yaml").write_bytes("acoustic: さ".encode("utf-16")),
@@ -333,14 +328,7 @@ def test_inputs_that_are_not_known_are_refused(tmp_path):
 def test_weights_outside_the_bank_are_not_read(tmp_path):
     folder = bank(tmp_path / "a")
     (tmp_path / "secret.bin").write_bytes(np.full(8, 1000, "<f4").tobytes())
-    graph = onnx.load(folder / "acoustic.onnx")
-    weight = next(i for i in graph.graph.initializer if i.name == "k")
-    weight.ClearField("float_data")
-    weight.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", "../secret.bin"), ("offset", "0"), ("length", "4")):
-        entry = weight.external_data.add()
-        entry.key, entry.value = key, value
-    (folder / "acoustic.onnx").write_bytes(graph.SerializeToString())
+    elsewhere(folder / "acoustic.onnx", "../secret.bin")
     with pytest.raises(BadInput, match="acoustic.onnx can't be read"):
         opened(folder)
 

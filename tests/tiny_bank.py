@@ -1,6 +1,7 @@
 """A voicebank small enough for tests, with the inputs, outputs and files of a real one. Its mel tells what it was given, bin by bin."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -121,6 +122,29 @@ def save(path, nodes, inputs, outputs, constants) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
+def endless(path: Path) -> Path:
+    """A network whose only step never ends."""
+    F, I, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["held", "held"], ["next"])]
+    body = helper.make_graph(nodes, "body", [value("i", I, []), value("go", B, []), value("held", F, [1])], [value("on", B, []), value("next", F, [1])])
+    constants = [helper.make_tensor("trips", I, [], [2**62]), helper.make_tensor("yes", B, [], [True])]
+    save(path, [helper.make_node("Loop", ["trips", "yes", "x"], ["y"], body=body)], [("x", F, [1])], [("y", F, [1])], constants)
+    return path
+
+
+def elsewhere(path: Path, where: str) -> None:
+    """Let the network's first number stand in another file."""
+    graph = onnx.load(path)
+    weight = next(i for i in graph.graph.initializer if i.name == "k")
+    weight.ClearField("float_data")
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", where), ("offset", "0"), ("length", "4")):
+        entry = weight.external_data.add()
+        entry.key, entry.value = key, value
+    path.write_bytes(graph.SerializeToString())
+
+
 def bank(folder: Path, phonemes=HELD, as_json=True, vocoder_base="e", config=(), **graph) -> Path:
     """A bank's folder; `config`: what dsconfig.yaml says otherwise, None for what it leaves out."""
     (folder / "dsvocoder").mkdir(parents=True)
@@ -145,3 +169,13 @@ def zipped(folder: Path, path: Path, inside="Tiny Voice/") -> Path:
             if one.is_file():
                 file.write(one, inside + one.relative_to(folder).as_posix())
     return path
+
+
+def tiny(home: Path, name="Tiny", mute=False, **made) -> Path:
+    """The zip of a bank called `name`; `mute`: without its vocoder, which stands beside it as nsf.zip."""
+    folder = bank(home / name, **made)
+    (folder / "character.txt").write_text(f"name={name}\nimage=x.png\n")
+    if mute:
+        zipped(folder / "dsvocoder", home / "nsf.zip", "")
+        shutil.rmtree(folder / "dsvocoder")
+    return zipped(folder, home / f"{name}.zip")

@@ -14,7 +14,7 @@ from backends import recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
 from backends.spec import BadInput, Picture, Shape, Sound, Task
-from ui import arms, form, running, views
+from ui import arms, bring, form, running, views
 from ui.running import Shown
 
 ACCELERATOR = dict(concurrency_id="accelerator", concurrency_limit=1)
@@ -49,25 +49,25 @@ def first_state(task: Task) -> dict:
 def build(task: Task, past: gr.State) -> Tab:
     """The tab's frame; its inside is drawn when it is first opened."""
     with gr.Tab(task.title, id=task.slug, elem_classes=["studio"]) as item:
-        state, results = gr.State(None), gr.State(None)
+        state, results, mine = gr.State(None), gr.State(None), gr.State(bring.Mine(), time_to_live=86400)
 
-        @gr.render(inputs=[state, results], triggers=[state.change], show_progress="hidden")
-        def draw(now: dict | None, shown: Shown | None):
+        @gr.render(inputs=[state, results, mine], triggers=[state.change], show_progress="hidden")
+        def draw(now: dict | None, shown: Shown | None, own: bring.Mine):
             if now:
-                mine = shown and any(arm["id"] in shown.arms for arm in now["arms"])  # not after an example was loaded
-                _draw(task, now, shown if mine else Shown(), state, results, past)
+                same = shown and any(arm["id"] in shown.arms for arm in now["arms"])  # not after an example was loaded
+                _draw(task, now, shown if same else Shown(), own, mine, state, results, past)
 
     item.select(lambda now: now or first_state(task), state, state, **STATE)
     return Tab(task, item, state)
 
 
-def _draw(task: Task, now: dict, shown: Shown, state: gr.State, results: gr.State, past: gr.State) -> None:
+def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, state: gr.State, results: gr.State, past: gr.State) -> None:
     with gr.Row(elem_classes=["bench"]):
         with gr.Column(elem_classes=["desk"], min_width=250, scale=0):
             if task.help:
                 gr.HTML(f'<p class="help">{views.escape(task.help)}</p>')
             fields = form.panel(task, now["job"], now["pictures"])
-            fields["model"] = _models(task, now["model"])
+            fields["model"] = bring.field(task, now["model"], own, mine)
             with gr.Row(elem_classes=["go"]):
                 run = gr.Button("Run", variant="primary", elem_classes=["run"], min_width=80)
                 stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=80)
@@ -94,12 +94,6 @@ def _draw(task: Task, now: dict, shown: Shown, state: gr.State, results: gr.Stat
     # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
     ran.failure(lambda: "", None, message, **LIGHT)
     stop.click(running.stopper(task), None, None, **LIGHT)
-
-
-def _models(task: Task, chosen: str) -> gr.Dropdown:
-    cards = form.cards(task)
-    names = [name for _, name in cards]
-    return gr.Dropdown(cards, value=chosen if chosen in names else names[0], label="Model", interactive=True, visible=len(cards) > 1)
 
 
 def _examples(task: Task, state: gr.State) -> None:

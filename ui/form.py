@@ -43,11 +43,11 @@ def knobs(of: tuple[Knob, ...], values: dict) -> dict[str, gr.components.Compone
 # --- the input panel -------------------------------------------------------------------------------------
 
 
-def cards(task: Task) -> list[tuple[str, str]]:
-    """(title, name) of the models that at least one method of the task can run on; the default first."""
+def cards(task: Task, brought: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """(title, name) of the models that at least one method of the task can run on, the default first, and of the visitor's own."""
     fit = {c.name: c.title for m in METHODS.values() if m.task is task for c in models.cards_for(m)}
     names = sorted(fit, key=lambda name: name != task.model)
-    return [(fit[name], name) for name in names] or [(task.model, task.model)]
+    return ([(fit[name], name) for name in names] or [(task.model, task.model)]) + [(c.title, c.name) for c in models.brought(brought)]
 
 
 def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.Component]:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import gradio as gr
 
-from backends import TASKS, BadInput, recipe
-from ui import api, catalogue, compare, history, running, sound, turntable
+from backends import TASKS, BadInput, inputs, recipe
+from ui import api, bring, catalogue, compare, history, running, sound, turntable
 from ui.compare import LIGHT, STATE
 from ui.theme import CSS, HEAD, theme
 
-MAX_FILE = "32mb"
 HEADER = """<div class="brand"><svg viewBox="0 0 64 40" aria-hidden="true"><g class="dots"><circle cx="5" cy="9" r="2.2"/><circle cx="12" cy="28" r="1.6"/>
 <circle cx="4" cy="20" r="1.4"/><circle cx="14" cy="15" r="2"/><circle cx="20" cy="32" r="1.8"/><circle cx="21" cy="6" r="1.5"/><circle cx="24" cy="20" r="1.3"/>
 <circle cx="8" cy="35" r="1.2"/></g><circle class="sun" cx="44" cy="20" r="15"/></svg>
@@ -131,6 +130,6 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     return build().launch(
-        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=MAX_FILE, theme=theme(), css_paths=[CSS], head=HEAD + sound.SCRIPT + turntable.SCRIPT,
+        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT,
         footer_links=["api"], show_error=True, ssr_mode=False, **options,
     )  # fmt: skip

@@ -20,7 +20,16 @@ KEPT = (".yaml", ".onnx", ".txt", ".json", ".emb")
 TEXT = 2**20  # bytes of a YAML file or a phoneme list
 SHARED = dict(sample_rate=44100, hop_size=512, win_size=2048, fft_size=2048, num_mel_bins=128, mel_fmin=40.0, mel_fmax=16000.0, mel_scale="slaney")
 BASES = {"e": 1.0, "10": float(np.log(10))}  # what a bank's logarithms are multiplied by to be natural ones
+LOOKED = 20  # files of one name, at most, in which a bank is looked for
 SLOWEST = 0.02  # seconds a frame: a short note must have room for its consonant
+
+
+class NoVocoder(BadInput):
+    """A bank whose vocoder is to come from elsewhere; `said`: that, without what the host can do."""
+
+    def __init__(self, what: str, wanted: str):
+        self.said = f"{what} brings no vocoder" + (f" ({wanted[:60]})" if wanted else "")
+        super().__init__(f"{self.said}; name the vocoder's folder or zip behind it: bank.zip;vocoder.zip.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +90,7 @@ def read(folder: Path, vocoders: Path | None, what: str) -> Bank:
     places = (folder / "dsvocoder", folder / Path(str(config.get("vocoder") or "dsvocoder")).name, *([vocoders] if vocoders else []))
     found = next((p for p in places if p.is_dir() and any(p.rglob("vocoder.yaml"))), None)
     if found is None:
-        raise BadInput(f"{what} brings no vocoder ({str(config.get('vocoder', ''))[:60]}); name the vocoder's folder or zip behind it: bank.zip;vocoder.zip.")
+        raise NoVocoder(what, str(config.get("vocoder") or ""))
     home, vocoder = _home(found, "vocoder.yaml", "", what)
     for key, default in SHARED.items():
         mine, other = config.get(key, default), vocoder.get(key, default)
@@ -143,7 +152,7 @@ def within(folder: Path, name, what: str, bank: Path | None = None) -> Path:
 
 def _home(folder: Path, name: str, key: str, what: str) -> tuple[Path, dict]:
     """(the folder of the uppermost file of that name that has `key`, what it says): a zip may hold the bank in a folder of its own."""
-    for path in sorted(folder.rglob(name), key=lambda p: (len(p.parts), p)):
+    for path in sorted(folder.rglob(name), key=lambda p: (len(p.parts), p))[:LOOKED]:
         said = read_yaml(path, what)
         if not key or said.get(key):
             return path.parent, said
@@ -162,8 +171,16 @@ def _text(path: Path, what: str) -> str:
 def read_yaml(path: Path, what: str) -> dict:
     import yaml
 
+    class Plain(yaml.SafeLoader):
+        """Without aliases: a few lines of them can name more than any memory holds."""
+
+        def compose_node(self, *where):
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError
+            return super().compose_node(*where)
+
     try:
-        said = yaml.safe_load(_text(path, what))
+        said = yaml.load(_text(path, what), Plain)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, BadInput):
             raise

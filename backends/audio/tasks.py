@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from backends.audio.scores import check
-from backends.spec import Audio, BadInput, Job, Prompt, Slider, Sound, Task
+from backends.spec import Audio, BadInput, Brings, Job, Prompt, Slider, Sound, Task
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ class Sing(Job):
 
 SING = Task(
     "sing", "Sing", Sing, baseline="auxiliary", model="singer", metrics="backends.metrics.singing:sing", pictures=False,
+    brings=Brings(
+        "backends.audio.bank_drop:brought", "Bring a voicebank", (".zip", ".oudep"),
+        "A zip of a DiffSinger voicebank for OpenUtau; where it brings no vocoder, that one's too.",
+    ),
     help="A melody with Japanese syllables is sung by a small trained voice: notes from G#5 down to C4, up to 30 s.",
     examples=(
         {"job": {"score": "さくらさくらのやまもさとーも | A4:1 A4:1 B4:2 A4:1 A4:1 B4:2 A4:1 B4:1 C5:1 B4:1 A4:1 B4:0.5 A4:0.5 F4:2", "tempo": 84, "seed": 1},

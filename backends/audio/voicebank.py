@@ -15,7 +15,7 @@ import numpy as np
 from backends.audio import bank_files
 from backends.audio.bank_files import BASES, Bank
 from backends.audio.bank_line import Line, lay_out, shared, spelled, spoken
-from backends.audio.onnx_runs import cast, during, finished, session, taken, worked
+from backends.audio.onnx_runs import Process, cast, during, finished
 from backends.audio.scores import check
 from backends.audio.singer import DB, admit, contour
 from backends.audio.tasks import Sing
@@ -43,7 +43,10 @@ class Voicebank:
 
     def __init__(self, card: Card, bank: Bank):
         self.card, self.bank, self.device, self.nfe, self.seconds = card, bank, "cpu", 0, 0.0
-        self.inputs, voiced = taken(session(bank.acoustic, 0, card.title)), set(taken(session(bank.vocoder, 0, card.title)))
+        self.process = Process(card.title, **card.options)
+        files = (bank.acoustic, bank.vocoder, *(path for p in bank.predictors.values() for path in (p.linguistic, p.network)))
+        self.taken = {path: self.process.taken(path) for path in files}
+        self.inputs, voiced = self.taken[bank.acoustic], set(self.taken[bank.vocoder])
         if missing := sorted({"tokens", "durations", "f0"} - set(self.inputs)) + sorted({"mel"} - voiced):
             raise BadInput(f"{card.title} takes no {', '.join(missing)}; it is no DiffSinger voicebank for OpenUtau.")
         if unknown := sorted(set(self.inputs) - KNOWN) + sorted(voiced - {"mel", "f0"}):
@@ -90,8 +93,7 @@ class Voicebank:
         values |= {"word_dur": [np.add.reduceat(line.frames, words)], "steps": PREDICTOR_STEPS, "speedup": UNITS // PREDICTOR_STEPS}
         made = {}
         for path in (own.linguistic, own.network):
-            inner = session(path, seed, self.card.title)
-            made, seconds = yield from worked(inner, cast(taken(inner), values))
+            made, seconds = yield from self.process.worked(path, seed, cast(self.taken[path], values))
             self.seconds += seconds
             values |= made
         return made
@@ -120,7 +122,7 @@ class Voicebank:
 
     def mel(self, line: Line, k: int, steps: int, seed: int, curves: dict[str, np.ndarray] | None = None):
         """Generator: yields None while the network works; returns the mel (1, F, bins)."""
-        made, seconds = yield from worked(session(self.bank.acoustic, seed, self.card.title), self.feeds(line, k, steps, curves))
+        made, seconds = yield from self.process.worked(self.bank.acoustic, seed, self.feeds(line, k, steps, curves))
         made, self.seconds = next(iter(made.values())), self.seconds + seconds
         if made.shape != (1, len(line.f0), self.bank.bins) or not np.isfinite(made).all():
             raise BadInput(f"{self.card.title} made a mel of {made.shape}, not (1, {len(line.f0)}, {self.bank.bins}) numbers; its files don't fit together.")
@@ -128,9 +130,8 @@ class Voicebank:
 
     def voice(self, mel: np.ndarray, line: Line, seed: int):
         """Generator like `mel`; returns Audio, turned down where it is louder than full scale."""
-        inner = session(self.bank.vocoder, seed, self.card.title)
         given = {"mel": mel / BASES[self.bank.vocoder_base], "f0": line.hertz[None]}
-        wave, seconds = yield from worked(inner, cast(taken(inner), given))
+        wave, seconds = yield from self.process.worked(self.bank.vocoder, seed, cast(self.taken[self.bank.vocoder], given))
         self.seconds, wave = self.seconds + seconds, next(iter(wave.values())).reshape(-1).astype(np.float32)
         if abs(len(wave) - len(line.f0) * self.bank.hop) > self.bank.hop or not np.isfinite(wave).all():
             raise BadInput(f"{self.card.title}'s vocoder made {len(wave)} samples of {len(line.f0)} frames; its files don't fit together.")
@@ -156,6 +157,7 @@ def sing(job: Sing, model: Voicebank, k: int, sampler: str = "ddpm", speedup: in
     """Sing the job's score from k hundredths of the bank's chain; 0 leaves its decoder's mel as it is. Raises BadInput where it can't begin there."""
     admit(model, k, vocoder)
     model.seconds, bank = 0.0, model.bank
+    model.process.round()
     line = model.lay_out(check(job.score, job.tempo, singing.JAPANESE), job.tempo, job.vibrato)
     if len(bank.speakers) > 1:
         yield Note(f"Of the bank's speakers the first sings: {bank.speakers[0]}.")
