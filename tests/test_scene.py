@@ -160,7 +160,8 @@ def test_a_result_carries_its_recipe_in_the_gltf(tmp_path):
 
     assert len(trimesh.load(tmp_path / "ball.glb", force="mesh").faces) == len(mesh.faces)
     (tmp_path / "bare.glb").write_bytes(recipe.glb(mesh))
-    for name, data in (("bare", None), ("cut", b"glTF\x02\0\0\0"), ("odd", b"glTF" + b"\xff" * 40)):
+    film = recipe.webp(np.zeros((2, 8, 8, 3), np.uint8))
+    for name, data in (("bare", None), ("cut", b"glTF\x02\0\0\0"), ("odd", b"glTF" + b"\xff" * 40), ("film", film), ("half", film[:30])):
         if data:
             (tmp_path / f"{name}.glb").write_bytes(data)
         with pytest.raises(recipe.BadInput, match="carries no recipe"):

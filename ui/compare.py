@@ -70,7 +70,9 @@ def _draw(task: Task, now: dict, shown: Shown, state: gr.State, results: gr.Stat
             fields["model"] = _models(task, now["model"])
             with gr.Row(elem_classes=["go"]):
                 run = gr.Button("Run", variant="primary", elem_classes=["run"], min_width=80)
-                stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=80)
+                pause = gr.Button("Pause", elem_classes=["pause"], min_width=70)
+                resume = gr.Button("Resume", elem_classes=["resume"], min_width=70)
+                stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=60)
             message = gr.HTML("", elem_classes=["message"])
             gr.HTML('<p class="keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> runs · <kbd>Esc</kbd> stops</p>')
             _examples(task, state)
@@ -94,6 +96,9 @@ def _draw(task: Task, now: dict, shown: Shown, state: gr.State, results: gr.Stat
     # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
     ran.failure(lambda: "", None, message, **LIGHT)
     stop.click(running.stopper(task), None, None, **LIGHT)
+    for button, on, said in ((pause, True, running.PAUSING), (resume, False, running.RESUMING)):
+        button.click(None, None, message, js=said, api_visibility="private")
+        button.click(running.pauser(task, on), None, None, **LIGHT)
 
 
 def _models(task: Task, chosen: str) -> gr.Dropdown:

@@ -30,7 +30,7 @@ What you upload and make is yours alone and is deleted within a day. â€œMy runsâ
 recipe, and dropped in here it fills its tab in again.
 
 ### From a program
-The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC and GLB made here.
+The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB and WebP made here.
 
 ```python
 from gradio_client import Client
@@ -56,7 +56,7 @@ def build() -> gr.Blocks:
             gr.HTML(HEADER)
             file = gr.UploadButton(
                 "Open a result or recipe",
-                file_types=[".png", ".flac", ".glb", ".json"],
+                file_types=[".png", ".flac", ".glb", ".webp", ".json"],
                 size="sm",
                 elem_id="open-file",
                 elem_classes=["quiet"],

@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 import PIL.Image
 
-from backends.spec import ArmEvent, Audio, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
+from backends.spec import ArmEvent, Audio, Heat, Held, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
 from ui import colours, inline, sound, turntable
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
@@ -24,8 +24,8 @@ def number(value: float) -> str:
 # --- media -----------------------------------------------------------------------------------------------
 
 
-def media(value: Media, path: str | None = None) -> str:
-    """`path`: the file that a sound's player plays, or of an object; without one a sound is only drawn."""
+def media(value: Media, *paths: str) -> str:
+    """`paths`: the file that a sound's player plays, or those of an object; without one a sound is only drawn."""
     if isinstance(value, Plot):
         return plot(value)
     if isinstance(value, Images):
@@ -39,11 +39,11 @@ def media(value: Media, path: str | None = None) -> str:
     if isinstance(value, Heat):
         return heat(value)
     if isinstance(value, Audio):
-        return sound.audio(value, path)
+        return sound.audio(value, *paths)
     if isinstance(value, Spectrogram):
         return sound.spectrogram(value)
     if isinstance(value, Turntable):
-        return turntable.html(value, path)
+        return turntable.html(value, *paths)
     if isinstance(value, Text):
         return f'<p class="text">{escape(value.text)}</p>'
     return ""
@@ -191,11 +191,11 @@ class Live:
         self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
         self.aside, self.notes, self.error = (), [], ""
         self.main: Media | None = None  # a result that is no single picture stands here
-        self.file: str | None = None  # the result's sound or object
+        self.files: list[str] = []  # of the result, when it is a sound or an object
 
     def see(self, event: ArmEvent) -> "Live":
         self.seconds, self.nfe, what = event.seconds, event.nfe, event.event
-        self.state = "running"
+        self.state = "paused" if isinstance(what, Held) and what.left else "running"
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
         main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
@@ -214,14 +214,15 @@ class Live:
     def html(self) -> str:
         share = 1 if self.state == "done" else self.i / self.n if self.n else 0  # it may end before the steps it was given
         said = {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
+                "paused": f"paused at step {self.i} of {self.n}",
                 "done": f"done · {self.i} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
         figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""
         notes = "".join(f'<p class="note">{escape(n)}</p>' for n in self.notes)
         done = self.state in ("done", "stopped", "failed")  # a player that is drawn anew at each step could not be heard
-        asides = "".join(media(m, sound.file(m) if done and isinstance(m, Audio) else None) for m in self.aside)
-        drawn = turntable.live(self.main) if isinstance(self.main, Image) else media(self.main, self.file)
+        asides = "".join(media(m, *([sound.file(m)] if done and isinstance(m, Audio) else [])) for m in self.aside)
+        drawn = turntable.live(self.main) if isinstance(self.main, Image) else media(self.main, *self.files)
         main = f'<div class="main">{drawn}</div>' if self.main is not None else ""
         return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
 
