@@ -122,7 +122,7 @@ def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEv
                 start = _now()
                 with torch.no_grad():
                     event = next(events, None)
-                seconds += _now() - start
+                model.elapsed = seconds = seconds + _now() - start
                 if event is None:
                     break
                 if isinstance(event, Metric):

@@ -162,7 +162,9 @@ def test_an_arm_can_be_stopped_within_one_step(tiny):
 def paused(arms, at: int, asks: int, **kw):
     """Events of a run that is paused once step `at` is shown and asked `asks` times before it goes on."""
     seen, left = [], iter(range(asks))
-    for event in run(RECIPE | {"arms": arms}, pause=lambda: any(isinstance(e.event, Step) and e.event.i >= at for e in seen) and next(left, None) is not None, **kw):
+    for event in run(
+        RECIPE | {"arms": arms}, pause=lambda: any(isinstance(e.event, Step) and e.event.i >= at for e in seen) and next(left, None) is not None, **kw
+    ):
         seen.append(event)
     return seen
 

@@ -109,6 +109,16 @@ def test_descending_the_gradient_reaches_the_mean():
     assert abs(float(z.detach().mean()) - 0.3) < 0.05
 
 
+@pytest.mark.identity("sds", "without “− ε” the gradient has the same mean, and at t = 0.8 at least 5 times the variance")
+def test_taking_the_noise_away_calms_the_gradient():
+    model, t = Gaussian(0.3, 0.4), 800
+    z, generator = torch.full((20_000, 1, 1, 1), 1.5), torch.Generator().manual_seed(0)
+    prior, noise, (_, sigma) = Prior(model, "a ball", generator, scale=7.0), torch.randn(z.shape, generator=generator), model.alpha_sigma(t)
+    calm = prior.score(z, None, t, noise).gradient
+    loud = calm + sigma**2 * noise
+    assert float(loud.mean()) == pytest.approx(float(calm.mean()), abs=0.02) and float(loud.var()) >= 5 * float(calm.var())
+
+
 # --- the object world ---
 
 

@@ -202,6 +202,9 @@ def test_a_plot_is_crisp_and_survives_any_numbers():
     assert views.plot(Plot({"flat": ([1.0], [0.0])}))
     assert views.plot(Plot({"broken": ([1.0, 2.0], [float("nan"), float("inf")])})) == ""
     assert views.plot(Plot({})) == ""
+    long = views.plot(Plot({"zigzag": (list(range(400)), [k % 2 for k in range(400)]), "level": ([0, 399], [0.5, 0.5])}))
+    zigzag = re.search('points="(.*?)"', long)[1].split()
+    assert len(zigzag) == 100 and len({p.split(",")[1] for p in zigzag}) == 1 and "means of 4" in long and 'class="s0"' in long
 
 
 def test_the_metrics_table_marks_the_best_of_whole_results():

@@ -160,10 +160,19 @@ def _under(shown: Shown, results: gr.State) -> list:
                 gap = gr.Image(
                     heat, show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"], height=400, elem_classes=["picture"]
                 )
+        first = shown.solids[0][1] if shown.solids else None
+        with gr.Column(visible=bool(first), elem_classes=["solid"]) as solid:
+            with gr.Row(elem_classes=["head"]):
+                which = gr.Dropdown(
+                    running.named(shown.solids), value=0 if first else None, label="object to turn freely", interactive=True, container=False, min_width=200
+                )
+                gr.HTML('<p class="said">Drag to turn it, scroll to come nearer.</p>')
+            viewer = gr.Model3D(first, show_label=False, interactive=False, clear_color=(0.93, 0.93, 0.93, 1.0), height=360)
         with gr.Row(elem_classes=["take"]):
             download = gr.DownloadButton("Download all (results, recipe, table)", value=bundle, size="sm", elem_classes=["quiet"], scale=0, min_width=260)
         with gr.Accordion("Recipe", open=False, elem_classes=["recipe"]):
             text = gr.Code(code, language="json", show_label=False, interactive=False, max_lines=24)
     for chooser in (a, b):
         chooser.input(running.pair, [results, a, b], [before, gap, words], **LIGHT)
-    return [frame, figures, listen, pair, a, b, before, gap, words, download, text]
+    which.input(lambda shown, i: shown.solids[i][1], [results, which], viewer, **LIGHT)
+    return [frame, figures, listen, pair, a, b, before, gap, words, solid, which, viewer, download, text]

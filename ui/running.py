@@ -10,6 +10,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -25,9 +26,10 @@ _paused: set[tuple[str, str]] = set()  # those that shall wait after their step
 SKIP = gr.skip()
 QUEUED = """() => '<p class="running queued">waiting in the queue …</p>'"""
 RUNNING = '<p class="running">running …</p>'
+VIEWED = {".glb": "surface", ".ply": "Gaussians"}  # files that the viewer of objects shows
 PAUSING, RESUMING = (f"() => '{said}'" for said in ('<p class="running pausing">pausing after this step …</p>', RUNNING))
 log = logging.getLogger(__name__)
-UNDER = 11  # components that `under` fills
+UNDER = 14  # components that `under` fills
 
 
 @dataclass
@@ -38,13 +40,19 @@ class Shown:
     pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (title, pixels) of each arm with a picture
     table: str = ""
     switch: str = ""  # between the arms' sounds
+    solids: list[tuple[str, str]] = field(default_factory=list)  # (title, path) of what the viewer of objects can show
     bundle: str | None = None
     recipe: str = ""
 
     def parts(self) -> tuple:
         """(table, switch, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
-        choices = [(title, i) for i, (title, _) in enumerate(self.pictures)]
+        choices = named(self.pictures)
         return self.table, self.switch, choices, *(pair(self, 0, 1) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
+
+
+def named(pairs: list[tuple]) -> list[tuple[str, int]]:
+    """A chooser's choices between (title, what it stands for): it gives a place, never a path."""
+    return [(title, i) for i, (title, _) in enumerate(pairs)]
 
 
 def stop(session: str, task: str = "") -> None:
@@ -199,7 +207,9 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[li
     heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm][0]) for o in outcomes if isinstance(o.value, Audio) and files]
     fields = {value["sha256"]: form.words(name) for name, value in reversed(given["job"].items()) if isinstance(value, dict)}  # of two with one sound the first
     asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
-    return Shown({}, seen, table, sound.switch(heard + asked), _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
+    solids = [(f"{o.arm + 1} · {titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
+              for o in outcomes if isinstance(o.value, Turntable) and files for path in files[o.arm] if Path(path).suffix in VIEWED]  # fmt: skip
+    return Shown({}, seen, table, sound.switch(heard + asked), solids, _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
 
 
 def under(shown: Shown) -> list:
@@ -207,7 +217,11 @@ def under(shown: Shown) -> list:
     table, switch, choices, slider, heat, said, bundle, code = shown.parts()
     two = len(choices) > 1
     choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in (0, 1)]
-    return [gr.Column(visible=bool(table)), table, switch, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), bundle, code]
+    first = shown.solids[0][1] if shown.solids else None
+    solid = [gr.Column(visible=bool(first)), *([gr.Dropdown(choices=named(shown.solids), value=0), first] if first else [SKIP] * 2)]
+    return [
+        gr.Column(visible=bool(table)), table, switch, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), *solid, bundle, code,
+    ]  # fmt: skip
 
 
 def pair(shown: Shown, a: int, b: int) -> tuple:

@@ -10,6 +10,7 @@ import PIL.Image
 from backends.spec import ArmEvent, Audio, Heat, Held, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
 from ui import colours, inline, sound, turntable
 
+DRAWN = 100  # points at most of a curve; of longer ones means of neighbours, since a line to and fro at each step hides the others
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
 
 
@@ -127,7 +128,8 @@ def _cell(value) -> str:
 def plot(value: Plot) -> str:
     """A line chart as SVG: crisp at any size, coloured by the page's own variables."""
     drawn = {name: [(x, y) for x, y in zip(*points) if math.isfinite(x) and math.isfinite(y)] for name, points in value.series.items()}
-    drawn = {name: points for name, points in drawn.items() if points}
+    each = math.ceil(max(map(len, drawn.values()), default=0) / DRAWN)
+    drawn = {name: _means(points, each) for name, points in drawn.items() if points}
     flat = [p for points in drawn.values() for p in points]
     if not flat:
         return ""
@@ -147,7 +149,7 @@ def plot(value: Plot) -> str:
         )
     for tick in _ticks(x0, x1, 6, whole=all(x == int(x) for x in xs)):
         parts.append(f'<text x="{at(tick, y0)[0]:.1f}" y="{HEIGHT - BOTTOM + 12}" text-anchor="middle">{tick:.4g}</text>')
-    parts.append(f'<text class="axis" x="{WIDTH - 8}" y="{HEIGHT - 2}" text-anchor="end">{escape(value.x)}</text>')
+    parts.append(f'<text class="axis" x="{WIDTH - 8}" y="{HEIGHT - 2}" text-anchor="end">{escape(value.x)}{f", means of {each}" if each > 1 else ""}</text>')
     if value.y:
         parts.append(f'<text class="axis" x="{LEFT}" y="{HEIGHT - 2}">↑ {escape(value.y)}</text>')
     for label, x in value.marks.items():
@@ -166,6 +168,13 @@ def plot(value: Plot) -> str:
             parts.append(f'<circle class="{kind}" cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="2.6"/>')
         legend.append(f'<span class="{kind}">{escape(name)}</span>')
     return f'<figure class="plot"><figcaption>{"".join(legend)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
+
+
+def _means(points: list[tuple[float, float]], each: int) -> list[tuple[float, float]]:
+    """The points, or the means of `each` neighbours."""
+    if each < 2 or len(points) <= each:
+        return points
+    return [tuple(np.mean(points[k : k + each], 0).tolist()) for k in range(0, len(points), each)]
 
 
 def _ticks(low: float, high: float, count: int = 4, whole: bool = False) -> list[float]:
