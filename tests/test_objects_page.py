@@ -130,6 +130,12 @@ def test_the_zip_holds_objects_and_their_turning(ran):
     assert len(past[0]["thumbs"]) == 2 and "a red ball" in history.html(past)
 
 
+def test_the_viewer_under_the_arms_is_given_places_not_paths(ran):
+    shown = ran[2][-1][1]
+    assert running.named(shown.solids) == [(f"{k} · SDS from the captured object, surface", k - 1) for k in (1, 2)]
+    assert all(path.endswith(".glb") for _, path in shown.solids) and len(running.under(shown)) == running.UNDER
+
+
 def test_results_are_written_with_their_recipe(ran, tmp_path):
     given, meshes, _ = ran
     *_, end = headless.run(given | {"arms": [ARM]}, meshes, tmp_path)

@@ -95,6 +95,8 @@ def _draw(task: Task, now: dict, shown: Shown, state: gr.State, results: gr.Stat
     )  # fmt: skip
     # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
     ran.failure(lambda: "", None, message, **LIGHT)
+    *_, viewer, _, _ = under
+    ran.then(running.solid, results, viewer, **LIGHT)
     stop.click(running.stopper(task), None, None, **LIGHT)
     for button, on, said in ((pause, True, running.PAUSING), (resume, False, running.RESUMING)):
         button.click(None, None, message, js=said, api_visibility="private")
@@ -160,7 +162,7 @@ def _under(shown: Shown, results: gr.State) -> list:
                 gap = gr.Image(
                     heat, show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"], height=400, elem_classes=["picture"]
                 )
-        first = shown.solids[0][1] if shown.solids else None
+        first = running.solid(shown)
         with gr.Column(visible=bool(first), elem_classes=["solid"]) as solid:
             with gr.Row(elem_classes=["head"]):
                 which = gr.Dropdown(
@@ -174,5 +176,5 @@ def _under(shown: Shown, results: gr.State) -> list:
             text = gr.Code(code, language="json", show_label=False, interactive=False, max_lines=24)
     for chooser in (a, b):
         chooser.input(running.pair, [results, a, b], [before, gap, words], **LIGHT)
-    which.input(lambda shown, i: shown.solids[i][1], [results, which], viewer, **LIGHT)
+    which.input(running.solid, [results, which], viewer, **LIGHT)
     return [frame, figures, listen, pair, a, b, before, gap, words, solid, which, viewer, download, text]

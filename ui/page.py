@@ -20,7 +20,7 @@ ABOUT = """
 Each method is a paper's own algorithm, running live on a model. A tab is one input and one to six arms: the same words, picture and seed go
 through each arm in turn, and the table under them compares what each took and gave. “+ baseline” puts the plain way beside a paper; a second method may
 be stacked under one that leaves a slot free. **NFE** counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are
-the method's own, without previews. The same seed gives the same result whatever ran before.
+the method's own, without previews and pauses; Pause holds a run after its step, for five minutes at most. The same seed gives the same result whatever ran before.
 
 The embedded models are small and know little: scenes of emoji, sums, 4×4 sudokus, short forms. They ship with the studio, so that nothing has to be
 downloaded. Cards under “Model” load the real checkpoints of the papers; they want a GPU and a hub within reach. **Papers** lists all 79, what runs here, and what

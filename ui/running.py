@@ -217,11 +217,16 @@ def under(shown: Shown) -> list:
     table, switch, choices, slider, heat, said, bundle, code = shown.parts()
     two = len(choices) > 1
     choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in (0, 1)]
-    first = shown.solids[0][1] if shown.solids else None
-    solid = [gr.Column(visible=bool(first)), *([gr.Dropdown(choices=named(shown.solids), value=0), first] if first else [SKIP] * 2)]
+    # The viewer draws nothing when it is given its object in the event that shows it: `solid` is called after.
+    solid = [gr.Column(visible=bool(shown.solids)), gr.Dropdown(choices=named(shown.solids), value=0) if shown.solids else SKIP, None]
     return [
         gr.Column(visible=bool(table)), table, switch, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), *solid, bundle, code,
     ]  # fmt: skip
+
+
+def solid(shown: Shown | None, i: int = 0) -> str | None:
+    """The file of the object that the viewer shows."""
+    return shown.solids[i][1] if shown and shown.solids else None
 
 
 def pair(shown: Shown, a: int, b: int) -> tuple:
