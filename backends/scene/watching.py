@@ -17,7 +17,7 @@ BAR, LOOKS, SIDES = 0.5, 20, 4  # the score to reach, how often the judge looks 
 
 
 class Watch:
-    """Looks at `field` from sides that no method trains on, LOOKS times in `iterations`; at nothing when the prompt names no object of the world.
+    """Looks at `field` from SIDES of its turntable, LOOKS times in `iterations`; at nothing when the prompt names no object of the world.
 
     `model`: whose clock counts (`elapsed`, which the runner keeps). Looking is for a Step's `aside`, which is drawn while that clock stands.
     """
