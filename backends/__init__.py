@@ -4,16 +4,17 @@ from backends.registry import METHODS, TASKS, discover
 from backends.spec import Arm, ArmEvent, BadInput, Job, Method, Outcome, Stacked, Task
 
 
-def run(recipe, pictures=None, stop=lambda: False):
+def run(recipe, pictures=None, stop=lambda: False, pause=lambda: False):
     """Run a recipe (dict or JSON text), yielding ArmEvents; raises BadInput before anything starts.
 
-    `pictures`: hash -> (H, W, 3) uint8 or Audio for the pictures and sounds the recipe names. `stop()`: asked after each step.
+    `pictures`: hash -> (H, W, 3) uint8 or Audio for the pictures and sounds the recipe names. `stop()`, `pause()`: asked after each step
+    (runner.run).
     """
     from backends import recipe as recipes
     from backends import runner
 
     discover()
-    return runner.run(*recipes.parse(recipe, pictures), stop=stop)
+    return runner.run(*recipes.parse(recipe, pictures), stop=stop, pause=pause)
 
 
 compare = run  # running one arm is a comparison of one

@@ -54,7 +54,8 @@ def together(conds: tuple[Cond, ...]) -> Cond:
 class Denoiser:
     """D(x, t, cond) → x0 around a diffusers network, its autoencoder and its text encoder.
 
-    `nfe` counts function evaluations at the network: one a batch row, so that a guided step costs 2.
+    `nfe` counts function evaluations at the network: one a batch row, so that a guided step costs 2. `elapsed`: the arm's seconds
+    when its last step was done, as the runner counts them.
     Subclasses (hub.py) override `encode`, `forward` and, where needed, the schedule.
     """
 
@@ -64,7 +65,7 @@ class Denoiser:
         self.scheduler = scheduler  # the checkpoint's own; walks make theirs from its config
         self.encode_text = encode_text
         self.prediction = scheduler.config.get("prediction_type", "flow")
-        self.nfe = 0
+        self.nfe, self.elapsed = 0, 0.0
         self.hook = net.register_forward_pre_hook(self._count, with_kwargs=True)
         if self.prediction != "flow":
             self.alphas_cumprod = scheduler.alphas_cumprod.double()

@@ -1,6 +1,6 @@
 """The studio without its page: the registry as JSON, and a recipe run to files. The API and the command line use it.
 
-Every event becomes one JSON object; pictures become PNG, sounds FLAC and objects GLB files that carry their recipe.
+Every event becomes one JSON object; pictures become PNG, sounds FLAC and objects GLB and WebP files that carry their recipe.
 """
 
 import functools
@@ -146,7 +146,7 @@ def save(outcome: Outcome, inputs: dict[str, recipe.Input], folder: Path, name: 
 
 
 def files_of(outcome: Outcome, inputs: dict[str, recipe.Input]) -> Iterator[tuple[str, bytes, recipe.Input | None]]:
-    """(how its name ends, its bytes, what its hash is of) for each file of a result, made when it is asked for; each carries its recipe, but for an object's WebP and splats."""
+    """(how its name ends, its bytes, what its hash is of) for each file of a result, made when it is asked for; each carries its recipe, but for splats."""
     value, made = outcome.value, outcome.recipe
     if isinstance(value, Image):
         yield ".png", recipe.png(value.pixels, made, inputs), value.pixels
@@ -160,7 +160,7 @@ def files_of(outcome: Outcome, inputs: dict[str, recipe.Input]) -> Iterator[tupl
             yield ".glb", recipe.glb(value.mesh, made, inputs), value.mesh
         else:  # all sides in a row
             yield ".png", recipe.png(np.concatenate(list(value.frames), 1), made, inputs), value.frames
-        yield ".webp", recipe.webp(value.frames), value.frames
+        yield ".webp", recipe.webp(value.frames, made, inputs), value.frames
         if value.splats:
             yield ".ply", value.splats, None
     elif (said := words(value)) is not None:

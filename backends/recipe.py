@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.PngImagePlugin
 
@@ -279,11 +280,13 @@ def glb(mesh: Mesh, recipe: dict | None = None, pictures: dict[str, Input] | Non
     return gltf.written(mesh, recipe and {KEY: recipe | {"inputs": encode_inputs(pictures or {})}})
 
 
-def webp(frames: np.ndarray, seconds: float = 5.0) -> bytes:
-    """An animation of (n, H, W, 3) uint8 that goes on and on."""
+def webp(frames: np.ndarray, recipe: dict | None = None, pictures: dict[str, Input] | None = None, seconds: float = 5.0) -> bytes:
+    """An animation of (n, H, W, 3) uint8 that goes on and on; with a recipe, its EXIF description is the recipe with its inputs."""
     first, *rest = map(PIL.Image.fromarray, frames)
-    out = io.BytesIO()
-    first.save(out, "WEBP", save_all=True, append_images=rest, duration=max(20, round(1000 * seconds / len(frames))), loop=0, quality=88)
+    out, exif = io.BytesIO(), PIL.Image.Exif()
+    if recipe is not None:
+        exif[PIL.ExifTags.Base.ImageDescription] = json.dumps({KEY: recipe | {"inputs": encode_inputs(pictures or {})}})
+    first.save(out, "WEBP", save_all=True, append_images=rest, duration=max(20, round(1000 * seconds / len(frames))), loop=0, quality=88, exif=exif)
     return out.getvalue()
 
 
@@ -300,7 +303,7 @@ def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Inpu
 
 
 def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
-    """(recipe, pictures) of a result's PNG, FLAC or GLB, or of a recipe's JSON file; raises BadInput."""
+    """(recipe, pictures) of a result's PNG, FLAC, GLB or WebP, or of a recipe's JSON file; raises BadInput."""
     with path.open("rb") as file:
         data = file.read(inputs.MAX_BYTES + 1)
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -311,11 +314,13 @@ def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
             raise BadInput(_STRIPPED.format("sound"))
     elif data[:4] == b"glTF":
         recipe = _from_glb(data)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        recipe = _from_webp(data)
     else:
         try:
             recipe = _json(data.decode())
         except UnicodeDecodeError:
-            raise BadInput("Drop a result (PNG, FLAC, GLB) or a recipe (JSON) of this studio.") from None
+            raise BadInput("Drop a result (PNG, FLAC, GLB, WebP) or a recipe (JSON) of this studio.") from None
     # A text result is a file {"text": …, "recipe": …}.
     recipe = _loaded(recipe["recipe"] if isinstance(recipe, dict) and "recipe" in recipe else recipe)
     return recipe, decode_inputs(recipe.pop("inputs", {}))
@@ -340,6 +345,13 @@ def _from_glb(data: bytes) -> dict:
         return json.loads(data[20 : 20 + length])["asset"]["extras"][KEY]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BadInput(_STRIPPED.format("object")) from None
+
+
+def _from_webp(data: bytes) -> dict:
+    try:
+        return json.loads(PIL.Image.open(io.BytesIO(data), formats=("WEBP",)).getexif()[PIL.ExifTags.Base.ImageDescription])[KEY]
+    except Exception:  # Pillow raises many kinds for a broken file
+        raise BadInput(_STRIPPED.format("animation")) from None
 
 
 def _from_png(data: bytes) -> tuple[dict, dict[str, Input]]:

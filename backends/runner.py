@@ -18,28 +18,49 @@ import numpy as np
 from backends import models, recipe
 from backends.lazy import torch
 from backends.registry import METHODS
-from backends.spec import Arm, ArmEvent, BadInput, Image, Job, Metric, Note, Outcome, Result, Step, Task
+from backends.spec import Arm, ArmEvent, BadInput, Held, Image, Job, Metric, Note, Outcome, Result, Step, Task
 
 PREVIEW_SECONDS = 0.05  # at most one preview in this time; the newest wins
+HOLD_SECONDS = 300.0  # that a run may be paused in all; then it goes on, since others wait for its place
 _ACCELERATOR = threading.Lock()  # one run at a time: the random state and the clock are the process's
 log = logging.getLogger(__name__)
 
 
-def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = lambda: False) -> Iterator[ArmEvent]:
+def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = lambda: False, pause: Callable[[], bool] = lambda: False) -> Iterator[ArmEvent]:
     """Yield the events of each arm in turn, each arm closing with its Outcome.
 
     `stop` is asked after each step: the arm under way ends with what it has, and later arms do not start.
-    Closing the generator does the same without a last word. An arm that fails does not stop the next.
+    `pause` is asked there too: while it says so, and for HOLD_SECONDS of the whole run at most, the arm waits as it is, its clock standing.
+    Closing the generator ends it without a last word. An arm that fails does not stop the next.
     """
+    hold = _Hold(pause, stop)
     model = yield from _loaded(job.model or task.model, stop)
     reference = None
     for number, arm in enumerate(arms):
         if stop():
             return
-        for event in _arm(task, job, arm, number, model, stop, reference):
+        for event in _arm(task, job, arm, number, model, stop, hold, reference):
             yield event
         if number == 0 and isinstance(event.event, Outcome):
             reference = event.event.value
+
+
+class _Hold:
+    """The pauses of a run: `left` seconds of them remain to all its arms. What waits keeps the accelerator, and so its random state."""
+
+    def __init__(self, pause: Callable[[], bool], stop: Callable[[], bool]):
+        self.pause, self.stop, self.left = pause, stop, HOLD_SECONDS
+
+    @property
+    def wished(self) -> bool:
+        return self.left > 0 and self.pause() and not self.stop()
+
+    def wait(self) -> None:
+        """Return when the visitor goes on or stops, or when nothing is left."""
+        while self.wished:
+            begin = time.monotonic()
+            time.sleep(0.05)
+            self.left = max(0.0, self.left - (time.monotonic() - begin))
 
 
 def _loaded(name: str, stop, number: int = 0) -> Iterator[ArmEvent]:
@@ -74,7 +95,7 @@ def _further(arm: Arm, model) -> list[str]:
     return [name for part in (arm, *arm.stack) if (loads := METHODS[part.method].loads) for name in loads(model, **part.knobs)]
 
 
-def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
+def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEvent]:
     method = METHODS[arm.method]
     metrics: list[Metric] = []
     value = partial = None
@@ -101,7 +122,7 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
                 start = _now()
                 with torch.no_grad():
                     event = next(events, None)
-                seconds += _now() - start
+                model.elapsed = seconds = seconds + _now() - start
                 if event is None:
                     break
                 if isinstance(event, Metric):
@@ -109,12 +130,17 @@ def _arm(task, job, arm, number, model, stop, reference) -> Iterator[ArmEvent]:
                 elif isinstance(event, Result):
                     value = event.value
                 elif isinstance(event, Step):
-                    now = time.monotonic()
+                    now, held = time.monotonic(), hold.wished
                     partial = event
-                    if now - last_preview >= PREVIEW_SECONDS or event.i == event.n:
+                    if now - last_preview >= PREVIEW_SECONDS or event.i == event.n or held:
                         partial = event = _shown(event, model)
                         last_preview = now
                         yield ArmEvent(number, event, seconds, model.nfe)
+                    if held:
+                        yield ArmEvent(number, Held(hold.left), seconds, model.nfe)
+                        hold.wait()
+                        if not hold.left:
+                            yield ArmEvent(number, Held(0), seconds, model.nfe)
                     if value is None and stop():
                         stopped = True
                         break

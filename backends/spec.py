@@ -416,11 +416,19 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Held:
+    """The arm waits between two steps because a visitor paused it. `left`: seconds after which it goes on by itself; 0: it does so now,
+    and this run is not held again."""
+
+    left: float
+
+
+@dataclass(frozen=True)
 class ArmEvent:
     """An event of arm number `arm`, with the seconds and function evaluations so far."""
 
     arm: int
-    event: Event | Outcome
+    event: Event | Outcome | Held
     seconds: float = 0.0
     nfe: int = 0
 

@@ -10,13 +10,12 @@ from backends import METHODS, headless  # noqa: E402
 
 
 def row(method, proof) -> str:
-    if not method.paper:
-        return f"| {method.title} | {method.task.title} | baseline | |"
     if not proof or "statements" not in proof:
-        return f"| {method.title} | {method.task.title} | not measured yet | |"
+        return f"| {method.title} | {method.task.title} | {'not measured yet' if method.paper else 'baseline'} | |"
     effects, lead, exact = headless.effects(proof), headless.lead(proof), headless.identities(proof)
     held = sum(s["held"] for s in effects)
-    said = f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(effects)} statements hold{exact and f', {exact}'}. "
+    said = "" if method.paper else "baseline; "
+    said += f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(effects)} statements hold{exact and f', {exact}'}. "
     said += f"{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
     others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))
     when = proof["date"] + (", on earlier weights" if proof["stale"] else "")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import PIL.Image
 import pytest
@@ -156,6 +157,47 @@ def test_every_tab_is_seen_on_a_narrow_screen(page):
     names = page.locator('.rooms button[role="tab"]:visible').all_inner_texts()
     page.set_viewport_size(size)
     assert {"Papers", "My runs", "About"} <= set(names), "some tabs hide behind the overflow's “…”"
+
+
+def test_a_run_is_paused_and_goes_on_and_is_stopped_while_paused(page):
+    set_steps(page, 30)
+    page.locator("button.run").click()
+    page.locator(".arm-1 .picture img").wait_for()
+    line = page.locator(".arm-1 .line")
+    for _ in range(2):
+        page.locator("button.pause").click()
+        page.locator("button.resume:visible").wait_for()
+        held = line.inner_text()
+        assert "paused at step" in held and page.locator(".message .paused").inner_text().startswith("Paused. The clock stands")
+        page.wait_for_timeout(400)
+        assert line.inner_text() == held
+        page.locator("button.resume").click()
+        page.locator("button.pause:visible").wait_for()
+        page.wait_for_function("held => document.querySelector('.arm-1 .line').innerText != held", arg=held)
+    page.locator("button.pause").click()
+    page.locator("button.resume:visible").wait_for()
+    page.locator("button.stop").click()
+    done(page)
+    assert "stopped at step" in line.inner_text() and page.locator("button.pause:visible").count() == 1
+
+
+def test_a_paused_run_whose_visitor_leaves_gives_its_place_away(page, address):
+    from ui import running
+
+    other = page.context.browser.new_page()
+    other.goto(address)
+    other.locator(".arm-2 .picture").wait_for()
+    other.wait_for_function("!document.querySelector('textarea').disabled")
+    other.locator("button.run").click()
+    other.locator(".arm-1 .picture img").wait_for()
+    other.locator("button.pause").click()
+    other.locator("button.resume:visible").wait_for()
+    assert len(running._paused) == 1
+    other.close()
+    deadline = time.monotonic() + 45  # Gradio asks every 15 s whether a visitor is still there
+    while running._running and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not running._running and not running._paused
 
 
 def test_an_animation_is_refused_when_it_is_uploaded_and_a_good_picture_shown(page, tmp_path):

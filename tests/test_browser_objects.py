@@ -1,4 +1,4 @@
-"""Objects in headless Chromium: one is chosen, one of one's own is opened, an edit runs, its turntables turn together, its GLB is dropped again."""
+"""Objects in headless Chromium: one is chosen, one of one's own is opened, an edit runs, its turntables turn together, its film is dropped again."""
 
 import pytest
 import trimesh
@@ -70,13 +70,16 @@ def test_an_object_is_chosen_edited_turned_and_opened_again(page, tmp_path):
     page.mouse.up()
     assert page.locator(".arm-2 .turn input").input_value() == "12", "a quarter of its width is a quarter of a turn"
 
-    with page.expect_download() as download:
-        page.locator(".arm-1 .turntable a").click()
-    taken = tmp_path / download.value.suggested_filename
-    download.value.save_as(taken)
+    page.locator(".solid:visible canvas").wait_for()
+    for kind in ("GLB", "WebP"):
+        with page.expect_download() as download:
+            page.locator(".arm-1 .turntable").get_by_text(kind, exact=True).click()
+        taken = tmp_path / download.value.suggested_filename
+        assert taken.suffix == f".{kind.lower()}"
+        download.value.save_as(taken)
     page.locator("button.chip:visible").nth(1).click()
     told(page, "teddy bear · ")
-    page.locator("input[data-testid$='recipe-upload-button']").set_input_files(taken)
+    page.locator("input[data-testid$='recipe-upload-button']").set_input_files(taken)  # the film
     told(page, "your own · 320 triangles")
     assert page.locator(".arm:visible").count() == 1
     page.get_by_role("tab", name="My runs").click()

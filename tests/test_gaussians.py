@@ -130,6 +130,7 @@ class Modes:
 
 
 @pytest.mark.identity("stabledreamer", "the gradient of ½·w·(α/σ)·‖z − sg(x̂)‖² is w(ε̂ − ε) within 1e-5")
+@pytest.mark.identity("sds", "the gradient of ½·w·(α/σ)·‖z − sg(x̂)‖² is w(ε̂ − ε) within 1e-5")
 def test_sds_is_a_squared_error_to_the_one_step_estimate():
     model = Modes()
     prior = Prior(model, "x", torch.Generator().manual_seed(0), scale=7.0)

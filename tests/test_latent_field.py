@@ -128,7 +128,7 @@ def test_its_arms_run(tiny, monkeypatch, knobs):
     monkeypatch.setattr("backends.scene.ednerf.turntable", lambda field: field)
     *steps, end = (e for e in ran(tiny, **knobs) if not isinstance(e, Metric))
     assert len(steps) == 2 and (end.value.refine is None) == (knobs.get("refine") is False)
-    assert [type(a) for a in end.aside] == [Images, Plot, Images] and end.aside[2].items[0].pixels.shape == (128, 128, 3)
+    assert [type(a) for a in end.aside] == [Images, Plot, Plot, Images] and end.aside[3].items[0].pixels.shape == (128, 128, 3)
 
 
 def test_a_prompt_without_new_words_has_no_attention_mask(tiny):

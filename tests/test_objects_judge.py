@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends.metrics.objects import edited, kept, made, scores, turn
+from backends.metrics.objects import agreement, direction, edited, kept, made, scores, turn
 from backends.metrics.objects_judge import FOLDER, HEADS, Judge, probabilities
 from backends.scene.tasks import EditObject, MakeObject
 from backends.spec import Turntable
@@ -113,8 +113,14 @@ def test_a_front_on_all_sides_is_called_so():
 def test_an_edit_is_seen_and_what_it_left_is_measured():
     job = EditObject(shape=mesh(BARE), source=caption(BARE), prompt=caption(DRESSED))
     dressed, bare, other = (figures(edited(job, shown(t), None)) for t in (DRESSED, BARE, Thing("bus")))
-    assert list(dressed) == ["accessory seen", "still the object", "outline kept", "colour change"]
+    assert list(dressed) == ["accessory seen", "still the object", "direction of the edit", "outline kept", "colour change", "PSNR of the rest (dB)"]
     assert bare["outline kept"] == 1 and bare["colour change"] == 0 and dressed["accessory seen"] > bare["accessory seen"] + 0.3
+    assert (
+        bare["direction of the edit"] == 0
+        and dressed["direction of the edit"] == pytest.approx(1)
+        and dressed["PSNR of the rest (dB)"] > 25 > other["PSNR of the rest (dB)"]
+    )
+    assert bare["PSNR of the rest (dB)"] == 60 and other["direction of the edit"] < 0.6
     assert dressed["outline kept"] > 0.9 > other["outline kept"] and dressed["colour change"] < 2 < other["colour change"]
 
 
@@ -123,16 +129,34 @@ def test_where_change_is_asked_for_it_is_not_called_worse():
     repainted = {m.name: m.better for m in edited(EditObject(shape=mesh(Thing("horse")), source="a horse", prompt="a red horse"), value, None)}
     assert repainted["colour change"] == "" and repainted["outline kept"] == "higher"
     replaced = {m.name: m.better for m in edited(EditObject(shape=mesh(Thing("horse")), source="a horse", prompt="a deer"), value, None)}
-    assert replaced["outline kept"] == "" and "seen as the object" in replaced
+    assert repainted["PSNR of the rest (dB)"] == "" and replaced["outline kept"] == "" and "seen as the object" in replaced
 
 
 def test_unknown_words_leave_only_the_figures_that_need_none():
     value = shown(BARE)
     assert made(MakeObject(prompt="a qualm of quoins"), value, None) == []
-    assert list(figures(edited(EditObject(shape=mesh(BARE), source="a qualm", prompt="a quoin"), value, None))) == ["outline kept", "colour change"]
+    assert list(figures(edited(EditObject(shape=mesh(BARE), source="a qualm", prompt="a quoin"), value, None))) == [
+        "outline kept",
+        "colour change",
+        "PSNR of the rest (dB)",
+    ]
     assert edited(EditObject(prompt="a quoin"), value, None) == []
+
+
+def test_the_direction_of_an_edit_tells_it_from_others():
+    before, wanted = shown(Thing("horse")).frames, shown(Thing("horse", "rainbow")).frames
+    others = [direction(shown(t).frames, before, wanted) for t in (Thing("horse", "red"), Thing("horse", "", "crown"), Thing("bus"))]
+    assert max(others) < 0.6 and direction(wanted, before, wanted) == pytest.approx(1)
+
+
+def test_agreement_asks_for_all_that_the_prompt_does():
+    red = Thing("horse", "red", "party hat")
+    assert agreement(shown(red).frames, red) > max(
+        agreement(shown(t).frames, red) for t in (Thing("horse"), Thing("horse", "red"), Thing("bus", "red", "party hat"))
+    )
 
 
 def test_an_empty_turntable_keeps_nothing():
     empty = np.full((2, 24, 24, 3), 237, np.uint8)
-    assert kept(empty, turn(objects.plain("barrel"), 2, 24)) == (0.0, 100.0)
+    overlap, change, decibels = kept(empty, turn(objects.plain("barrel"), 2, 24))
+    assert (overlap, change) == (0.0, 100.0) and decibels < 20

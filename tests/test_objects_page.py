@@ -103,18 +103,19 @@ def test_the_tab_shows_each_view_then_turntables_with_their_files(ran):
     assert made and all('alt="the object so far"' in html and "data-frames" not in html for html in made if 'class="main"' in html)
     done = rows[-1][-2:]
     assert all(f'data-frames="{FRAMES}"' in html and '<input type="range"' in html for html in done)
-    assert "unnoise-1-sds_edit-1.glb" in done[0] and "unnoise-2-sds_edit-1.glb" in done[1]
+    assert all(f"unnoise-{k}-sds_edit-1.{kind}" in html for k, html in enumerate(done, 1) for kind in ("glb", "webp"))
 
 
 def test_a_result_dropped_on_the_page_fills_the_tab_with_its_object(ran, mine):
     given, meshes, rows = ran
-    path = Path(unquote(rows[-1][-2].split('href="gradio_api/file=')[1].split('"')[0]))
-    found, came = recipe.from_file(path)
-    task, job, arms = recipe.parse(found, came)
-    assert task is TASK and arms[0].method == "sds_edit" and recipe.digest(job.shape) == recipe.digest(inputs.mesh(mine))
+    glb, film = (Path(unquote(part.split('"')[0])) for part in rows[-1][-2].split('href="gradio_api/file=')[1:])
+    for path in (glb, film):
+        found, came = recipe.from_file(path)
+        task, job, arms = recipe.parse(found, came)
+        assert task is TASK and arms[0].method == "sds_edit" and recipe.digest(job.shape) == recipe.digest(inputs.mesh(mine))
     state = compare.state_of(found, came)
     assert form._shape(state["job"]["shape"], state["pictures"]) is came[state["job"]["shape"]["sha256"]]
-    inputs.mesh(path)  # and its surface can be given again
+    inputs.mesh(glb)  # and its surface can be given again
 
 
 def test_the_zip_holds_objects_and_their_turning(ran):
@@ -129,13 +130,19 @@ def test_the_zip_holds_objects_and_their_turning(ran):
     assert len(past[0]["thumbs"]) == 2 and "a red ball" in history.html(past)
 
 
+def test_the_viewer_under_the_arms_is_given_places_not_paths(ran):
+    shown = ran[2][-1][1]
+    assert running.named(shown.solids) == [(f"{k} · SDS from the captured object, surface", k - 1) for k in (1, 2)]
+    assert all(path.endswith(".glb") for _, path in shown.solids) and len(running.under(shown)) == running.UNDER
+
+
 def test_results_are_written_with_their_recipe(ran, tmp_path):
     given, meshes, _ = ran
     *_, end = headless.run(given | {"arms": [ARM]}, meshes, tmp_path)
     files = {f["name"]: f["sha256"] for f in end["recipe"]["outcome"]["arms"][0]["files"]}
     assert set(files) == {"1-sds_edit.glb", "1-sds_edit.webp"} and end["complete"]
     assert len(list(tmp_path.glob("input-*.npz"))) == 1
-    for name in ("recipe.json", "1-sds_edit.glb"):
+    for name in ("recipe.json", "1-sds_edit.glb", "1-sds_edit.webp"):
         _, job, _ = recipe.parse(*recipe.from_file(tmp_path / name))
         assert recipe.digest(job.shape) in meshes
 
@@ -147,7 +154,7 @@ def outcome(value) -> Outcome:
 def test_an_object_without_a_surface_is_its_sides_in_a_row(tmp_path):
     fog = Turntable(np.full((4, 8, 8, 3), 200, np.uint8), None, "<b>fog</b>")
     assert [ending for ending, *_ in headless.files_of(outcome(fog), {})] == [".png", ".webp"]
-    html = views.media(fog, running.taken(outcome(fog), {}))
+    html = views.media(fog, *running.taken(outcome(fog), {}))
     assert "no surface yet" in html and ">PNG</a>" in html and "<b>" not in html
 
 

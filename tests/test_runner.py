@@ -7,7 +7,7 @@ import pytest
 
 from backends import METHODS, BadInput, models, run, runner
 from backends.registry import method
-from backends.spec import Audio, Image, Note, Outcome, Result, Slider, Spectrogram, Step
+from backends.spec import Audio, Held, Image, Note, Outcome, Result, Slider, Spectrogram, Step
 
 RECIPE = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}}
 
@@ -157,6 +157,47 @@ def test_an_arm_can_be_stopped_within_one_step(tiny):
     assert last.nfe <= 2 * (max(steps) + 1)
     assert last.event.value.pixels.shape == (128, 128, 3)  # what there is, is kept
     assert last.event.recipe["outcome"]["stopped"]
+
+
+def paused(arms, at: int, asks: int, **kw):
+    """Events of a run that is paused once step `at` is shown and asked `asks` times before it goes on."""
+    seen, left = [], iter(range(asks))
+    for event in run(
+        RECIPE | {"arms": arms}, pause=lambda: any(isinstance(e.event, Step) and e.event.i >= at for e in seen) and next(left, None) is not None, **kw
+    ):
+        seen.append(event)
+    return seen
+
+
+def test_a_paused_arm_goes_on_where_it_was_and_its_clock_stood(tiny, monkeypatch):
+    (plain,) = outcomes([arm("euler", steps=6)])
+    monkeypatch.setattr(runner, "PREVIEW_SECONDS", 0)
+    events = paused([arm("euler", steps=6), arm(steps=2)], at=2, asks=8)
+    (k,) = (k for k, e in enumerate(events) if isinstance(e.event, Held))
+    assert 200 < events[k].event.left <= runner.HOLD_SECONDS
+    assert (events[k - 1].event.i, events[k + 1].event.i) == (3, 4), "what is held is shown, and the next step follows"
+    first, second = (e.event for e in events if isinstance(e.event, Outcome))
+    assert (first.value.pixels == plain.value.pixels).all() and first.nfe == plain.nfe and not second.error
+    assert first.seconds < plain.seconds + 0.3, "eight waits of 50 ms are not the arm's seconds"
+    assert not runner._ACCELERATOR.locked()
+
+
+def test_a_run_is_not_held_for_ever(tiny, monkeypatch):
+    monkeypatch.setattr(runner, "HOLD_SECONDS", 0.12)
+    events = paused([arm(steps=3), arm(steps=3)], at=1, asks=10_000)
+    assert [e.event.left for e in events if isinstance(e.event, Held)] == [0.12, 0], "it is told once, and once that it goes on"
+    assert [e.event.stopped for e in events if isinstance(e.event, Outcome)] == [False, False]
+
+
+def test_a_paused_run_can_be_stopped(tiny):
+    asks = []
+
+    def stop():
+        asks.append(0)
+        return len(asks) > 40
+
+    events = paused([arm(steps=50), arm()], at=2, asks=10_000, stop=stop)
+    assert events[-1].event.stopped and events[-1].event.value is not None and isinstance(events[-2].event, Held)
 
 
 def test_closing_unwinds_the_method(tiny):

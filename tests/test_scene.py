@@ -109,6 +109,16 @@ def test_descending_the_gradient_reaches_the_mean():
     assert abs(float(z.detach().mean()) - 0.3) < 0.05
 
 
+@pytest.mark.identity("sds", "without “− ε” the gradient has the same mean, and at t = 0.8 at least 5 times the variance")
+def test_taking_the_noise_away_calms_the_gradient():
+    model, t = Gaussian(0.3, 0.4), 800
+    z, generator = torch.full((20_000, 1, 1, 1), 1.5), torch.Generator().manual_seed(0)
+    prior, noise, (_, sigma) = Prior(model, "a ball", generator, scale=7.0), torch.randn(z.shape, generator=generator), model.alpha_sigma(t)
+    calm = prior.score(z, None, t, noise).gradient
+    loud = calm + sigma**2 * noise
+    assert float(loud.mean()) == pytest.approx(float(calm.mean()), abs=0.02) and float(loud.var()) >= 5 * float(calm.var())
+
+
 # --- the object world ---
 
 
@@ -160,7 +170,8 @@ def test_a_result_carries_its_recipe_in_the_gltf(tmp_path):
 
     assert len(trimesh.load(tmp_path / "ball.glb", force="mesh").faces) == len(mesh.faces)
     (tmp_path / "bare.glb").write_bytes(recipe.glb(mesh))
-    for name, data in (("bare", None), ("cut", b"glTF\x02\0\0\0"), ("odd", b"glTF" + b"\xff" * 40)):
+    film = recipe.webp(np.zeros((2, 8, 8, 3), np.uint8))
+    for name, data in (("bare", None), ("cut", b"glTF\x02\0\0\0"), ("odd", b"glTF" + b"\xff" * 40), ("film", film), ("half", film[:30])):
         if data:
             (tmp_path / f"{name}.glb").write_bytes(data)
         with pytest.raises(recipe.BadInput, match="carries no recipe"):

@@ -274,7 +274,7 @@ def test_a_sound_from_a_stopped_arm_has_its_player(listen):
     live.see(backends.ArmEvent(0, Step(1, 2, TONE), 0.1, 1))
     live.see(backends.ArmEvent(0, Note("n"), 0.1, 1))
     assert "<audio" not in live.html
-    live.file = "/some/where.flac"
+    live.files = ["/some/where.flac"]
     live.see(backends.ArmEvent(0, Outcome(0, 1.0, 1, 1.0, (), TONE, {}, stopped=True), 0.2, 1))
     assert 'src="gradio_api/file=/some/where.flac"' in live.html and "stopped at step 1 of 2" in live.html
 

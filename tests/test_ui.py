@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -201,6 +202,9 @@ def test_a_plot_is_crisp_and_survives_any_numbers():
     assert views.plot(Plot({"flat": ([1.0], [0.0])}))
     assert views.plot(Plot({"broken": ([1.0, 2.0], [float("nan"), float("inf")])})) == ""
     assert views.plot(Plot({})) == ""
+    long = views.plot(Plot({"zigzag": (list(range(400)), [k % 2 for k in range(400)]), "level": ([0, 399], [0.5, 0.5])}))
+    zigzag = re.search('points="(.*?)"', long)[1].split()
+    assert len(zigzag) == 100 and len({p.split(",")[1] for p in zigzag}) == 1 and "means of 4" in long and 'class="s0"' in long
 
 
 def test_the_metrics_table_marks_the_best_of_whole_results():
@@ -267,6 +271,35 @@ def test_one_visitor_cannot_stop_another():
         assert mine.is_set() and not other.is_set()
     finally:
         running._running.clear()
+
+
+def test_a_visitor_pauses_the_own_run_alone():
+    from types import SimpleNamespace
+
+    me, you = (SimpleNamespace(session_hash=name) for name in ("me", "you"))
+    running._running.update({("me", TASK.slug): threading.Event(), ("you", TASK.slug): threading.Event()})
+    try:
+        running.pauser(TASK, True)(me)
+        assert running._paused == {("me", TASK.slug)}
+        running.pauser(TASK, False)(you)
+        assert running._paused == {("me", TASK.slug)}
+        running.pauser(TASK, False)(me)
+        running._running.clear()
+        running.pauser(TASK, True)(me)
+        assert not running._paused, "what does not run is not paused"
+    finally:
+        running._running.clear(), running._paused.clear()
+
+
+def test_the_panel_says_that_it_is_paused_and_when_it_is_not_any_more(tiny, monkeypatch):
+    monkeypatch.setattr("backends.runner.HOLD_SECONDS", 0.1)
+    given = {"schema": 1, "task": TASK.slug, "model": TASK.model, "job": {"prompt": "a cat"}, "arms": [{"method": "ddim", "knobs": {"steps": 3}, "stack": []}]}
+    for asked in (range(2), range(999)):
+        left = iter(asked)
+        rows = list(running._run(given, {}, [], threading.Event(), ["a"], lambda left=left: next(left, None) is not None))
+        said = [re.search('"(.*?)"', row[0])[1] for row in rows[:-1] if isinstance(row[0], str)]
+        assert said == ["running", "running paused", "running" if len(asked) == 2 else "running spent"] and rows[-1][0] == ""
+        assert any("paused at step 1 of 3" in row[-1] for row in rows if isinstance(row[-1], str)) and "done" in rows[-1][-1]
 
 
 def test_a_bundle_holds_pictures_recipe_and_figures(tmp_path, monkeypatch):

@@ -70,7 +70,9 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
             fields["model"] = bring.field(task, now["model"], own, mine)
             with gr.Row(elem_classes=["go"]):
                 run = gr.Button("Run", variant="primary", elem_classes=["run"], min_width=80)
-                stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=80)
+                pause = gr.Button("Pause", elem_classes=["pause"], min_width=70)
+                resume = gr.Button("Resume", elem_classes=["resume"], min_width=70)
+                stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=60)
             message = gr.HTML("", elem_classes=["message"])
             gr.HTML('<p class="keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> runs · <kbd>Esc</kbd> stops</p>')
             _examples(task, state)
@@ -93,7 +95,12 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
     )  # fmt: skip
     # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
     ran.failure(lambda: "", None, message, **LIGHT)
+    *_, viewer, _, _ = under
+    ran.then(running.solid, results, viewer, **LIGHT)
     stop.click(running.stopper(task), None, None, **LIGHT)
+    for button, on, said in ((pause, True, running.PAUSING), (resume, False, running.RESUMING)):
+        button.click(None, None, message, js=said, api_visibility="private")
+        button.click(running.pauser(task, on), None, None, **LIGHT)
 
 
 def _examples(task: Task, state: gr.State) -> None:
@@ -149,10 +156,19 @@ def _under(shown: Shown, results: gr.State) -> list:
                 gap = gr.Image(
                     heat, show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"], height=400, elem_classes=["picture"]
                 )
+        first = running.solid(shown)
+        with gr.Column(visible=bool(first), elem_classes=["solid"]) as solid:
+            with gr.Row(elem_classes=["head"]):
+                which = gr.Dropdown(
+                    running.named(shown.solids), value=0 if first else None, label="object to turn freely", interactive=True, container=False, min_width=200
+                )
+                gr.HTML('<p class="said">Drag to turn it, scroll to come nearer.</p>')
+            viewer = gr.Model3D(first, show_label=False, interactive=False, clear_color=(0.93, 0.93, 0.93, 1.0), height=360)
         with gr.Row(elem_classes=["take"]):
             download = gr.DownloadButton("Download all (results, recipe, table)", value=bundle, size="sm", elem_classes=["quiet"], scale=0, min_width=260)
         with gr.Accordion("Recipe", open=False, elem_classes=["recipe"]):
             text = gr.Code(code, language="json", show_label=False, interactive=False, max_lines=24)
     for chooser in (a, b):
         chooser.input(running.pair, [results, a, b], [before, gap, words], **LIGHT)
-    return [frame, figures, listen, pair, a, b, before, gap, words, download, text]
+    which.input(running.solid, [results, which], viewer, **LIGHT)
+    return [frame, figures, listen, pair, a, b, before, gap, words, solid, which, viewer, download, text]

@@ -19,7 +19,7 @@ ABOUT = """
 Each method is a paper's own algorithm, running live on a model. A tab is one input and one to six arms: the same words, picture and seed go
 through each arm in turn, and the table under them compares what each took and gave. “+ baseline” puts the plain way beside a paper; a second method may
 be stacked under one that leaves a slot free. **NFE** counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are
-the method's own, without previews. The same seed gives the same result whatever ran before.
+the method's own, without previews and pauses; Pause holds a run after its step, for five minutes at most. The same seed gives the same result whatever ran before.
 
 The embedded models are small and know little: scenes of emoji, sums, 4×4 sudokus, short forms. They ship with the studio, so that nothing has to be
 downloaded. Cards under “Model” load the real checkpoints of the papers; they want a GPU and a hub within reach. **Papers** lists all 79, what runs here, and what
@@ -29,7 +29,7 @@ What you upload and make is yours alone and is deleted within a day. “My runs�
 recipe, and dropped in here it fills its tab in again.
 
 ### From a program
-The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC and GLB made here.
+The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB and WebP made here.
 
 ```python
 from gradio_client import Client
@@ -55,7 +55,7 @@ def build() -> gr.Blocks:
             gr.HTML(HEADER)
             file = gr.UploadButton(
                 "Open a result or recipe",
-                file_types=[".png", ".flac", ".glb", ".json"],
+                file_types=[".png", ".flac", ".glb", ".webp", ".json"],
                 size="sm",
                 elem_id="open-file",
                 elem_classes=["quiet"],

@@ -11,6 +11,8 @@ from backends.spec import Image, Turntable
 from ui import inline, sound
 
 SIDE = 256  # px at most of a frame
+KINDS = {".webp": "WebP"}
+TELLS = {".glb": "its surface", ".webp": "a film of it turning", ".ply": "its Gaussians", ".png": "all sides in a row"}
 
 
 def live(value: Image) -> str:
@@ -18,12 +20,14 @@ def live(value: Image) -> str:
     return f'<figure class="turntable"><div class="view"><img alt="the object so far" src="{_uri(PIL.Image.fromarray(value.pixels), 92)}"></div></figure>'
 
 
-def html(value: Turntable, path: str | None = None) -> str:
-    """All frames in one picture that the script below moves; `path`: the file to take."""
+def html(value: Turntable, *paths: str) -> str:
+    """All frames in one picture that the script below moves; `paths`: the files to take."""
     count, columns = len(value.frames), math.ceil(math.sqrt(len(value.frames)))
     rows = math.ceil(count / columns)
-    kind = Path(path).suffix[1:].upper() if path else ""
-    take = f'<a href="{escape(sound.url(path))}" download="{escape(Path(path).name)}">{kind}</a>' if path else ""
+    take = "".join(
+        f'<a href="{escape(sound.url(path))}" download="{escape(Path(path).name)}" title="{TELLS.get(Path(path).suffix, "")}">{KINDS.get(Path(path).suffix, Path(path).suffix[1:].upper())}</a>'
+        for path in paths
+    )
     said = f"{value.caption} · " if value.caption else ""
     said += f"{len(value.mesh.faces):,} triangles" if value.mesh is not None else "no surface yet"
     return (

@@ -7,9 +7,10 @@ from html import escape
 import numpy as np
 import PIL.Image
 
-from backends.spec import ArmEvent, Audio, Heat, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
+from backends.spec import ArmEvent, Audio, Heat, Held, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
 from ui import colours, inline, sound, turntable
 
+DRAWN = 100  # points at most of a curve; of longer ones means of neighbours, since a line to and fro at each step hides the others
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
 
 
@@ -24,8 +25,8 @@ def number(value: float) -> str:
 # --- media -----------------------------------------------------------------------------------------------
 
 
-def media(value: Media, path: str | None = None) -> str:
-    """`path`: the file that a sound's player plays, or of an object; without one a sound is only drawn."""
+def media(value: Media, *paths: str) -> str:
+    """`paths`: the file that a sound's player plays, or those of an object; without one a sound is only drawn."""
     if isinstance(value, Plot):
         return plot(value)
     if isinstance(value, Images):
@@ -39,11 +40,11 @@ def media(value: Media, path: str | None = None) -> str:
     if isinstance(value, Heat):
         return heat(value)
     if isinstance(value, Audio):
-        return sound.audio(value, path)
+        return sound.audio(value, *paths)
     if isinstance(value, Spectrogram):
         return sound.spectrogram(value)
     if isinstance(value, Turntable):
-        return turntable.html(value, path)
+        return turntable.html(value, *paths)
     if isinstance(value, Text):
         return f'<p class="text">{escape(value.text)}</p>'
     return ""
@@ -127,7 +128,8 @@ def _cell(value) -> str:
 def plot(value: Plot) -> str:
     """A line chart as SVG: crisp at any size, coloured by the page's own variables."""
     drawn = {name: [(x, y) for x, y in zip(*points) if math.isfinite(x) and math.isfinite(y)] for name, points in value.series.items()}
-    drawn = {name: points for name, points in drawn.items() if points}
+    each = math.ceil(max(map(len, drawn.values()), default=0) / DRAWN)
+    drawn = {name: _means(points, each) for name, points in drawn.items() if points}
     flat = [p for points in drawn.values() for p in points]
     if not flat:
         return ""
@@ -147,7 +149,7 @@ def plot(value: Plot) -> str:
         )
     for tick in _ticks(x0, x1, 6, whole=all(x == int(x) for x in xs)):
         parts.append(f'<text x="{at(tick, y0)[0]:.1f}" y="{HEIGHT - BOTTOM + 12}" text-anchor="middle">{tick:.4g}</text>')
-    parts.append(f'<text class="axis" x="{WIDTH - 8}" y="{HEIGHT - 2}" text-anchor="end">{escape(value.x)}</text>')
+    parts.append(f'<text class="axis" x="{WIDTH - 8}" y="{HEIGHT - 2}" text-anchor="end">{escape(value.x)}{f", means of {each}" if each > 1 else ""}</text>')
     if value.y:
         parts.append(f'<text class="axis" x="{LEFT}" y="{HEIGHT - 2}">↑ {escape(value.y)}</text>')
     for label, x in value.marks.items():
@@ -166,6 +168,13 @@ def plot(value: Plot) -> str:
             parts.append(f'<circle class="{kind}" cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="2.6"/>')
         legend.append(f'<span class="{kind}">{escape(name)}</span>')
     return f'<figure class="plot"><figcaption>{"".join(legend)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
+
+
+def _means(points: list[tuple[float, float]], each: int) -> list[tuple[float, float]]:
+    """The points, or the means of `each` neighbours."""
+    if each < 2 or len(points) <= each:
+        return points
+    return [tuple(np.mean(points[k : k + each], 0).tolist()) for k in range(0, len(points), each)]
 
 
 def _ticks(low: float, high: float, count: int = 4, whole: bool = False) -> list[float]:
@@ -191,11 +200,11 @@ class Live:
         self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
         self.aside, self.notes, self.error = (), [], ""
         self.main: Media | None = None  # a result that is no single picture stands here
-        self.file: str | None = None  # the result's sound or object
+        self.files: list[str] = []  # of the result, when it is a sound or an object
 
     def see(self, event: ArmEvent) -> "Live":
         self.seconds, self.nfe, what = event.seconds, event.nfe, event.event
-        self.state = "running"
+        self.state = "paused" if isinstance(what, Held) and what.left else "running"
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
         main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
@@ -214,14 +223,15 @@ class Live:
     def html(self) -> str:
         share = 1 if self.state == "done" else self.i / self.n if self.n else 0  # it may end before the steps it was given
         said = {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
+                "paused": f"paused at step {self.i} of {self.n}",
                 "done": f"done · {self.i} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
         figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""
         notes = "".join(f'<p class="note">{escape(n)}</p>' for n in self.notes)
         done = self.state in ("done", "stopped", "failed")  # a player that is drawn anew at each step could not be heard
-        asides = "".join(media(m, sound.file(m) if done and isinstance(m, Audio) else None) for m in self.aside)
-        drawn = turntable.live(self.main) if isinstance(self.main, Image) else media(self.main, self.file)
+        asides = "".join(media(m, *([sound.file(m)] if done and isinstance(m, Audio) else [])) for m in self.aside)
+        drawn = turntable.live(self.main) if isinstance(self.main, Image) else media(self.main, *self.files)
         main = f'<div class="main">{drawn}</div>' if self.main is not None else ""
         return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
 

@@ -30,6 +30,24 @@ def scores(pictures: np.ndarray, thing: Thing) -> dict[str, np.ndarray]:
     return {head: seen[head][:, k] for head, k in at.items()} | {"view": seen["view"]}
 
 
+def agreement(frames: np.ndarray, thing: Thing) -> float:
+    """The judge's score of (n, H, W, 3) uint8: its probability of the object times those of the look and accessory that are asked for, in the mean."""
+    seen = scores(frames, thing)
+    return float(np.mean(seen["object"] * (seen["look"] if thing.look else 1.0) * (seen["accessory"] if thing.accessory else 1.0)))
+
+
+def direction(frames: np.ndarray, before: np.ndarray, wanted: np.ndarray) -> float:
+    """Of turntables of n frames: the cosine of the change from `before` to `frames` and that to `wanted`, in the judge's features; 0 where nothing changed.
+
+    What CLIP's directional similarity asks of a picture and two texts; here true renders stand for the texts.
+    """
+    from backends.metrics.objects_judge import embedded
+
+    start, ours, theirs = (embedded(f).mean(0) for f in (before, frames, wanted))
+    ours, theirs = ours - start, theirs - start
+    return float(ours @ theirs / max(np.linalg.norm(ours) * np.linalg.norm(theirs), 1e-9))
+
+
 def turn(shape: Mesh, n: int, side: int) -> np.ndarray:
     """(n, side, side, 3) uint8: the turntable of a mesh as the studio shows volumes."""
     return over(render(shape, around(n), side), GROUND)
@@ -74,7 +92,7 @@ def made(job: MakeObject, value: Turntable, reference: Turntable | None) -> list
 
 
 def edited(job: EditObject, value: Turntable, reference: Turntable | None) -> list[Metric]:
-    """Whether the edit is seen and the object still is, and how much of the source's outline and colours, below its top, stayed."""
+    """Whether the edit is seen and the object still is, whether the change leads where the words do, and how much of the source, below its top, stayed."""
     if not isinstance(value, Turntable):
         return []
     thing, source, out = thing_in(job.prompt), thing_in(job.source), []
@@ -82,19 +100,26 @@ def edited(job: EditObject, value: Turntable, reference: Turntable | None) -> li
     if thing is not None:
         out = _judged(value.frames, thing, _asked(thing) | {"object": "still the object" if same else "seen as the object"})
     if job.shape is not None:
-        overlap, change = kept(value.frames, turn(job.shape, len(value.frames), value.frames.shape[1]))
+        n, side = value.frames.shape[:2]
+        before = turn(job.shape, n, side)
+        overlap, change, decibels = kept(value.frames, before)
+        if thing is not None and source is not None and thing != source:
+            towards = direction(value.frames, before, turn(mesh(thing), n, side))
+            out.append(Metric("direction of the edit", towards, "higher", "cosine of its change and that to a true render, in the judge's features"))
         recoloured = not same or (thing is not None and thing.look != (source.look if source else ""))
         out += [
             Metric("outline kept", overlap, "higher" if same else "", "overlap of the silhouettes below the source's top; 1: the same"),
             Metric("colour change", change, "" if recoloured else "lower", "ΔE where both are, below the source's top; from 2 on it can be seen"),
+            Metric("PSNR of the rest (dB)", decibels, "" if recoloured else "higher", "where either is, below the source's top"),
         ]
     return out
 
 
-def kept(frames: np.ndarray, source: np.ndarray) -> tuple[float, float]:
-    """Intersection over union of the silhouettes and mean ΔE (CIE 1976) within both, from the source's highest row down in each frame."""
+def kept(frames: np.ndarray, source: np.ndarray) -> tuple[float, float, float]:
+    """Intersection over union of the silhouettes, mean ΔE (CIE 1976) within both and PSNR within either, from the source's highest row down in each frame."""
     mine, theirs = (np.abs(f.astype(int) - round(GROUND * 255)).max(-1) > SEEN for f in (frames, source))
     below = np.maximum.accumulate(theirs.any(2), 1)[:, :, None]
     both, either = mine & theirs & below, (mine | theirs) & below
     change = deltaE_cie76(rgb2lab(frames), rgb2lab(source))[both].mean() if both.any() else 100.0
-    return float(both.sum() / max(either.sum(), 1)), float(change)
+    error = np.square(frames[either] / 255.0 - source[either] / 255.0).mean() if either.any() else 0.0
+    return float(both.sum() / max(either.sum(), 1)), float(change), float(-10 * np.log10(max(error, 1e-6)))

@@ -7,6 +7,7 @@ world over plain grounds, many of them blurred or coarse. The networks under com
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,10 +48,13 @@ class Judge(nn.Module):
         self.read = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(16 * width, inner), nn.SiLU(), nn.Dropout(0.2))
         self.heads = nn.ModuleDict({name: nn.Linear(inner, len(words)) for name, words in HEADS.items()})
 
+    def see(self, inputs: list[Tensor]) -> Tensor:
+        """(B, inner): what the heads read."""
+        return self.read(self.mix(self.join(torch.cat([F.silu(side(f)) for side, f in zip(self.side, inputs)], 1))))
+
     def forward(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """Logits over the words of each head."""
-        x = torch.cat([F.silu(side(f)) for side, f in zip(self.side, inputs)], 1)
-        x = self.read(self.mix(self.join(x)))
+        x = self.see(inputs)
         return {name: head(x).float() for name, head in self.heads.items()}
 
 
@@ -67,8 +71,16 @@ def judge() -> Judge:
 @torch.no_grad()
 def probabilities(pictures: np.ndarray) -> dict[str, np.ndarray]:
     """Of (n, H, W, 3) uint8: (n, words of the head) for each of HEADS."""
-    rows = []
-    for k in range(0, len(pictures), 64):
-        x = torch.from_numpy(np.ascontiguousarray(pictures[k : k + 64])).permute(0, 3, 1, 2).to(device()).float().div(127.5).sub(1)
-        rows.append({name: logits.softmax(-1).cpu().numpy() for name, logits in judge()(features(x)).items()})
+    rows = [{name: logits.softmax(-1).cpu().numpy() for name, logits in judge()(inputs).items()} for inputs in _batches(pictures)]
     return {name: np.concatenate([r[name] for r in rows]) for name in HEADS}
+
+
+@torch.no_grad()
+def embedded(pictures: np.ndarray) -> np.ndarray:
+    """Of (n, H, W, 3) uint8: (n, inner) float32, what the heads read; a difference of two points from one thing to another."""
+    return np.concatenate([judge().see(inputs).float().cpu().numpy() for inputs in _batches(pictures)])
+
+
+def _batches(pictures: np.ndarray, size: int = 64) -> Iterator[list[Tensor]]:
+    for k in range(0, len(pictures), size):
+        yield features(torch.from_numpy(np.ascontiguousarray(pictures[k : k + size])).permute(0, 3, 1, 2).to(device()).float().div(127.5).sub(1))

@@ -5,7 +5,7 @@ A prior sees pictures (n, 3, H, W) in [0, 1], brought to its own space: latents 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,8 @@ from backends.denoiser import Cond, Denoiser, as_uint8, together
 from backends.lazy import F, torch
 from backends.scene.turning import turning, turntable
 from backends.scene.volume import Rendered
-from backends.spec import Events, Image, Images, Plot, Slider, Step
+from backends.scene.watching import Watch
+from backends.spec import Event, Image, Images, Media, Plot, Slider, Step
 from backends.worlds.objects import VIEWS, view_of
 from backends.worlds.objects_render import Camera
 
@@ -44,7 +45,7 @@ class Prior:
     """A denoiser with a prompt for each side (section 3.2); `generator` draws its noise on the CPU, alike on all devices."""
 
     def __init__(self, model: Denoiser, prompt: str, generator, scale: float, by_view: bool = True):
-        self.model, self.generator, self.scale = model, generator, scale
+        self.model, self.prompt, self.generator, self.scale = model, prompt, generator, scale
         self.uncond = model.encode("")[0]
         self.conds = {v: model.encode(f"{prompt}, {v} view" if by_view else prompt)[0] for v in VIEWS}
 
@@ -106,23 +107,33 @@ def distil(field, prior: Prior, generator, iterations: int, rates: list[dict], s
         yield Pulled(i + 1, seen, z.detach(), scored)
 
 
-def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0, after: int = 0, count: Callable[[], int] | None = None) -> Events:
-    """A Step an iteration (`before` more came first, `after` follow): the field turning, what the prior was shown and what it wanted, curves.
+def watched(pulls: Iterator[Pulled], field, prior: Prior, iterations: int, before: int = 0, after: int = 0, watch: Watch | None = None,
+            count: Callable[[], int] | None = None, beside: Callable[[], tuple[Media, ...]] = lambda: ()) -> Generator[Event, None, tuple[Media, ...]]:  # fmt: skip
+    """A Step an iteration (`before` more came first, `after` follow): the field turning, what the prior was shown and what it wanted, curves;
+    at last the seconds to the judge's score. Returns what stood beside the last one (`yield from`), the pictures first.
 
-    `count`: how many parts the field has now, a curve of its own.
+    `watch`: when this is not the whole of the run's iterations. `count`: how many parts the field has now, a curve of its own. `beside`: shown last.
     """
+    watch = watch or Watch(field, prior.prompt, prior.model, iterations)
     at, sizes, opaque, levels, parts = [], [], [], [], []
     for pulled in pulls:
-        at.append(pulled.i), sizes.append(float(pulled.scored.gradient.square().mean().sqrt())), opaque.append(float(pulled.seen.opacity.detach().mean()))
+        (
+            at.append(before + pulled.i),
+            sizes.append(float(pulled.scored.gradient.square().mean().sqrt())),
+            opaque.append(float(pulled.seen.opacity.detach().mean())),
+        )
         levels.append(pulled.scored.t), parts.append(count() if count else 0)
 
         def aside(pulled=pulled):
             wanted = Image(shown(prior, pulled.scored.target), f"one-step estimate x̂, t = {pulled.scored.t:.2f}")
             pictures = Images((Image(shown(prior, pulled.z), "the view"), wanted, Image(strength(pulled.scored.gradient, prior.model.side), "pull")))
-            curves = Plot({"pull": (at, sizes), "opacity": (at, opaque), "noise level t": (at, levels)}, x="iteration")
-            return (pictures, curves, Plot({"Gaussians": (at, parts)}, x="iteration")) if count else (pictures, curves)
+            curves = (Plot({"pull": (at, sizes), "opacity": (at, opaque), "noise level t": (at, levels)}),)
+            curves += (Plot({"Gaussians": (at, parts)}),) if count else ()
+            return pictures, *curves, *watch.look(before + pulled.i, pulled.i == iterations), *beside()
 
         yield Step(before + pulled.i, before + iterations + after, lambda i=pulled.i: turning(field, i), aside, keep=lambda: turntable(field))
+    yield from watch.reached()
+    return aside()
 
 
 def pull(z: Tensor, gradient: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import F, torch
@@ -77,14 +76,12 @@ def ednerf(
         return delta(target, source, now, was, near, level) if score == "delta" else target.score(now, target.cond(near), level)
 
     pulls = masked(edited, original, cameras, masks, scored, generator, iterations, views, keep_out, keep_in)
-    for step in watched(pulls, edited, target, iterations, captures):
-        step = replace(step, aside=lambda step=step: (*step.aside(), marked(edited, cameras, shots, masks)))
-        yield step
+    shown = yield from watched(pulls, edited, target, iterations, captures, beside=lambda: (marked(edited, cameras, shots, masks),))
     edited.requires_grad_(False)
     inside, outside = changes(original, edited, masks, cameras)
     if not masks.all():
         yield Metric("change outside the mask, of that inside (%)", 100 * outside / max(inside, 1e-9), "lower", aside="root mean square over latents")
-    yield Result(turntable(edited), step.aside())
+    yield Result(turntable(edited), shown)
 
 
 def masked(edited: LatentField, original: LatentField, cameras: list[Camera], masks: Tensor, score: Callable[[Tensor, Tensor, list[Camera]], Scored], generator,

@@ -43,6 +43,5 @@ def sds(
     prior = Prior(model, job.prompt, generator, scale, by_view)
     volume = Volume.blob(grid, job.seed, model.device).requires_grad_()
     pulls = distil(volume, prior, generator, iterations, volume.rates(), size, views, lambda i: prior.level(low, high), sparse_and_smooth(volume, sparse))
-    for step in watched(pulls, volume, prior, iterations):
-        yield step
-    yield Result(turntable(volume), step.aside()[1:])
+    shown = yield from watched(pulls, volume, prior, iterations)
+    yield Result(turntable(volume), shown[1:])

@@ -27,6 +27,5 @@ def sds_edit(
     volume = yield from captured(job.shape, grid, captures, job.seed, iterations, model.device)
     prior, edited = Prior(model, job.prompt, generator, scale), volume.copy().requires_grad_()
     pulls = distil(edited, prior, generator, iterations, edited.rates(), size, views, lambda i: prior.level(low, high), lambda seen: 0.0)
-    for step in watched(pulls, edited, prior, iterations, captures):
-        yield step
-    yield Result(turntable(edited), step.aside()[1:])
+    shown = yield from watched(pulls, edited, prior, iterations, captures)
+    yield Result(turntable(edited), shown[1:])

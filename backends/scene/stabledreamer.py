@@ -15,6 +15,7 @@ from backends.scene.sds import opaque, sparse_and_smooth
 from backends.scene.tasks import MAKE_OBJECT, MakeObject
 from backends.scene.turning import turntable
 from backends.scene.volume import Volume
+from backends.scene.watching import Watch
 from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, TextKnob, Toggle
 
 PIXELS, NEEDS = "objects-pixels", {"image", "cfg", "gradients"}
@@ -91,6 +92,7 @@ def stabledreamer(
     stages = leading + ([(latent, iterations - before)] if before < iterations else [])
     field = Volume.blob(grid, job.seed, model.device).requires_grad_() if form == "voxels" else Cloud(Gaussians.ball(splats, job.seed, device=model.device))
     count, done = None if form == "voxels" else lambda: len(field.now.means), 0
+    watch = Watch(field, job.prompt, model, iterations)
     for prior, n in stages:
         spent = prior.model.nfe
 
@@ -102,11 +104,10 @@ def stabledreamer(
             pulls = distil(field, prior, generator, n, field.rates(), size, views, level, sparse_and_smooth(field, sparse))
         else:
             pulls = grown(field, prior, generator, n, size, views, level, sparse, 3 * splats)
-        for step in watched(pulls, field, prior, n, done, iterations - done - n, count):
-            yield step
+        shown = yield from watched(pulls, field, prior, n, done, iterations - done - n, watch, count)
         done += n
         if prior.model is not model:  # which counts its own
             model.nfe += prior.model.nfe - spent
     if count:
         yield Metric("Gaussians", count())
-    yield Result(turntable(field), step.aside()[1:])
+    yield Result(turntable(field), shown[1:])

@@ -82,10 +82,8 @@ def voxe(
     edited = original.copy().requires_grad_()
     pulls = distil(edited, prior, generator, iterations, edited.rates(), size, views,
                    lambda i: prior.level(low, falling(i, iterations, high) if annealed else high), tied(edited, original, regulariser, weight))  # fmt: skip
-    for step in watched(pulls, edited, prior, iterations, captures, more):
-        yield step
+    shown = yield from watched(pulls, edited, prior, iterations, captures, more)
     found = edited = edited.copy()
-    shown = step.aside()
     if local:
         found, grids, segment = yield from refined(edited, original, prior, generator, edit, others, fits, smooth, captures + iterations)
         shown += (pictured(edited, grids, segment, words),)

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from backends.metrics.objects import scores
 from backends.spec import Result, Turntable
 from backends.worlds import objects
 
@@ -19,13 +18,6 @@ def edits(seed: int, common: bool = False) -> list[tuple[objects.Thing, objects.
                 break
         found.append((source, wanted))
     return found
-
-
-def agreement(frames: np.ndarray, wanted: objects.Thing) -> float:
-    """The judge's probability of the object times that of what was asked of it, in the mean over frames."""
-    seen = scores(frames, wanted)
-    asked = seen["accessory"] if wanted.accessory else seen["look"] if wanted.look else 1.0
-    return float(np.mean(seen["object"] * asked))
 
 
 def outcome(events) -> tuple[Turntable, dict[str, float], list]:

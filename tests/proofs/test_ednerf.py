@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
-from measure_objects import agreement, edits, outcome
+from measure_objects import edits, outcome
 
 from backends import models
-from backends.metrics.objects import turn
+from backends.metrics.objects import agreement, turn
 from backends.scene.capturing import posed
 from backends.scene.ednerf import ednerf
 from backends.scene.latent_field import fit

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
-from measure_objects import agreement, edits, outcome
+from measure_objects import edits, outcome
 
 from backends import models
-from backends.metrics.objects import means, turn
+from backends.metrics.objects import agreement, means, turn
 from backends.scene.stabledreamer import stabledreamer
 from backends.scene.tasks import MakeObject
 from backends.scene.turning import FRAMES, SIDE

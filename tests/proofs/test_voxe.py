@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
-from measure_objects import agreement, edits
+from measure_objects import edits
 
 from backends import models
+from backends.metrics.objects import agreement
 from backends.scene import sds_edit, voxe
 from backends.scene.capturing import posed
 from backends.scene.tasks import EditObject
