@@ -120,7 +120,7 @@ def load_mdm(card: Card):
     folder = ASSETS / card.source
     net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
     if name := card.options.get("adapter"):
-        adapter.apply(net, folder / name)
+        adapter.apply(net, ASSETS / name)
     return _mask_predictor(card, net, 512)
 
 

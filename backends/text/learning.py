@@ -40,13 +40,15 @@ def learn(job: TrainText, model, rate: float, temperature: float, threshold: flo
 
 
 def adamw(policy, rate: float):
-    return torch.optim.AdamW(policy.net.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+    return torch.optim.AdamW([p for p in policy.net.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
 
 
-def update(policy, optimiser, job: TrainText, i: int, temperature: float, threshold: float, lose: Callable[..., None]) -> tuple[Rollout, Tensor]:
+def update(
+    policy, optimiser, job: TrainText, i: int, temperature: float, threshold: float, lose: Callable[..., None], per_step: int = 1
+) -> tuple[Rollout, Tensor]:
     """The i-th step of the optimiser, on answers drawn anew; (those, their rewards)."""
     prompts = reinforce.problems(job.problem, job.seed + 1 + i, job.prompts)
-    made = reinforce.roll_out(policy, prompts, job.answers, LENGTHS[job.problem], temperature, threshold)
+    made = reinforce.roll_out(policy, prompts, job.answers, LENGTHS[job.problem], temperature, threshold, per_step)
     reward = reinforce.rewards(policy, prompts, made)
     with torch.enable_grad():
         lose(policy, made, reward, prompts)
@@ -65,10 +67,7 @@ def curve(drawn: list[float], before: float, after: float | None = None) -> Plot
     return Plot(lines, x="update", y="right (%)")
 
 
-def spread(made: Rollout, reward):
+def spread(made: Rollout, reward: Tensor) -> Tensor:
     """(R,) bool: answers to the prompts that 20 to 80 % of their answers get right: from the others there is little to learn."""
-    keep = torch.zeros_like(made.group, dtype=torch.bool)
-    for g in made.group.unique():
-        share = float(reward[made.group == g].mean())
-        keep |= (made.group == g) & (0.2 <= share <= 0.8)
-    return keep
+    share = reinforce.compared(reward, made.group)[0]
+    return (share > 0.199) & (share < 0.801)

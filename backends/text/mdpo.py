@@ -9,7 +9,7 @@ from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Choice, Events, Slider
 from backends.text.learning import learn, spread
-from backends.text.reinforce import Rollout, clipped, replayed, rewards, standardised
+from backends.text.reinforce import Rollout, clipped, compared, replayed, rewards, standardised
 from backends.text.tasks import TRAIN_TEXT, TrainText
 from backends.text.tracerl import Rate, Sure, Temperature, slices
 
@@ -29,11 +29,8 @@ def step_advantages(reward: Tensor) -> Tensor:
 
 def normalised(gains: Tensor, group: Tensor) -> Tensor:
     """(T, R) made comparable within each step and prompt: less the mean, over the standard deviation + 1e-4."""
-    out = torch.zeros_like(gains)
-    for g in group.unique():
-        mine = gains[:, group == g]
-        out[:, group == g] = (mine - mine.mean(1, keepdim=True)) / (mine.std(1, keepdim=True) + 1e-4)
-    return out
+    _, gap, std = compared(gains, group)
+    return gap / (std + 1e-4)
 
 
 def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every step"):
@@ -43,7 +40,7 @@ def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every s
     def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
         steps = range(len(made.filled))
         if rewarded == "every step":
-            reward = torch.stack([rewards(policy, prompts, made, made.filled[t][0]) for t in steps])  # (T, R)
+            reward = rewards(policy, prompts, made, torch.stack([tokens for tokens, _ in made.filled]))  # (T, R)
         if float(reward.std()) == 0.0:
             return
         if rewarded == "every step":
