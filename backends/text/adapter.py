@@ -38,7 +38,7 @@ def low_rank(net, rank: int) -> None:
 
 
 def _changed(layer, args, out: Tensor) -> Tensor:
-    return out + args[0] @ layer.down.mT @ layer.up.mT
+    return out + torch.nn.functional.linear(torch.nn.functional.linear(args[0], layer.down), layer.up)
 
 
 def kept(net) -> dict[str, Tensor]:

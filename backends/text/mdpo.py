@@ -11,7 +11,7 @@ from backends.spec import Choice, Events, Slider
 from backends.text.learning import learn, spread
 from backends.text.reinforce import Rollout, clipped, compared, replayed, rewards, standardised
 from backends.text.tasks import TRAIN_TEXT, TrainText
-from backends.text.tracerl import Rate, Sure, Temperature, slices
+from backends.text.tracerl import RATE, Rate, Sure, Temperature, slices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,10 +68,11 @@ def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every s
 
 @method("mdpo", task=TRAIN_TEXT, needs={"text", "masked", "trainable"})
 def mdpo(
-    job: TrainText, model, rate: Rate = 3e-5, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 4,
+    job: TrainText, model, rate: Rate = RATE, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 2,
     beta: Annotated[float, Slider(0, 0.5, 0.01, help="pull towards the model as it was")] = 0.02,
     rewarded: Annotated[str, Choice(("every step", "the end"), help="which answers are rewarded: each step's, or the last alone")] = "every step",
     temperature: Temperature = 0.4, threshold: Sure = 1.01,
+    per_step: Annotated[int, Slider(1, 8, 1, help="tokens revealed a step")] = 2,
 ) -> Events:  # fmt: skip
     """MDPO: masked diffusion policy optimisation.
 
@@ -83,7 +84,7 @@ def mdpo(
     tokens and by each token's confidence; β·½(log-ratio to the reference)². Left out: the curriculum of prompts that show
     over-denoising. Each rollout is trained on once, so that the clip has nothing to cut. The paper's learning rate, 7e-7, is for billions of parameters.
     """
-    yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta, rewarded))
+    yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta, rewarded), per_step)
 
 
 def random_loss(policy, made: Rollout, reward: Tensor, prompts) -> None:
@@ -103,7 +104,7 @@ def random_loss(policy, made: Rollout, reward: Tensor, prompts) -> None:
 
 
 @method("random_masks", task=TRAIN_TEXT, needs={"text", "masked", "trainable"}, paper=False)
-def random_masks(job: TrainText, model, rate: Rate = 3e-5, temperature: Temperature = 1.0, threshold: Sure = 0.9) -> Events:
+def random_masks(job: TrainText, model, rate: Rate = RATE, temperature: Temperature = 1.0, threshold: Sure = 0.9) -> Events:
     """Random masks, rewarded at the end.
 
     The usual way: answers are rewarded when they are done, and trained under masks drawn at random, as in pre-training.

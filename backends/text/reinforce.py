@@ -154,9 +154,9 @@ def trained_copy(model, rank: int = 0):
     yield mine
 
 
-def accuracy(model, prompts: list[str], length: int) -> float:
-    """Share of prompts answered rightly, the surest token first, one a step."""
-    made = roll_out(model, prompts, 1, length, 0.0, threshold=2.0)
+def accuracy(model, prompts: list[str], length: int, temperature: float, threshold: float, per_step: int = 1) -> float:
+    """Share of prompts answered rightly, one answer each, decoded as `roll_out` does."""
+    made = roll_out(model, prompts, 1, length, temperature, threshold, per_step)
     return float(rewards(model, prompts, made).mean())
 
 

@@ -62,8 +62,8 @@ class Arm:
         kind, clock = TRAINED[i % len(TRAINED)], Clock(0)
         length = learning.LENGTHS[kind]
         few = {"per_step": (length // 4, 2)[i // len(TRAINED) % 2]} if self.decoding is FEW else {}
-        job = TrainText(kind, prompts=args.prompts, answers=args.answers, seed=100_000 * args.seed)
-        _, reward = learning.update(self.policy, self.optimiser, job, i, lose=self.lose, **self.decoding, **few)
+        job = TrainText(problem=kind, prompts=args.prompts, answers=args.answers, seed=100_000 * args.seed)
+        _, reward = learning.update(self.policy, self.optimiser, job, i, self.lose, **self.decoding, **few)
         self.curve[kind].append(round(float(reward.mean()), 3))
         self.seconds += clock.seconds
 
