@@ -18,6 +18,7 @@ from backends import models
 from backends.text import learning, mdpo, reinforce, tracerl
 from backends.text.adapter import apply, kept
 from backends.text.tasks import TrainText
+from backends.text.tracerl import RATE
 from backends.train.common import Clock, arguments
 
 TRAINED = ("countdown", "sum")
@@ -59,17 +60,20 @@ class Arm:
             self.optimiser = learning.adamw(self.policy, args.rate)
 
     def step(self, i: int, args) -> None:
-        kind, clock = TRAINED[i % len(TRAINED)], Clock(0)
+        kinds, clock = args.kinds.split(","), Clock(0)
+        kind = kinds[i % len(kinds)]
         length = learning.LENGTHS[kind]
-        few = {"per_step": (length // 4, 2)[i // len(TRAINED) % 2]} if self.decoding is FEW else {}
+        few = {"per_step": (length // 4, 2)[i // len(kinds) % 2]} if self.decoding is FEW else {}
         job = TrainText(problem=kind, prompts=args.prompts, answers=args.answers, seed=100_000 * args.seed)
         _, reward = learning.update(self.policy, self.optimiser, job, i, self.lose, **self.decoding, **few)
         self.curve[kind].append(round(float(reward.mean()), 3))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # else the next arm waits for this one's work
         self.seconds += clock.seconds
 
 
 def main() -> None:
-    args = arguments("text-rl", arms=",".join(ARMS), updates=10_000, rate=1e-3, rank=16, prompts=64, answers=16, tested=512)
+    args = arguments("text-rl", arms=",".join(ARMS), updates=10_000, rate=RATE, rank=learning.RANK, kinds=",".join(TRAINED), prompts=64, answers=16, tested=512)
     torch.backends.cuda.matmul.allow_tf32 = True  # bf16 would round the logits that are drawn from
     model, clock = models.load("text-mdm"), Clock(args.minutes)
     before = measured(model, args.tested)
