@@ -7,6 +7,13 @@ from backends.models import ASSETS, Card, add
 
 UNET = frozenset({"image", "cfg", "unet", "cross_attention", "vae", "gradients", "ddim"})
 
+MDM = Card(
+    name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope", "trainable", "twin"}),
+    licence="Apache-2.0 (weights)", source="text-mdm", parameters="22 M",
+    trained_on="sums, countdown, 4×4 sudoku, forms filled from a few sentences, key-value notes", command="make train MODEL=text_mdm MINUTES=60",
+    about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
+)  # fmt: skip
+
 OBJECTS = Card(
     name="objects-ldm", title="Objects LDM (embedded)", loader="backends.embedded:load_ldm", capabilities=UNET | {"objects"},
     licence="Apache-2.0 (weights); meshes: CC0 and CC BY, see NOTICE", source="objects-ldm", parameters="18 M",
@@ -39,12 +46,7 @@ add(
         about="The sister on PixArt's transformer (64 patches, cross-attention to MiniLM's states), on the same latents; v-prediction with zero terminal SNR.",
     ),
     OBJECTS,
-    Card(
-        name="text-mdm", title="Text MDM (embedded)", loader="backends.embedded:load_mdm", capabilities=frozenset({"text", "masked", "null", "llama", "rope", "trainable", "twin"}),
-        licence="Apache-2.0 (weights)", source="text-mdm", parameters="22 M",
-        trained_on="sums, countdown, 4×4 sudoku, forms filled from a few sentences, key-value notes", command="make train MODEL=text_mdm MINUTES=60",
-        about="Masked diffusion language model: five layers of SmolLM2-135M taught to look both ways with LLaDA's objective; prompt and answer up to 128 tokens.",
-    ),
+    MDM,
     Card(
         name="speech", title="Speech UNets (embedded)", loader="backends.audio.speech_models:load_embedded", capabilities=frozenset({"speech", "predictive", "sgmse", "storm"}),
         licence="Apache-2.0 (weights)", source="speech", parameters="3 × 1.7 M",
@@ -75,6 +77,17 @@ if (ASSETS / "objects-pixels").exists():  # not trained yet
             about="The same UNet on the pixels themselves at 64 px, 4×4 of them folded into channels; no autoencoder.",
         )
     )  # fmt: skip
+
+REWARDED = {"tracerl": ("TraceRL", "on the traces of answers drawn at temperature 1"), "mdpo": ("MDPO", "with every step of decoding in few steps rewarded")}
+for _arm, (_title, _how) in REWARDED.items():
+    if (ASSETS / "text-rl" / f"{_arm}-0.safetensors").exists():  # kept by train/text_rl.py
+        add(
+            dataclasses.replace(
+                MDM, name=f"text-{_arm}", title=f"Text MDM after {_title} (embedded)", capabilities=MDM.capabilities - {"trainable"}, command="python -m backends.train.text_rl --minutes 5",
+                trained_on=f"what Text MDM was, then countdowns and sums {_how}", options={"adapter": f"text-rl/{_arm}-0.safetensors"},
+                about=f"The same weights with a change of rank 16 that {_title} made on a GPU: compare its answers with Text MDM's, most of all in few steps.",
+            )
+        )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------
 # Revisions: no hub was within reach while this was written; each hash below was found as the pin or the cache folder of

@@ -129,6 +129,50 @@ def test_an_adapter_brings_a_trained_change_back(model, tmp_path):
     assert torch.equal(model.net(input_ids=ids).logits, own)
 
 
+def test_a_policy_of_low_rank_is_kept_whole(model, tmp_path):
+    """Its own matrices alone are trained, and what is kept of them gives its logits back."""
+    import copy
+
+    from safetensors.torch import save_file
+
+    from backends.text.adapter import apply, kept
+
+    ids = torch.randint(4, 40, (2, 12))
+    with torch.enable_grad(), reinforce.trained_copy(model, rank=2) as policy:
+        assert torch.equal(policy.logits(ids), model.logits(ids))
+        optimiser = torch.optim.SGD([p for p in policy.net.parameters() if p.requires_grad], lr=1.0)
+        for _ in range(3):
+            policy.logits(ids)[..., 4].mean().backward()
+            optimiser.step(), optimiser.zero_grad()
+    save_file(kept(policy.net), tmp_path / "a.safetensors")
+    other = copy.deepcopy(model.net)
+    apply(other, tmp_path / "a.safetensors")
+    gap = (other(input_ids=ids).logits - policy.net(input_ids=ids).logits).abs().mean()
+    assert gap < 0.01 * (policy.net(input_ids=ids).logits - model.net(input_ids=ids).logits).abs().mean()
+
+
+def test_every_arm_of_the_long_training_takes_a_step(model, tmp_path, monkeypatch):
+    """From the same weights, as many updates each, and an adapter with its figures is kept."""
+    import json
+    import sys
+
+    from backends import models
+    from backends.train import text_rl
+
+    monkeypatch.setattr(sys, "argv", ["text_rl", "--prompts", "2", "--answers", "4", "--tested", "2", "--updates", "2", "--rank", "2", "--out", str(tmp_path)])
+    monkeypatch.setattr(models, "load", lambda name: model)
+    monkeypatch.setattr(reinforce.text, "check", lambda prompt, answer: float(any(c in answer for c in "abcdefgh")))
+    text_rl.main()
+    assert {f.stem for f in tmp_path.glob("*.safetensors")} == {f"{name}-0" for name in text_rl.ARMS}
+    assert all(json.loads(f.read_text())["updates"] == 2 for f in tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("shift", [False, True])
+def test_answers_are_the_last_logits(shift):
+    predictor, ids = tiny(shift=shift), torch.randint(4, 40, (2, 9))
+    assert torch.allclose(predictor.answers(ids, 4), predictor.logits(ids)[:, -4:], atol=1e-5)
+
+
 @pytest.mark.parametrize("shift", [False, True])
 def test_the_training_loss_reads_the_states_that_decoding_reads(shift, monkeypatch):
     """With everything masked the bound is the cross-entropy of the predictor's own logits, shifted or not; in fp32, whatever pays here."""

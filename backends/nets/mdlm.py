@@ -84,12 +84,12 @@ class Backbone(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, cond, heads) for _ in range(layers))
         self.output_layer = Final(dim, words, cond)
 
-    def forward(self, ids, seen=None):
+    def forward(self, ids, seen=None, keep: int = 0):
         x, c = self.vocab_embed.embedding[ids], self.sigma_map()
         turn = self.rotary_emb(ids.shape[1], x.dtype)
         for block in self.blocks:
             x = block(x, turn, c, seen)
-        return self.output_layer(x, c)
+        return self.output_layer(x[:, -keep:], c)
 
 
 class Mdlm(nn.Module):
@@ -105,6 +105,6 @@ class Mdlm(nn.Module):
             raise ValueError("this network is told the noise level, which predictors don't know")
         self.backbone = Backbone(config["vocab_size"], config["hidden_dim"], config["cond_dim"], config["n_blocks"], config["n_heads"])
 
-    def forward(self, input_ids, attention_mask=None):
+    def forward(self, input_ids, attention_mask=None, logits_to_keep: int = 0):
         seen = None if attention_mask is None else attention_mask.bool()[:, None, None]
-        return SimpleNamespace(logits=self.backbone(input_ids, seen))
+        return SimpleNamespace(logits=self.backbone(input_ids, seen, logits_to_keep))

@@ -26,6 +26,27 @@ def difference(before, after, rank: int) -> dict[str, Tensor]:
     return {k: v for k, v in found.items() if v.any()}
 
 
+def low_rank(net, rank: int) -> None:
+    """Freeze a network and give each linear layer but the last a change of low rank to train (LoRA: Hu et al., arXiv 2106.09685), zero at first."""
+    net.requires_grad_(False)
+    for name, layer in net.named_modules():
+        if isinstance(layer, torch.nn.Linear) and name != "lm_head":
+            wide = layer.weight.shape[1]
+            layer.up = torch.nn.Parameter(layer.weight.new_zeros(len(layer.weight), rank))
+            layer.down = torch.nn.Parameter(torch.randn_like(layer.weight[:rank]) / wide**0.5)
+            layer.register_forward_hook(_changed)
+
+
+def _changed(layer, args, out: Tensor) -> Tensor:
+    return out + torch.nn.functional.linear(torch.nn.functional.linear(args[0], layer.down), layer.up)
+
+
+def kept(net) -> dict[str, Tensor]:
+    """What `low_rank` added to a network, as `difference` gives it."""
+    ends = {n: n.rsplit(".", 1) for n, _ in net.named_parameters()}
+    return {f"{at}.weight.{end}": net.get_parameter(n).detach().half().contiguous() for n, (at, end) in ends.items() if end in ("up", "down")}
+
+
 def apply(net, file: Path) -> None:
     """Add a kept change to a frozen network's weights."""
     from safetensors.torch import load_file

@@ -9,9 +9,9 @@ from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Choice, Events, Slider
 from backends.text.learning import learn, spread
-from backends.text.reinforce import Rollout, clipped, replayed, rewards, standardised
+from backends.text.reinforce import Rollout, clipped, compared, replayed, rewards, standardised
 from backends.text.tasks import TRAIN_TEXT, TrainText
-from backends.text.tracerl import Rate, Sure, Temperature, slices
+from backends.text.tracerl import RATE, Rate, Sure, Temperature, slices
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,11 +29,8 @@ def step_advantages(reward: Tensor) -> Tensor:
 
 def normalised(gains: Tensor, group: Tensor) -> Tensor:
     """(T, R) made comparable within each step and prompt: less the mean, over the standard deviation + 1e-4."""
-    out = torch.zeros_like(gains)
-    for g in group.unique():
-        mine = gains[:, group == g]
-        out[:, group == g] = (mine - mine.mean(1, keepdim=True)) / (mine.std(1, keepdim=True) + 1e-4)
-    return out
+    _, gap, std = compared(gains, group)
+    return gap / (std + 1e-4)
 
 
 def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every step"):
@@ -43,7 +40,7 @@ def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every s
     def lose(policy, made: Rollout, reward: Tensor, prompts) -> None:
         steps = range(len(made.filled))
         if rewarded == "every step":
-            reward = torch.stack([rewards(policy, prompts, made, made.filled[t][0]) for t in steps])  # (T, R)
+            reward = rewards(policy, prompts, made, torch.stack([tokens for tokens, _ in made.filled]))  # (T, R)
         if float(reward.std()) == 0.0:
             return
         if rewarded == "every step":
@@ -71,10 +68,11 @@ def step_loss(model, kept: int = 4, beta: float = 0.02, rewarded: str = "every s
 
 @method("mdpo", task=TRAIN_TEXT, needs={"text", "masked", "trainable"})
 def mdpo(
-    job: TrainText, model, rate: Rate = 3e-5, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 4,
+    job: TrainText, model, rate: Rate = RATE, kept: Annotated[int, Slider(1, 16, 1, help="decoding steps trained on, those with the largest advantages")] = 2,
     beta: Annotated[float, Slider(0, 0.5, 0.01, help="pull towards the model as it was")] = 0.02,
     rewarded: Annotated[str, Choice(("every step", "the end"), help="which answers are rewarded: each step's, or the last alone")] = "every step",
     temperature: Temperature = 0.4, threshold: Sure = 1.01,
+    per_step: Annotated[int, Slider(1, 8, 1, help="tokens revealed a step")] = 2,
 ) -> Events:  # fmt: skip
     """MDPO: masked diffusion policy optimisation.
 
@@ -86,7 +84,7 @@ def mdpo(
     tokens and by each token's confidence; β·½(log-ratio to the reference)². Left out: the curriculum of prompts that show
     over-denoising. Each rollout is trained on once, so that the clip has nothing to cut. The paper's learning rate, 7e-7, is for billions of parameters.
     """
-    yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta, rewarded))
+    yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta, rewarded), per_step)
 
 
 def random_loss(policy, made: Rollout, reward: Tensor, prompts) -> None:
@@ -106,7 +104,7 @@ def random_loss(policy, made: Rollout, reward: Tensor, prompts) -> None:
 
 
 @method("random_masks", task=TRAIN_TEXT, needs={"text", "masked", "trainable"}, paper=False)
-def random_masks(job: TrainText, model, rate: Rate = 3e-5, temperature: Temperature = 1.0, threshold: Sure = 0.9) -> Events:
+def random_masks(job: TrainText, model, rate: Rate = RATE, temperature: Temperature = 1.0, threshold: Sure = 0.9) -> Events:
     """Random masks, rewarded at the end.
 
     The usual way: answers are rewarded when they are done, and trained under masks drawn at random, as in pre-training.

@@ -45,6 +45,10 @@ class MaskPredictor:
         """(B, N, V) float32 for ids (B, N); the mask token itself is never predicted."""
         return self._finished(self.net(input_ids=ids, **kw).logits)
 
+    def answers(self, ids: Tensor, length: int, **kw) -> Tensor:
+        """(B, length, V): the logits of the last `length` positions alone."""
+        return self._finished(self.net(input_ids=ids, logits_to_keep=length + self.shift, **kw).logits)[:, self.shift :]
+
     def finished(self, hidden: Tensor) -> Tensor:
         """Logits from the last layer's normed states, for readers that call the layers themselves."""
         return self._finished(self.net.lm_head(hidden))

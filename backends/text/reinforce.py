@@ -6,6 +6,7 @@ A rollout remembers at which step each token appeared, so that training can go b
 from __future__ import annotations
 
 import copy
+import functools
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ import numpy as np
 
 from backends.lazy import torch
 from backends.spec import Tokens
-from backends.text.canvas import predict, until_end
+from backends.text.adapter import low_rank
+from backends.text.canvas import gumbel, until_end
 from backends.worlds import text
 
 if TYPE_CHECKING:
@@ -49,36 +51,43 @@ class Rollout:
         return ids
 
     def rows(self, keep: Tensor) -> Rollout:
+        keep = keep.nonzero()[:, 0]
         return Rollout(self.ids[keep], self.seen[keep], self.start, self.step[keep], self.logp[keep], self.temperature, self.group[keep],
                        [(f[keep], p[keep]) for f, p in self.filled])  # fmt: skip
 
 
 def roll_out(model, prompts: list[str], answers: int, length: int, temperature: float, threshold: float = 0.9, per_step: int = 1) -> Rollout:
-    """`answers` to each prompt by dynamic low-confidence decoding: at each step all tokens at least `threshold` sure, else the best `per_step`."""
-    rows = [model.template(p) for p in prompts for _ in range(answers)]
-    start = max(map(len, rows))
-    ids = torch.full((len(rows), start + length), model.mask, device=model.device)
+    """`answers` to each prompt by dynamic low-confidence decoding: at each step all tokens at least `threshold` sure, else the best `per_step`.
+
+    A step evaluates only the rows that are not done, and draws only masked tokens.
+    """
+    asked = [model.template(p) for p in prompts]
+    start = max(map(len, asked))
+    ids = torch.full((len(prompts), start + length), model.mask)
     seen = torch.ones_like(ids, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, start - len(row) : start], seen[i, : start - len(row)] = torch.tensor(row, device=ids.device), False
-        ids[i, : start - len(row)] = model.eos
-    made = Rollout(ids, seen, start, torch.full((len(rows), length), -1, device=ids.device), torch.zeros(len(rows), length, device=ids.device), temperature,
-                   torch.arange(len(prompts), device=ids.device).repeat_interleave(answers))  # fmt: skip
+    for i, row in enumerate(asked):
+        gap = start - len(row)
+        ids[i, :start], seen[i, :gap] = torch.tensor([model.eos] * gap + row), False
+    group = torch.arange(len(prompts)).repeat_interleave(answers).to(model.device)
+    ids, seen = ids.to(model.device)[group], seen.to(model.device)[group]
+    step, kept, filled = torch.full_like(ids[:, start:], -1), torch.zeros(ids[:, start:].shape, device=model.device), []
     for i in range(length):
-        masked = ids[:, start:] == model.mask
-        if not masked.any():
+        answer = ids[:, start:]
+        masked = answer == model.mask
+        live = masked.any(1)
+        if not live.any():
             break
         with torch.no_grad():
-            logits = model.logits(ids, attention_mask=seen)[:, start:]
-        tokens, _ = predict(logits, temperature)
-        logp = _logp(logits, tokens, temperature)
-        sure = logp.exp().masked_fill(~masked, -1)
-        best = torch.zeros_like(masked).scatter_(1, sure.topk(min(per_step, length), 1).indices, True)
-        chosen = masked & ((sure >= threshold) | best)
-        made.filled.append((torch.where(masked, tokens, ids[:, start:]), torch.where(masked, logp, 0.0)))
-        ids[:, start:] = torch.where(chosen, tokens, ids[:, start:])
-        made.step[chosen], made.logp[chosen] = i, logp[chosen]
-    return made
+            logits = model.answers(ids[live], length, attention_mask=seen[live])[masked[live]]  # (masked tokens, V)
+            drawn = gumbel(logits, temperature).argmax(-1)
+            tokens = answer.masked_scatter(masked, drawn)
+            logp = torch.zeros_like(kept).masked_scatter(masked, _logp(logits, drawn, temperature))
+        best = logp.masked_fill(~masked, -torch.inf).topk(min(per_step, length), 1).indices
+        chosen = masked & ((logp.exp() >= threshold) | torch.zeros_like(masked).scatter_(1, best, True))
+        filled.append((tokens, logp))
+        ids[:, start:] = torch.where(chosen, tokens, answer)
+        step, kept = step.masked_fill(chosen, i), torch.where(chosen, logp, kept)
+    return Rollout(ids, seen, start, step, kept, temperature, group, filled)
 
 
 def _logp(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
@@ -89,23 +98,35 @@ def _logp(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
 def replayed(model, made: Rollout, ids: Tensor, tokens: Tensor | None = None) -> Tensor:
     """(R, L) log-probabilities of the answers' tokens, or of `tokens`, given the canvas `ids`; with gradients where they are on."""
     tokens = made.ids[:, made.start :] if tokens is None else tokens
-    return _logp(model.logits(ids, attention_mask=made.seen)[:, made.start :], tokens, made.temperature)
+    return _logp(model.answers(ids, tokens.shape[1], attention_mask=made.seen), tokens, made.temperature)
 
 
 def rewards(model, prompts: list[str], made: Rollout, answers: Tensor | None = None) -> Tensor:
-    """(R,) 1 where an answer is right, else 0 (a form's share of right fields)."""
+    """(…, R) 1 where an answer is right, else 0 (a form's share of right fields), of `answers` (…, R, L) or the rollout's own."""
     rows = made.ids[:, made.start :] if answers is None else answers
-    return torch.tensor([text.check(prompts[g], model.text(row)) or 0.0 for g, row in zip(made.group.tolist(), rows)], device=made.ids.device)
+
+    @functools.cache  # what is filled in half-way is often what was there a step before
+    def right(asked: int, row: tuple[int, ...]) -> float:
+        return text.check(prompts[asked], model.text(row)) or 0.0
+
+    asked = made.group.expand(rows.shape[:-1]).flatten().tolist()
+    found = [right(a, tuple(row)) for a, row in zip(asked, rows.reshape(-1, rows.shape[-1]).tolist())]
+    return torch.tensor(found, device=made.ids.device).view(rows.shape[:-1])
+
+
+def compared(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean of its prompt, difference from it, its prompt's standard deviation), each of values (…, R)."""
+    member = torch.nn.functional.one_hot(group).to(values)  # (R, prompts)
+    count = member.sum(0)
+    mean = (values @ member / count)[..., group]
+    gap = values - mean
+    return mean, gap, (gap.square() @ member / (count - 1).clamp_min(1)).sqrt()[..., group]
 
 
 def standardised(reward: Tensor, group: Tensor) -> Tensor:
     """(R,) reward less its prompt's mean, over its prompt's standard deviation; 0 where all answers fared alike."""
-    out = torch.zeros_like(reward)
-    for g in group.unique():
-        mine = group == g
-        r = reward[mine]
-        out[mine] = (r - r.mean()) / r.std().clamp_min(1e-6) if len(r) > 1 and r.std() > 0 else 0.0
-    return out
+    _, gap, std = compared(reward, group)
+    return torch.where(std > 1e-6, gap / std.clamp_min(1e-6), 0.0)
 
 
 def clipped(logp: Tensor, old: Tensor, advantage: Tensor, clip: float = 0.2) -> Tensor:
@@ -121,19 +142,21 @@ def k3(logp: Tensor, other: Tensor) -> Tensor:
 
 
 @contextmanager
-def trained_copy(model):
-    """A MaskPredictor of its own weights, trainable, around a copy of the model's network; the model stays as it was."""
+def trained_copy(model, rank: int = 0):
+    """A MaskPredictor around a copy of the model's network of which all weights are trained, or with a `rank` a change of low rank; the model stays as it was."""
     mine = copy.copy(model)
     mine.net = copy.deepcopy(model.net).requires_grad_(True)
+    if rank:
+        low_rank(mine.net, rank)
     mine.net._forward_pre_hooks.clear()  # the copy's counter would count for itself
     mine.nfe = 0
     mine.net.register_forward_pre_hook(lambda module, args, kwargs: model._count(module, args, kwargs), with_kwargs=True)
     yield mine
 
 
-def accuracy(model, prompts: list[str], length: int) -> float:
-    """Share of prompts answered rightly, the surest token first, one a step."""
-    made = roll_out(model, prompts, 1, length, 0.0, threshold=2.0)
+def accuracy(model, prompts: list[str], length: int, temperature: float, threshold: float, per_step: int = 1) -> float:
+    """Share of prompts answered rightly, one answer each, decoded as `roll_out` does."""
+    made = roll_out(model, prompts, 1, length, temperature, threshold, per_step)
     return float(rewards(model, prompts, made).mean())
 
 

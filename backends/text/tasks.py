@@ -67,8 +67,8 @@ FIND_NEEDLE = Task(
 
 @dataclass(frozen=True)
 class TrainText(Job):
-    problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "countdown"
-    updates: Annotated[int, Slider(1, 100, 1, help="steps of the optimiser, each on answers drawn anew")] = 8
+    problem: Annotated[str, Choice(("sum", "countdown", "sudoku", "recall"), help="what the model is rewarded for")] = "sum"
+    updates: Annotated[int, Slider(1, 100, 1, help="steps of the optimiser, each on answers drawn anew")] = 16
     prompts: Annotated[int, Slider(2, 16, 1, help="problems for each update")] = 8
     answers: Annotated[int, Slider(2, 16, 1, help="answers to each")] = 8
 
@@ -76,5 +76,5 @@ class TrainText(Job):
 TRAIN_TEXT = Task(
     "train_text", "Reward training", TrainText, baseline="random_masks", model="text-mdm", pictures=False,
     help="Reinforcement learning on checkable problems, live: a copy of the model is trained, the studio's own stays as it is.",
-    examples=({"job": {"problem": "countdown", "updates": 4, "prompts": 4, "answers": 8, "seed": 0}, "arms": [{"method": "random_masks"}, {"method": "tracerl"}, {"method": "mdpo"}]},),
+    examples=({"job": {"problem": "sum", "updates": 16, "prompts": 8, "answers": 8, "seed": 0}, "arms": [{"method": "random_masks"}, {"method": "tracerl"}, {"method": "mdpo"}]},),
 )  # fmt: skip

@@ -15,7 +15,8 @@ from backends.text.tasks import TRAIN_TEXT, TrainText
 if TYPE_CHECKING:
     from torch import Tensor
 
-Rate = Annotated[float, Choice((1e-5, 3e-5, 1e-4, 3e-4), help="learning rate of AdamW")]
+RATE = 1e-3
+Rate = Annotated[float, Choice((1e-4, 3e-4, RATE, 3e-3), help="learning rate of AdamW, of a change of low rank")]
 Temperature = Annotated[float, Slider(0.1, 1.5, 0.05, help="at which answers are drawn, and replayed")]
 Sure = Annotated[float, Slider(0.5, 1.01, 0.01, help="tokens at least this sure appear at once; above 1 one a step")]
 
@@ -105,7 +106,7 @@ def trace_loss(shrink: int = 1, critic: Value | None = None):
 
 @method("tracerl", task=TRAIN_TEXT, needs={"text", "masked", "trainable"})
 def tracerl(
-    job: TrainText, model, rate: Rate = 3e-5, shrink: Annotated[int, Slider(1, 8, 1, help="decoding steps merged into one training state")] = 1,
+    job: TrainText, model, rate: Rate = RATE, shrink: Annotated[int, Slider(1, 8, 1, help="decoding steps merged into one training state")] = 1,
     value: Annotated[bool, Toggle(help="a value model beside the policy, for steadier advantages")] = False,
     temperature: Temperature = 1.0, threshold: Sure = 0.9,
 ) -> Events:  # fmt: skip
