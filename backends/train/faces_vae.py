@@ -1,4 +1,5 @@
-"""Train the face world's autoencoder: 64×64 px to a 16×16×4 latent. The loop is emoji_vae's.
+"""Train the face world's autoencoder: 64×64 px to a 16×16×4 latent. The loop is emoji_vae's; once a latent prior stands on it only the
+decoder goes on.
 
 python -m backends.train.faces_vae --minutes 1.5    # see faces_loop.py for the order
 """
@@ -6,7 +7,7 @@ python -m backends.train.faces_vae --minutes 1.5    # see faces_loop.py for the 
 import torch
 
 from backends.train import emoji_vae
-from backends.train.common import RUNS, arguments
+from backends.train.common import MODELS, RUNS, arguments
 from backends.train.faces_loop import Faces
 from backends.worlds import faces
 
@@ -19,6 +20,8 @@ CONFIG = dict(
 def main() -> None:
     args = arguments("faces-vae", batch=0, lr=1.5e-3, decoder_only=False, fresh=False)
     args.batch = args.batch or (256 if args.device != "cpu" else 16)
+    if (MODELS / "faces-ldm" / "config.json").exists() and not args.fresh:
+        args.decoder_only = True
     torch.backends.cudnn.benchmark = True
     source = Faces(args.device, args.seed)
     emoji_vae.train(args, CONFIG, lambda rng, n: source.draw(n)[0], faces.as_tensor(faces.kept()) * 2 - 1, RUNS / "faces-vae.pt")
