@@ -7,6 +7,7 @@ Once a denoiser has been trained on the latents only the decoder may go on.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,29 +46,43 @@ def gradient_loss(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     args = arguments("emoji-ldm/vae", batch=32, lr=8e-4, decoder_only=False, fresh=False)
+    train(args, CONFIG, scenes, scenes(np.random.default_rng(emoji.HELD_OUT_SEED), 128, held_out=True), RUNS / f"{args.out.parent.name}-vae.pt")
+
+
+def train(args, config: dict, make, test: torch.Tensor, path: Path) -> None:
+    """Go on from the weights in `args.out` for `args.minutes`; `make(rng, n)` gives pictures as `scenes` does, `path` keeps the optimiser's state."""
     if (args.out / "config.json").exists() and not args.fresh:
-        vae = PatchAutoencoderKL.from_pretrained(args.out)
+        vae = PatchAutoencoderKL.from_pretrained(args.out, torch_dtype=torch.float32)
     else:
-        vae = PatchAutoencoderKL(**CONFIG)
+        vae = PatchAutoencoderKL(**config)
     vae.to(args.device, memory_format=torch.channels_last).train()
     if args.decoder_only:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
     parameters = [p for p in vae.parameters() if p.requires_grad]
     optimiser = MuonAdamW(vae, args.lr)
-    ema, step, taken, path = Ema(vae, 0.998), 0, 0, RUNS / f"{args.out.parent.name}-vae.pt"
+    ema, step, taken, gpu = Ema(vae, 0.998), 0, 0, args.device != "cpu"
     if not args.fresh and (state := load_state(path)) and state["decoder_only"] == args.decoder_only:
         optimiser.load_state_dict(state["optimiser"]), ema.net.load_state_dict(state["ema"])
         vae.load_state_dict(state["net"])
         step = state["step"]
-    rng = np.random.default_rng([args.seed, step])
-    test = scenes(np.random.default_rng(emoji.HELD_OUT_SEED), 128, held_out=True)
-    print(f"held-out {psnr(ema.net.cpu(), test):.2f} dB to begin with", flush=True)
+    rng, test = np.random.default_rng([args.seed, step]), test.to(args.device)
+    print(f"held-out {psnr(ema.net, test):.2f} dB to begin with", flush=True)
+
+    @torch.no_grad()
+    def save() -> dict:
+        latents = torch.cat([ema.net.encode(p).latent_dist.mean for p in test.split(32)])
+        if not args.decoder_only:
+            ema.net.register_to_config(scaling_factor=float(1 / latents.std()))
+        save_state(path, net=vae, ema=ema.net, optimiser=optimiser, step=step, decoder_only=args.decoder_only)
+        save_pretrained(ema.net, args.out)
+        return {"psnr_db": round(psnr(ema.net, test), 2), "scenes": step * args.batch, "latent_std": float(latents.std())}
+
     clock = Clock(args.minutes)
     while not clock.over:
         # A warm-up, then down to nothing over this sitting's minutes.
         done = clock.seconds / clock.budget
         optimiser.rate(args.lr * min(1, (taken + 1) / 100) * max(0.0, 1 - done) ** 0.7)
-        x = scenes(rng, args.batch).to(args.device, memory_format=torch.channels_last)
+        x = make(rng, args.batch).to(args.device, memory_format=torch.channels_last)
         with autocast(args.device):
             posterior = vae.encode(x).latent_dist
             z = posterior.sample()
@@ -86,18 +101,11 @@ def main() -> None:
         optimiser.step()
         ema.update(vae)
         step, taken = step + 1, taken + 1
-        if clock.every(120, "log"):
-            print(f"{clock.seconds / 60:6.1f} min  step {step}  loss {loss.item():.4f}  held-out {psnr(ema.net.cpu(), test):.2f} dB", flush=True)
-        if clock.every(300, "save"):
-            save_state(path, net=vae, ema=ema.net, optimiser=optimiser, step=step, decoder_only=args.decoder_only)
-    ema.net.cpu()
-    latents = torch.cat([ema.net.encode(p).latent_dist.mean for p in test.split(32)])
-    if not args.decoder_only:
-        ema.net.register_to_config(scaling_factor=float(1 / latents.std()))
-    save_state(path, net=vae, ema=ema.net, optimiser=optimiser, step=step, decoder_only=args.decoder_only)
-    save_pretrained(ema.net, args.out)
-    figures = {"psnr_db": round(psnr(ema.net, test), 2), "scenes": step * args.batch, "latent_std": float(latents.std())}
-    print(json.dumps(figures))
+        if clock.every(20 if gpu else 120, "log"):
+            print(f"{clock.seconds / 60:6.1f} min  step {step}  loss {loss.item():.4f}  held-out {psnr(ema.net, test):.2f} dB", flush=True)
+        if clock.every(60 if gpu else 300, "save"):
+            save()
+    print(json.dumps(save()))
 
 
 if __name__ == "__main__":
