@@ -21,7 +21,7 @@ class TextToAudio(Job):
 
 
 TEXT_TO_AUDIO = Task(
-    "text_to_audio", "Text to audio", TextToAudio, baseline="ddim_audio", model="sounds-dit", ready=False,
+    "text_to_audio", "Text to audio", TextToAudio, baseline="ddim_audio", model="sounds-dit",
     metrics="backends.metrics.sounds:text_to_audio", pictures=False,
     help="Words become sound; or a span of a sound is made anew to fit them. Each arm guides its own way.",
     examples=(
