@@ -40,8 +40,10 @@ def tiny(monkeypatch):
     models._cache["emoji-ldm"] = model
     if "objects-ldm" in models.CARDS:
         models._cache["objects-ldm"] = tiny_denoiser(dataclasses.replace(models.get("objects-ldm"), previews=card.previews))
-    if "text-mdm" in models.CARDS:
-        models._cache["text-mdm"] = tiny_text(card=models.get("text-mdm"), context=512)
+    for name in {"text-mdm", "text-notes"} & models.CARDS.keys():
+        models._cache[name] = tiny_text(card=models.get(name), context=512)
+    twin = tiny_text().net
+    monkeypatch.setattr("backends.embedded.load_twin", lambda: (twin, tiny_text().tokenizer))
     if "speech" in models.CARDS:
         from backends.metrics import speech as figures
         from tests.tiny_speech import tiny as tiny_speech

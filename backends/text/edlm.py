@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Annotated
 
-from backends.embedded import load_twin
+from backends import embedded
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Step, Table
@@ -30,7 +30,7 @@ def pick(energies: Tensor, tau: float) -> int:
 
 def twin_energy(canvas: Canvas, candidates: Tensor) -> Tensor:
     """(k,) −log p_AR of the candidates (k, N)'s answers, up to the first end token, under the embedded model's autoregressive twin."""
-    net, _ = load_twin()
+    net, _ = embedded.load_twin()
     answer = candidates[:, canvas.start :]
     lost = torch.nn.functional.cross_entropy(net(input_ids=candidates).logits[:, canvas.start - 1 : -1].float().mT, answer, reduction="none")
     canvas.model.nfe += len(candidates)

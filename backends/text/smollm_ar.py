@@ -1,6 +1,6 @@
 """The autoregressive baselines: one token after another with a KV cache, by SmolLM2-135M-Instruct or by the embedded model's twin."""
 
-from backends.embedded import load_twin
+from backends import embedded
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Events, Metric, Note, Result, Step, Tokens
@@ -53,5 +53,5 @@ def twin_ar(job: WriteText, model, temperature: Temperature = 0.0) -> Events:
 
     EDLM's autoregressive energy in our text world (train/text_twin.py).
     """
-    net, tokenizer = load_twin()
+    net, tokenizer = embedded.load_twin()
     yield from left_to_right(job, model, net, tokenizer, model.encode(job.prompt, job.length)[None], temperature)

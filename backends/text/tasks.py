@@ -59,9 +59,9 @@ class FindNeedle(Job):
 
 
 FIND_NEEDLE = Task(
-    "find_needle", "Find a needle", FindNeedle, baseline="unscaled", model="text-mdm", pictures=False,
+    "find_needle", "Find a needle", FindNeedle, baseline="unscaled", model="text-notes", pictures=False,
     help="Notes of growing length with a key to look up, early or late in them: which can the model still find?",
-    examples=({"job": {"reach": 3.0, "needles": 2, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada"}]},),
+    examples=({"job": {"reach": 3.0, "needles": 2, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada", "knobs": {"factor": 2.0}}, {"method": "longllada"}]},),
 )  # fmt: skip
 
 
