@@ -25,11 +25,12 @@ TEXT_TO_AUDIO = Task(
     metrics="backends.metrics.sounds:text_to_audio", pictures=False,
     help="Words become sound; or a span of a sound is made anew to fit them. Each arm guides its own way.",
     examples=(
-        {"job": {"prompt": "a flute plays a slow rising scale", "seed": 1}, "arms": [{"method": "ddim_audio"}, {"method": "ezaudio"}]},
+        {"job": {"prompt": "a flute plays a slow rising scale", "seed": 1}, "arms": [{"method": "ddim_audio", "knobs": {"scale": 3.0}}, {"method": "ezaudio", "knobs": {"scale": 3.0}}]},
         {"job": {"prompt": "a car honks three times", "seed": 2},
          "arms": [{"method": "ddim_audio", "knobs": {"scale": 10.0}}, {"method": "ezaudio", "knobs": {"scale": 10.0}}]},
-        {"job": {"prompt": "a sheep bleats, then a trumpet plays two low notes", "seed": 3}, "arms": [{"method": "ezaudio"}]},
-        {"job": {"prompt": "a xylophone plays a fast falling arpeggio while the wind blows", "seed": 4}, "arms": [{"method": "ddim_audio"}, {"method": "ezaudio"}]},
+        {"job": {"prompt": "a sheep bleats, then a trumpet plays two low notes", "seed": 3}, "arms": [{"method": "ezaudio", "knobs": {"scale": 3.0}}]},
+        {"job": {"prompt": "a xylophone plays a fast falling arpeggio while the wind blows", "seed": 4},
+         "arms": [{"method": "ddim_audio", "knobs": {"scale": 3.0}}, {"method": "ezaudio", "knobs": {"scale": 3.0}}]},
         # sounds: files of assets/examples
         {"job": {"prompt": "a hand bell rings", "sound": "beeps_rising.flac", "start": 0.9, "end": 2.0, "seed": 1},
          "arms": [{"method": "ezaudio", "knobs": {"scale": 3.5, "rescale": 0.0}}]},
