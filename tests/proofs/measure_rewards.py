@@ -1,4 +1,4 @@
-"""What the proofs of reward training share: the arms as they were kept (train/text_rl.py), what they answer rightly, a short training here."""
+"""What the proofs of reward training share: the arms as they were kept (train/text_rl.py) and what they answer rightly."""
 
 import copy
 
@@ -9,8 +9,6 @@ from measure import interval
 from backends import models
 from backends.text import learning, reinforce
 from backends.text.adapter import apply
-from backends.text.tasks import TrainText
-from backends.text.tracerl import RATE
 from backends.train.text_rl import TRAINED, decoders
 
 FOLDER, PART = models.ASSETS / "text-rl", 64  # rows decoded together
@@ -44,21 +42,3 @@ def state_gap(proof, what: str, one: np.ndarray, other: np.ndarray) -> None:
     proof.state(
         f"{what} (share more, low end of the 95 % interval)", interval(gap)[0], ">", 0, baseline=float(other.mean()), n=len(gap), interval=interval(gap)
     )
-
-
-def state_live(proof, lose, temperature: float, threshold: float, per_step: int = 1) -> None:
-    """A training as short as the tab's, at its default knobs: held-out sums drawn as in training, before and after."""
-    how = (temperature, threshold, per_step)
-    model, job = models.load("text-mdm"), TrainText(seed=10_000 + 100 * proof.seed)
-    tests, length = reinforce.problems(job.problem, job.seed, 5 * PART, held_out=True), learning.LENGTHS[job.problem]
-
-    def drawn(policy):
-        torch.manual_seed(job.seed)
-        parts = [tests[i : i + PART] for i in range(0, len(tests), PART)]
-        return np.concatenate([reinforce.rewards(policy, p, reinforce.roll_out(policy, p, 1, length, *how)).cpu().numpy() for p in parts])
-
-    with reinforce.trained_copy(model, learning.RANK) as policy:
-        before, optimiser = drawn(policy), learning.adamw(policy, RATE)
-        for i in range(job.updates):
-            learning.update(policy, optimiser, job, i, lose, *how)
-        state_gap(proof, f"held-out {job.problem}s drawn rightly after {job.updates} updates here, over before", drawn(policy), before)

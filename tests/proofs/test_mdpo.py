@@ -8,13 +8,12 @@ tests/test_text_training.py and tests/test_text_methods.py.
 import numpy as np
 import pytest
 import torch
-from measure_rewards import WEIGHTS, arm, right, state_gap, state_live
+from measure_rewards import WEIGHTS, arm, right, state_gap
 
 from backends import models
 from backends.evaluate.text_mdm import LENGTHS, answer
 from backends.text import reinforce
 from backends.text.decoding import Reader, Rule
-from backends.text.mdpo import step_loss
 from backends.worlds import text
 
 PROBLEMS, SINGLY = 320, 160  # of each kind; of those that RCR answers one by one
@@ -38,5 +37,4 @@ def test_rewards_at_every_step_help_more(proof):
     for name, said in (("before", "the model as it was"), ("MDPO", "MDPO's")):
         rcr, confidence = (answered(arms[name], decoder, proof.seed) for decoder in (None, (Reader, Rule(), 0)))
         state_gap(proof, f"held-out countdowns in half as many steps as tokens on {said}, right with RCR over confidence", rcr, confidence)
-    state_live(proof, step_loss(arms["before"], kept=2), 0.4, 1.01, 2)
     proof.close()
