@@ -42,11 +42,11 @@ def folder(zipped: str) -> Path:
 def brought(files: list[Path], held: tuple[str, ...]) -> Brought:
     """The card of the bank among the zips, its vocoder taken from another or from one of `held` (digests) where it brings none. Raises BadInput."""
     with _lock:
-        old, new = [h for h in held if h in _kept], []
+        before, new = set(_kept), []
         try:
             for file in files:
                 new.append(_keep(file))
-            waiting = [z for z in old if z in _kept]  # the new ones may have taken their room
+            waiting = [h for h in held if h in _kept]  # looked for now: the new ones may have taken their room
             banks, vocoders = ([z for z in new if _voices(z) is side] for side in (False, True))
             if len(banks) > 1:
                 raise BadInput("These are two voicebanks; bring one at a time.")
@@ -63,7 +63,7 @@ def brought(files: list[Path], held: tuple[str, ...]) -> Brought:
         except Exception:  # what nobody foresaw in a bank is refused as well (inputs.brought)
             used = {part for card in models.brought() for part in card.source.split(";")}
             for zipped in new:
-                if str(folder(zipped)) not in used and zipped not in old:
+                if str(folder(zipped)) not in used and zipped not in before:
                     _let_go(zipped)
             raise
 
