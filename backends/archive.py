@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import stat
@@ -15,10 +16,20 @@ from pathlib import Path, PurePosixPath
 from backends.spec import BadInput
 
 ENTRIES = 5000
+DIRECTORY = 2**22  # most bytes of a zip's list of files: zipfile makes objects of all of it before they can be counted
 BYTES = 4 * 2**30  # of all that is unpacked
 RATIO, SMALL = 200, 2**20  # most bytes out of one in; files up to SMALL are let be, lists of words shrink well
 BLOCK = 2**20
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)  # how zipfile tells of a zip it can't read
+
+
+class _Careful(io.BufferedReader):
+    """A zip that is read in pieces, of which the list of files, taken at once, is the largest."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if (size or 0) > DIRECTORY:
+            raise OverflowError
+        return super().read(size)
 
 
 def cache() -> Path:
@@ -52,6 +63,8 @@ def unpacked(path: Path, keep: tuple[str, ...], what: str, into: Path | None = N
         return home
     except BadInput:
         raise
+    except OverflowError:
+        raise BadInput(f"{what} holds too long a list of files; at most {ENTRIES:,} are taken.") from None
     except BROKEN:
         raise BadInput(f"{what} is no whole zip file; fetch it again.") from None
     except OSError as error:
@@ -61,7 +74,7 @@ def unpacked(path: Path, keep: tuple[str, ...], what: str, into: Path | None = N
 
 
 def _unpack(path: Path, home: Path, keep: tuple[str, ...], what: str, most: int) -> None:
-    with zipfile.ZipFile(path) as file, tempfile.TemporaryDirectory(dir=home.parent) as made:
+    with _Careful(io.FileIO(path)) as read, zipfile.ZipFile(read) as file, tempfile.TemporaryDirectory(dir=home.parent) as made:
         folder, left = Path(made) / "whole", min(most, 64 * SMALL + RATIO * path.stat().st_size)
         folder.mkdir()
         for entry in _checked(file, keep, what):

@@ -62,7 +62,7 @@ add(
     ),
     Card(
         name="sounds-dit", title="Sounds DiT (embedded)", loader="backends.audio.latent_audio:load_embedded", capabilities=frozenset({"text_audio", "cfg"}),
-        licence="Apache-2.0 (weights)", source="ezaudio", parameters="2.6 M, autoencoder 4 M",
+        licence="Apache-2.0 (weights)", source="ezaudio", parameters="12 M, autoencoder 4 M",
         trained_on="2.56 s of notes on 36 instruments and 79 effects, with captions", command="python -m backends.train.sounds_dit --corpus FOLDER --minutes 60",
         options={"longest": 2.56},
         about="EzAudio's transformer on waveform latents at 50 frames a second, 16 kHz; v-prediction with zero terminal SNR, MiniLM's token states.",

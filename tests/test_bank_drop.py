@@ -82,7 +82,12 @@ def test_a_refusal_leaves_what_was_there(tmp_path):
         take(_written(tmp_path / "text.zip", b"hello"), mine=mine)
     with pytest.raises(BadInput, match="two voicebanks"):
         take(tmp_path / "Tiny.zip", tiny(tmp_path, "Other"), mine=mine)
-    assert not sung(name).error
+    kept = list(bank_drop._kept)
+    with pytest.raises(BadInput, match="no whole zip"):
+        take(tiny(tmp_path, "Third", config={"max_depth": 0.5}), tmp_path / "text.zip", mine=mine)
+    with pytest.raises(BadInput, match="the log holds the details"):
+        take(tiny(tmp_path, "Fourth", config={"speakers": 5}), mine=mine)
+    assert list(bank_drop._kept) == kept and not sung(name).error
 
 
 def _written(path: Path, data: bytes) -> Path:
@@ -102,6 +107,13 @@ def _with(tmp_path, change) -> Path:
     return zipped(folder, tmp_path / "made.zip")
 
 
+def _disguised(folder: Path) -> None:
+    elsewhere(folder / "acoustic.onnx", "character.txt")
+    (folder / "acoustic.onnx").rename(folder / "acoustic.txt")
+    config = folder / "dsconfig.yaml"
+    config.write_text(config.read_text().replace("acoustic.onnx", "acoustic.txt"))
+
+
 def _custom(path: Path) -> None:
     graph = onnx.load(path)
     graph.graph.node.append(helper.make_node("Evil", ["f0"], ["seen"], domain="my.own"))
@@ -117,6 +129,7 @@ REFUSED = {
     "no dsconfig.yaml with acoustic; it is no DiffSinger voicebank": lambda t: _raw(t / "a.zip", "a.txt", "x"),
     "no phoneme for u, o; Japanese can't be sung": lambda t: tiny(t, phonemes=[p for p in HELD if p not in "uo"]),
     "keeps its numbers in another file": lambda t: _with(t, lambda f: elsewhere(f / "acoustic.onnx", "character.txt")),
+    "acoustic.txt keeps its numbers in another file": lambda t: _with(t, _disguised),
     "acoustic.onnx can't be read": lambda t: _with(t, lambda f: _custom(f / "acoustic.onnx")),
     "nsf.onnx can't be read": lambda t: _with(t, lambda f: (f / "dsvocoder" / "nsf.onnx").write_bytes(b"")),
 }  # fmt: skip

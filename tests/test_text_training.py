@@ -65,6 +65,19 @@ def test_mdpo_advantages_are_the_cards():
     assert torch.allclose(gains, torch.tensor([5 / 3, 2.5, 1.0, 0.0]))
 
 
+def test_the_value_model_learns_what_answers_are_worth(model, made):
+    """By a change of its own of low rank: the model whose backbone it began from stays as it is."""
+    torch.manual_seed(0)
+    critic, counts, before = tracerl.Value(model, 1e-2), made.counts(model.eos), [p.clone() for p in model.net.parameters()]
+    critic.mask = model.mask
+    assert not critic.of(made, 1).any()
+    for _ in range(5):
+        critic.fit(made, 1, torch.ones(made.step.shape), critic.of(made, 1).detach(), counts)
+    assert critic.of(made, 1)[counts].mean() > 0.1 and all(map(torch.equal, before, model.net.parameters()))
+    changed = [p for p in critic.net.parameters() if p.requires_grad]
+    assert 0 < sum(p.numel() for p in changed) < sum(p.numel() for p in before) and all(p.any() for p in changed)
+
+
 def test_padding_after_the_end_does_not_count(model, made):
     made.ids[0, made.start :] = torch.tensor([5, 6, model.eos, model.eos, 7, model.eos, 8, 9])
     assert made.counts(model.eos)[0].tolist() == [True, True, True, False, False, False, False, False]

@@ -287,6 +287,8 @@ def test_a_visitor_pauses_the_own_run_alone():
         running._running.clear()
         running.pauser(TASK, True)(me)
         assert not running._paused, "what does not run is not paused"
+        running.waiter(TASK)(me), running.pauser(TASK, True)(me), running.stopper(TASK)(me), running.waiter(TASK)(me)
+        assert not running._paused and not running._running["me", TASK.slug].is_set(), "a run asked for while the paused one ends is not paused"
     finally:
         running._running.clear(), running._paused.clear()
 

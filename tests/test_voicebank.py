@@ -354,6 +354,7 @@ def link(name="dsconfig.yaml"):
     ([("../../evil.yaml", "x")], "leads out"), ([("/evil.yaml", "x")], "leads out"), ([("..\\evil.txt", "x")], "leads out"), ([("c:evil.yaml", "x")], "leads out"),
     ([("a/../../evil.png", "x")], "leads out"), ([(link(), "/etc/passwd")], "a link"), ([("A.yaml", "x"), ("a.yaml", "y")], "two files of one name"),
     ([("zeros.onnx", b"\0" * (archive.RATIO * 2**20))], "more than is allowed"), ([(f"{i}.txt", "") for i in range(archive.ENTRIES + 1)], "at most 5,000"),
+    ([(f"{i:0250}.txt", "") for i in range(archive.DIRECTORY // 200)], "too long a list of files"),
     ([("a.yaml", "x"), ("a.yaml/b.yaml", "y")], "could not be unpacked"),
 ])  # fmt: skip
 def test_a_zip_that_is_not_to_be_trusted_is_refused(tmp_path, entries, said):

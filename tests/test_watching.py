@@ -29,6 +29,7 @@ def test_it_looks_now_and_then_and_knows_when_the_bar_was_reached(scores):
         (plot,) = watch.look(i, last=i == 35)
     assert plot.series == {"judge's score, 0 to 1": ([1, 11, 21, 31, 35], [0.1, 0.3, 0.6, 0.4, 0.0]), "to reach": ([1, 35], [0.5, 0.5])}
     (reached,) = watch.reached()
+    assert list(watch.reached()) == [], "once, however many stages ask"
     assert reached.value == 42.0 and reached.better == "lower" and "every 10 steps" in reached.aside
 
 

@@ -69,6 +69,7 @@ def waiter(task: Task) -> Callable:
         key = request.session_hash, task.slug
         if key not in _running or _running[key].is_set():
             _running[key] = threading.Event()
+            _paused.discard(key)  # which was meant for the run that is being stopped
 
     return press
 

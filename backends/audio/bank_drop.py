@@ -42,13 +42,15 @@ def folder(zipped: str) -> Path:
 def brought(files: list[Path], held: tuple[str, ...]) -> Brought:
     """The card of the bank among the zips, its vocoder taken from another or from one of `held` (digests) where it brings none. Raises BadInput."""
     with _lock:
-        old, new = [h for h in held if h in _kept], []
+        before, new = set(_kept), []
         try:
-            new += [_keep(file) for file in files]
+            for file in files:
+                new.append(_keep(file))
+            waiting = [h for h in held if h in _kept]  # looked for now: the new ones may have taken their room
             banks, vocoders = ([z for z in new if _voices(z) is side] for side in (False, True))
             if len(banks) > 1:
                 raise BadInput("These are two voicebanks; bring one at a time.")
-            bank, vocoder = ((some or [z for z in old if _voices(z) is side] or [""])[-1] for some, side in ((banks, False), (vocoders, True)))
+            bank, vocoder = ((some or [z for z in waiting if _voices(z) is side] or [""])[-1] for some, side in ((banks, False), (vocoders, True)))
             waits = tuple(filter(None, [vocoder]))
             if not bank:
                 return Brought("", waits, f"{_kept[vocoder][0]} is a vocoder; it waits here for its voicebank's zip.")
@@ -58,10 +60,10 @@ def brought(files: list[Path], held: tuple[str, ...]) -> Brought:
                 if vocoder:
                     return dataclasses.replace(_taken(bank, vocoder), held=waits)
                 return Brought("", (bank,), f"{wants.said}: bring the vocoder's zip too. The voicebank waits here for it.")
-        except BadInput:
+        except Exception:  # what nobody foresaw in a bank is refused as well (inputs.brought)
             used = {part for card in models.brought() for part in card.source.split(";")}
             for zipped in new:
-                if str(folder(zipped)) not in used and zipped not in old:
+                if str(folder(zipped)) not in used and zipped not in before:
                     _let_go(zipped)
             raise
 
@@ -78,8 +80,8 @@ def _keep(file: Path) -> str:
     home.mkdir(exist_ok=True)
     what = inputs.text(file.stem[:40], "The zip's name", 40, False) or "The zip"
     path = archive.unpacked(file, bank_files.KEPT, what, home, UNPACKED * inputs.max_zip())
-    for network in path.rglob("*.onnx"):
-        if _elsewhere(network):
+    for network in path.rglob("*"):  # a bank may call its networks anything
+        if network.is_file() and _elsewhere(network):
             shutil.rmtree(path)
             raise BadInput(f"{what}: {network.name[:60]} keeps its numbers in another file, which isn't read; bring a bank whose ONNX files are whole.")
     timer = threading.Timer(DAY, let_go, [path.name])

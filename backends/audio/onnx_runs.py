@@ -3,6 +3,7 @@ reaches neither the studio's memory nor its secrets."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -44,6 +45,8 @@ class Process:
 
     def _started(self) -> subprocess.Popen:
         if self.child is None or self.child.poll() is not None:
+            if self.child:
+                end(self.child)
             environment = {key: os.environ[key] for key in PASSED if key in os.environ}
             command = [sys.executable, "-I", onnx_child.__file__, str(self.memory)]
             self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
@@ -105,9 +108,12 @@ class Process:
 
 
 def end(child: subprocess.Popen) -> None:
-    """Kill the process; it holds nothing that would be lost."""
+    """Kill the process, which holds nothing that would be lost, and close its pipes."""
     child.kill()
     child.wait()
+    for pipe in (child.stdin, child.stdout):
+        with contextlib.suppress(OSError):  # what it was not there to read any more
+            pipe.close()
 
 
 def cast(inputs: dict[str, Input], values: dict) -> dict[str, np.ndarray]:

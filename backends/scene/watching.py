@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,14 @@ BAR, LOOKS, SIDES = 0.5, 20, 4  # the score to reach, how often the judge looks 
 
 
 class Watch:
-    """Looks at `field` from SIDES of its turntable, LOOKS times in `iterations`; at nothing when the prompt names no object of the world.
+    """Looks at `field` from SIDES of its turntable, LOOKS times in `iterations`, or at each of fewer; at nothing when the prompt names no object of the world.
 
     `model`: whose clock counts (`elapsed`, which the runner keeps). Looking is for a Step's `aside`, which is drawn while that clock stands.
     """
 
     def __init__(self, field, prompt: str, model: Denoiser, iterations: int):
-        self.field, self.thing, self.model, self.every = field, thing_in(prompt), model, max(1, iterations // LOOKS)
-        self.at, self.scores, self.seconds = [], [], []
+        self.field, self.thing, self.model, self.every = field, thing_in(prompt), model, math.ceil(iterations / LOOKS)
+        self.at, self.scores, self.seconds, self.told = [], [], [], False
 
     def look(self, i: int, last: bool = False) -> tuple[Plot, ...]:
         """The curve until step `i`, whose score is taken when it is due; that of the `last` always is."""
@@ -40,8 +41,9 @@ class Watch:
         return (Plot(curves),)
 
     def reached(self) -> Iterator[Metric]:
-        """The seconds until the first score of BAR; nothing when there was none."""
+        """The seconds until the first score of BAR; nothing when there was none, or it was told before, after an earlier stage."""
         for score, seconds in zip(self.scores, self.seconds):
-            if score >= BAR:
+            if score >= BAR and not self.told:
+                self.told = True
                 yield Metric(f"seconds to a judge's score of {BAR}", seconds, "lower", f"looked at {SIDES} sides every {self.every} steps")
                 return

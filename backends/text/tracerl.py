@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Choice, Events, Slider, Toggle
-from backends.text.learning import learn, spread
+from backends.text.adapter import low_rank
+from backends.text.learning import RANK, learn, spread
 from backends.text.reinforce import Rollout, clipped, k3, replayed, standardised
 from backends.text.tasks import TRAIN_TEXT, TrainText
 
@@ -49,13 +50,16 @@ def advantages(step: Tensor, reward: Tensor, values: Tensor, gamma: float = 1.0,
 
 
 class Value:
-    """The value model: the same backbone, a linear head; V of each token given the canvas its slice was decoded from."""
+    """The value model: the same backbone, of which a change of low rank is trained as of the policy, and a linear head; V of each token given
+    the canvas its slice was decoded from."""
 
     def __init__(self, model, rate: float):
-        self.net = copy.deepcopy(model.net.model).requires_grad_(True)
+        self.net = copy.deepcopy(model.net.model)
+        low_rank(self.net, RANK)
         self.head = torch.nn.Linear(model.net.config.hidden_size, 1, device=model.device)
         torch.nn.init.zeros_(self.head.weight), torch.nn.init.zeros_(self.head.bias)
-        self.optimiser = torch.optim.AdamW([*self.net.parameters(), *self.head.parameters()], lr=rate)
+        own = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW([*own, *self.head.parameters()], lr=rate)
 
     def of(self, made: Rollout, shrink: int) -> Tensor:
         """(R, L), with gradients where they are on."""

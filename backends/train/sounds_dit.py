@@ -87,8 +87,8 @@ def main() -> None:
         fresh=24,
         chunk=480,
         modulation="sola",
-        dim=192,
-        depth=6,
+        dim=256,
+        depth=8,
     )
     device, out = args.device, args.out
     torch.backends.cudnn.benchmark = True

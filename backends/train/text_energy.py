@@ -29,12 +29,13 @@ def main() -> None:
         net.start_from(model.net)
     net.to(device).train()
     optimiser, ema, corpus, clock, step = MuonAdamW(net, args.lr), Ema(net, 0.99), Corpus(model.tokenizer), Clock(args.minutes), 0
+    earlier = 0 if fresh else json.loads((out / "training.json").read_text())["steps"]
     embed = model.net.model.embed_tokens
     kinds = [k for k in MIX if corpus.fixed.get(k, True)]
     odds, seen = np.array([MIX[k] for k in kinds]) / sum(MIX[k] for k in kinds), []
 
     def batch(i: int) -> tuple:
-        rng = np.random.default_rng([args.seed + 1, i])
+        rng = np.random.default_rng([args.seed + 1, earlier, i])
         kind = str(rng.choice(kinds, p=odds))
         return corpus.batch(rng, kind, max(8, args.tokens // TYPICAL[kind]))
 
@@ -62,7 +63,7 @@ def main() -> None:
         if clock.every(60 if device == "cpu" else 20, "log"):
             print(f"{clock.seconds / 60:5.1f} min  step {step}  loss {loss.item():.3f}  told apart {np.mean(seen[-50:]):.2f}", flush=True)
     save_pretrained(ema.net, out)
-    (out / "training.json").write_text(json.dumps({"steps": step, "told_apart": round(float(np.mean(seen[-100:])), 3)}, indent=1) + "\n")
+    (out / "training.json").write_text(json.dumps({"steps": earlier + step, "told_apart": round(float(np.mean(seen[-100:])), 3)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

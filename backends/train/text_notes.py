@@ -3,8 +3,8 @@
     python -m backends.train.text_notes --minutes 20
 
 LongLLaDA stretches the rotary angles, so that a model which finds a value by counting a fixed number of tokens from its key loses it.
-These notes are written in many ways, with sentences between them, and fill the trained length; half of what is trained on stays the
-corpus of text_mdm. Kept is adapter.safetensors on top of its weights.
+These notes are written in many ways, with sentences between them, and fill the trained length; two fifths of what is trained on
+stay the corpus of text_mdm. Kept is adapter.safetensors on top of its weights.
 """
 
 from backends import models
