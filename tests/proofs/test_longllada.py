@@ -1,7 +1,7 @@
 """LongLLaDA: keys further away than the trained length are found with an enlarged base, and not without it.
 
-Its identity (the published constants) stands in tests/test_text_methods.py. Two enlarged bases are measured: the rule's, for the longest notes, and
-twice the trained one. The rule's loses near keys as well: a head of 64 dimensions has 32 whose angle goes full circle within 128 tokens, and a
+Its identity (the published constants) stands in tests/test_text_methods.py. The rule's base for the longest notes was
+measured first, and failed; twice the trained base was added. The rule's loses near keys as well: a head of 64 dimensions has 32 whose angle goes full circle within 128 tokens, and a
 base 8 times as large turns the fastest of those a third slower, by which values are read at a fixed distance from their key. text-mdm's own
 attention rests on these angles still more than that of text-notes: 13 % of first keys of 64 tokens are left to it by the rule's base.
 """
