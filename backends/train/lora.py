@@ -1,22 +1,20 @@
-"""Low-rank adapters of a frozen language model (LoRA: Hu et al., arXiv 2106.09685), kept as `backends/text/adapter.py` reads them.
-
-pip install peft==0.18.0      # for the scripts that train adapters alone
-"""
+"""Adapters of a frozen language model: a change of low rank and the embeddings of the tokens that are ours, kept as `adapter.apply` reads them."""
 
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from backends.nets.smollm_start import SPECIAL
-from backends.text.adapter import ROWS
+from backends.text.adapter import ROWS, kept, low_rank
 
 EMBEDDINGS = "model.embed_tokens.weight"
-LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def adapted(net, rank: int, file=None):
-    """The network with LoRA in its layers, whose up and down matrices and special tokens' embeddings alone are trained; as `file` kept them."""
-    net = get_peft_model(net, LoraConfig(r=rank, lora_alpha=rank, target_modules=LAYERS)).base_model.model
+    """The network with a change of low rank in its layers, which with the special tokens' embeddings alone is trained; as `file` kept them."""
+    low_rank(net, rank)
+    for name, p in net.named_parameters():
+        if name.endswith(".down"):
+            torch.nn.init.kaiming_uniform_(p, a=5**0.5)  # as peft, which trained what is committed, begins
     table = net.get_input_embeddings().weight.requires_grad_(True)
     ours = torch.zeros(len(table), 1)
     ours[: len(SPECIAL)] = 1
@@ -28,21 +26,16 @@ def adapted(net, rank: int, file=None):
 
 def save(net, file) -> None:
     """Write what adapter.apply reads, fp16."""
-    found = {EMBEDDINGS + ROWS: net.get_input_embeddings().weight[: len(SPECIAL)]}
-    for name, p in net.named_parameters():
-        if "lora_A" in name:
-            found[name.replace("lora_A.default.weight", "weight.down")] = p
-        elif "lora_B" in name:
-            found[name.replace("lora_B.default.weight", "weight.up")] = p
+    rows = net.get_input_embeddings().weight[: len(SPECIAL)].detach().half().contiguous()
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().half().contiguous() for k, v in found.items()}, file)
+    save_file(kept(net) | {EMBEDDINGS + ROWS: rows}, file)
 
 
 def restore(net, file) -> None:
-    saved, mine = load_file(file), dict(net.named_parameters())
+    mine = dict(net.named_parameters())
     with torch.no_grad():
-        for name, value in saved.items():
+        for name, value in load_file(file).items():
             if name.endswith(ROWS):
                 mine[name.removesuffix(ROWS)][: len(value)] = value.float()
             else:
-                mine[name.replace("weight.down", "lora_A.default.weight").replace("weight.up", "lora_B.default.weight")].copy_(value)
+                mine[name.replace(".weight.", ".")].copy_(value)
