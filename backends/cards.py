@@ -91,14 +91,13 @@ REWARDED = {
     "mdpo": ("MDPO", "with every step of decoding in few steps rewarded", "to sums in few steps"),
 }
 for _arm, (_title, _how, _where) in REWARDED.items():
-    if (ASSETS / "text-rl" / f"{_arm}-0.safetensors").exists():  # kept by train/text_rl.py
-        add(
-            dataclasses.replace(
-                MDM, name=f"text-{_arm}", title=f"Text MDM after {_title} (embedded)", capabilities=MDM.capabilities - {"trainable"}, command="python -m backends.train.text_rl --minutes 5",
-                trained_on=f"what Text MDM was, then countdowns and sums {_how}", options={"adapter": f"text-rl/{_arm}-0.safetensors"},
-                about=f"The same weights with a change of rank 16 that {_title} made on a GPU: compare its answers with Text MDM's {_where}.",
-            )
-        )  # fmt: skip
+    add(
+        dataclasses.replace(
+            MDM, name=f"text-{_arm}", title=f"Text MDM after {_title} (embedded)", capabilities=MDM.capabilities - {"trainable"}, command="python -m backends.train.text_rl --minutes 5",
+            trained_on=f"what Text MDM was, then countdowns and sums {_how}", options={"adapter": f"text-rl/{_arm}-0.safetensors"},
+            about=f"The same weights with a change of rank 16 that {_title} made on a GPU: compare its answers with Text MDM's {_where}.",
+        )
+    )  # fmt: skip
 
 # --- real checkpoints -------------------------------------------------------------------------------------
 # Revisions: no hub was within reach while this was written; each hash below was found as the pin or the cache folder of

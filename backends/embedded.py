@@ -3,6 +3,7 @@
 import functools
 import importlib.resources
 from dataclasses import replace
+from pathlib import Path
 
 from backends.denoiser import Cond, Denoiser, linear_previewer
 from backends.hub import PixArt
@@ -115,13 +116,17 @@ def writer_base():
 
 def load_mdm(card: Card):
     """The masked diffusion language model of the text world: a Llama that looks both ways."""
+    return _mask_predictor(card, _text_net(ASSETS / card.source, card.options.get("adapter", "")), 512)
+
+
+def _text_net(folder: Path, changed: str):
+    """The text world's network in `folder`, changed by an adapter of ASSETS where one is named."""
     from transformers import LlamaForCausalLM
 
-    folder = ASSETS / card.source
     net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
-    if name := card.options.get("adapter"):
-        adapter.apply(net, ASSETS / name)
-    return _mask_predictor(card, net, 512)
+    if changed:
+        adapter.apply(net, ASSETS / changed)
+    return net
 
 
 def causal(net):
@@ -135,11 +140,7 @@ def causal(net):
 @functools.cache
 def load_twin():
     """(LlamaForCausalLM, tokenizer): the text world's model taught to read from left to right (train/text_twin.py)."""
-    from transformers import LlamaForCausalLM
-
-    net = LlamaForCausalLM.from_pretrained(TEXT, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
-    adapter.apply(net, ASSETS / "text-twin" / "adapter.safetensors")
-    return causal(net).to(device()), text_tokenizer()
+    return causal(_text_net(TEXT, "text-twin/adapter.safetensors")).to(device()), text_tokenizer()
 
 
 def load_writer(card: Card):

@@ -127,7 +127,7 @@ def run(given: dict | str, pictures: dict[str, recipe.Input], folder: Path, stop
             outcomes.append({k: v for k, v in said.items() if k != "event"})
         yield said
     whole = recipe.with_outcome(recipe.build(task, job, arms), arms=outcomes)
-    (folder / "recipe.json").write_text(json.dumps(whole | {"inputs": recipe.encode_inputs(inputs)}, indent=1))
+    (folder / "recipe.json").write_text(json.dumps(recipe.with_inputs(whole, inputs), indent=1))
     yield {"event": "end", "complete": complete(outcomes, len(arms)), "recipe": whole}
 
 

@@ -21,6 +21,7 @@ PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_SECONDS, MIN_SECONDS = 600.0, 0.05  # of a sound; a job's field may ask for less
 RATES = 4_000, 384_000  # Hz
 MAX_CHANNELS = 32
+TOO_LARGE = "{name} has {size} MB; up to {most} MB are taken here. The host can raise that (UNNOISE_MAX_UPLOAD_MB)."  # of a zip; the page says it too
 log = logging.getLogger(__name__)
 # How the files start that are taken as sound: WAV, RF64, FLAC, OGG, AIFF, MP3 with and without tags.
 SOUNDS = re.compile(rb"RIFF....WAVE|RF64....WAVE|fLaC|OggS|FORM....AIF[FC]|ID3|\xff[\xe2-\xff]", re.DOTALL)
@@ -215,9 +216,7 @@ def brought(task: Task, files: list[Path], held: tuple[str, ...] = ()) -> Brough
         if not file.is_file():  # two visitors' uploads of one content are one file
             raise BadInput(f"{file.name[:60]} is not here any more; choose it again.")
         if (size := file.stat().st_size) > most:
-            raise BadInput(
-                f"{file.name[:60]} has {size / 2**20:,.0f} MB; up to {most >> 20:,} MB are taken here. The host can raise that (UNNOISE_MAX_UPLOAD_MB)."
-            )
+            raise BadInput(TOO_LARGE.format(name=file.name[:60], size=f"{size / 2**20:,.0f}", most=f"{most >> 20:,}"))
     try:
         return models.resolve(task.brings.read)(files, tuple(held))
     except BadInput:

@@ -232,6 +232,11 @@ def encode_inputs(pictures: dict[str, Input]) -> dict[str, str]:
     return {name: base64.b64encode(packed(v)).decode() for name, v in pictures.items()}
 
 
+def with_inputs(recipe: dict, pictures: dict[str, Input] | None) -> dict:
+    """The recipe as a file holds it: with the inputs that it names."""
+    return recipe | {"inputs": encode_inputs(pictures or {})}
+
+
 def packed(value: Input) -> bytes:
     """A file that gives the very input back: PNG, FLAC, or an npz of a mesh's three arrays."""
     if isinstance(value, Mesh):
@@ -269,7 +274,7 @@ def flac(sound: Audio, recipe: dict | None = None, pictures: dict[str, Input] | 
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", sound.rate, 1, "PCM_16", format="FLAC") as file:
         if recipe is not None:
-            tag = json.dumps(recipe | {"inputs": encode_inputs(pictures or {})})
+            tag = json.dumps(with_inputs(recipe, pictures))
             file.comment = tag if len(tag) <= MAX_TAG else json.dumps(recipe)
         file.write(_pcm(sound))
     return out.getvalue()
@@ -277,7 +282,7 @@ def flac(sound: Audio, recipe: dict | None = None, pictures: dict[str, Input] | 
 
 def glb(mesh: Mesh, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
     """A binary glTF file, a colour a face; with a recipe, its asset's extras are the recipe with its inputs."""
-    return gltf.written(mesh, recipe and {KEY: recipe | {"inputs": encode_inputs(pictures or {})}})
+    return gltf.written(mesh, recipe and {KEY: with_inputs(recipe, pictures)})
 
 
 def webp(frames: np.ndarray, recipe: dict | None = None, pictures: dict[str, Input] | None = None, seconds: float = 5.0) -> bytes:
@@ -285,7 +290,7 @@ def webp(frames: np.ndarray, recipe: dict | None = None, pictures: dict[str, Inp
     first, *rest = map(PIL.Image.fromarray, frames)
     out, exif = io.BytesIO(), PIL.Image.Exif()
     if recipe is not None:
-        exif[PIL.ExifTags.Base.ImageDescription] = json.dumps({KEY: recipe | {"inputs": encode_inputs(pictures or {})}})
+        exif[PIL.ExifTags.Base.ImageDescription] = json.dumps({KEY: with_inputs(recipe, pictures)})
     first.save(out, "WEBP", save_all=True, append_images=rest, duration=max(20, round(1000 * seconds / len(frames))), loop=0, quality=88, exif=exif)
     return out.getvalue()
 

@@ -17,7 +17,6 @@ from ui.views import escape
 
 QUEUE = dict(concurrency_id="bring", concurrency_limit=1)  # one zip is unpacked and read at a time
 
-TOO_LARGE = "{name} has {size} MB; up to {most} MB are taken here. The host can raise that (UNNOISE_MAX_UPLOAD_MB)."
 # A zip dropped anywhere on the tab is brought. One too large is refused before it is sent; of the others the page says that they are on their way.
 SCRIPT = """
 <script>
@@ -45,7 +44,7 @@ SCRIPT = """
   }, true);
 })();
 </script>
-""".replace("SAID", json.dumps(TOO_LARGE))
+""".replace("SAID", json.dumps(inputs.TOO_LARGE))
 
 
 @dataclass(frozen=True)

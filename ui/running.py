@@ -251,6 +251,6 @@ def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[st
             )
             for ending, data, _ in headless.files_of(outcome, pictures):
                 archive.writestr(f"{_name(outcome)}{ending}", data)
-        archive.writestr("recipe.json", json.dumps(whole | {"inputs": recipe.encode_inputs(pictures)}, indent=1))
+        archive.writestr("recipe.json", json.dumps(recipe.with_inputs(whole, pictures), indent=1))
         archive.writestr("figures.csv", rows.getvalue())
     return sound.saved(out.getvalue(), "unnoise-comparison.zip")

@@ -32,7 +32,8 @@ def twin_energy(canvas: Canvas, candidates: Tensor) -> Tensor:
     """(k,) −log p_AR of the candidates (k, N)'s answers, up to the first end token, under the embedded model's autoregressive twin."""
     net, _ = embedded.load_twin()
     answer = candidates[:, canvas.start :]
-    lost = torch.nn.functional.cross_entropy(net(input_ids=candidates).logits[:, canvas.start - 1 : -1].float().mT, answer, reduction="none")
+    logits = net(input_ids=candidates, logits_to_keep=answer.shape[1] + 1).logits[:, :-1].float()
+    lost = torch.nn.functional.cross_entropy(logits.mT, answer, reduction="none")
     canvas.model.nfe += len(candidates)
     return (lost * until_end(answer, canvas.model.eos)).sum(1)
 

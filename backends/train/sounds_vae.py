@@ -4,8 +4,8 @@
     python -m backends.train.sounds_vae --corpus FOLDER --minutes 30 --decoder-only 1    # the latent space stays as it is; adversarial
 
 diffusers' AutoencoderOobleck on spectra at five resolutions; FOLDER is what worlds/sounds_build.py wrote. With --decoder-only a discriminator of
-spectra joins, and the result is kept only where it's no worse on held-out clips; there it also learns from latents with `--noise` of their
-deviation at most, for what a diffusion model makes is never exact (noise as in Zheng et al., arXiv 2510.11690).
+spectra joins, and the result is kept only where it's no worse on held-out clips. The decoder learns from latents with `--noise` of their
+deviation at most, for what a diffusion model makes is never exact (noise as in Zheng et al., arXiv 2510.11690); `--wave` weighs the waveform's error.
 """
 
 import json

@@ -241,12 +241,17 @@ _THINGS = ["box", "door", "key", "lamp", "boat", "cup", "tower", "bridge", "gard
 
 def recall_text(rng, pairs: int, depth: float | None = None) -> tuple[str, str, str]:
     """(notes, question, answer): `pairs` keys with a four-digit value each; the one asked for stands at `depth` (0 first, 1 last)."""
+    noted, key, value = _noted(rng, pairs, depth)
+    return " ".join(f"{k}: {v}." for k, v in noted), f"what is {key}?", value
+
+
+def _noted(rng, pairs: int, depth: float | None = None) -> tuple[list[tuple[str, str]], str, str]:
+    """(keys and values in their order, the key asked for, its value)."""
     keys = [f"{c} {t}" for c in _COLOURS for t in _THINGS]
     chosen = [keys[i] for i in rng.choice(len(keys), pairs, replace=pairs > len(keys))]
     values = [f"{rng.integers(1000, 10000)}" for _ in chosen]
     at = int(rng.integers(pairs)) if depth is None else round(depth * (pairs - 1))
-    keep = [i for i, k in enumerate(chosen) if k != chosen[at] or i == at]
-    return " ".join(f"{chosen[i]}: {values[i]}." for i in keep), f"what is {chosen[at]}?", values[at]
+    return [pair for i, pair in enumerate(zip(chosen, values)) if pair[0] != chosen[at] or i == at], chosen[at], values[at]
 
 
 def _recall(rng, pairs: int = 0):
@@ -259,15 +264,14 @@ _WAYS = ("{k}: {v}.", "{k} = {v};", "{k} {v},", "the {k} is {v}.", "the {k} has 
 
 def _notes(rng):
     """Recall's notes written in many ways, in half of them each in a way of its own, with sentences between; near the trained length in most."""
-    notes, question, answer = recall_text(rng, int(rng.integers(1, 13)))
-    pairs, said = re.findall(r"([a-z ]+): (\d+)\.", notes), []
+    (pairs, asked, answer), said = _noted(rng, int(rng.integers(1, 13))), []
     one = str(rng.choice(_WAYS)) if rng.random() < 0.5 else None
     between = float(rng.choice([0.0, 0.0, 0.15, 0.4]))
     for key, value in pairs:
-        said.append((one or str(rng.choice(_WAYS))).format(k=key.strip(), v=value))
+        said.append((one or str(rng.choice(_WAYS))).format(k=key, v=value))
         if rng.random() < between:
             said.append(person(rng, 1)[0])
-    return f"{' '.join(said)} {question}", answer
+    return f"{' '.join(said)} what is {asked}?", answer
 
 
 _MAKERS = {"sum": _sum, "countdown": _countdown, "sudoku": _sudoku, "profile": _profile, "recall": _recall, "notes": _notes}

@@ -24,15 +24,27 @@ def arm(name: str, seed: int):
     return model
 
 
+def asked(kind: str, seed: int, n: int) -> list[str]:
+    """n held-out problems of a kind; text_rl measures itself on those of seed 1."""
+    return reinforce.problems(kind, 1000 + seed, n, held_out=True)
+
+
 def right(model, decoder: str, seed: int, n: int, kinds=TRAINED) -> np.ndarray:
     """(len(kinds) · n,) 1 where a held-out problem is answered rightly by one of text_rl's decoders."""
     found = []
     for kind in kinds:
         torch.manual_seed(seed)
-        length, some = learning.LENGTHS[kind], reinforce.problems(kind, 1000 + seed, n, held_out=True)  # text_rl measures itself on those of 1
+        length, some = learning.LENGTHS[kind], asked(kind, seed, n)
         for part in (some[i : i + PART] for i in range(0, n, PART)):
             found.append(reinforce.rewards(model, part, reinforce.roll_out(model, part, 1, length, **decoders(length)[decoder])).cpu().numpy())
     return np.concatenate(found)
+
+
+def state_gains(proof, name: str, arms: dict, decoder: str, how: str, n: int) -> None:
+    """The arm `name` answers more held-out problems rightly than each other, all decoded in one way; n of each kind."""
+    found = {each: right(model, decoder, proof.seed, n) for each, model in arms.items()}
+    for other in (each for each in arms if each != name):
+        state_gap(proof, f"held-out countdowns and sums {how}, right with {name} over {other}", found[name], found[other])
 
 
 def state_gap(proof, what: str, one: np.ndarray, other: np.ndarray) -> None:

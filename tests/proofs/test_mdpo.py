@@ -8,11 +8,10 @@ tests/test_text_training.py and tests/test_text_methods.py.
 import numpy as np
 import pytest
 import torch
-from measure_rewards import WEIGHTS, arm, right, state_gap
+from measure_rewards import WEIGHTS, arm, asked, state_gains, state_gap
 
 from backends import models
 from backends.evaluate.text_mdm import LENGTHS, answer
-from backends.text import reinforce
 from backends.text.decoding import Reader, Rule
 from backends.worlds import text
 
@@ -21,7 +20,7 @@ PROBLEMS, SINGLY = 320, 160  # of each kind; of those that RCR answers one by on
 
 def answered(model, decoder, seed: int) -> np.ndarray:
     """(SINGLY,) 1 where a held-out countdown is right in half as many steps as tokens; `decoder` as evaluate/text_mdm.py has it."""
-    some, length = reinforce.problems("countdown", 1000 + seed, SINGLY, held_out=True), LENGTHS["countdown"]
+    some, length = asked("countdown", seed, SINGLY), LENGTHS["countdown"]
     return np.array([float(text.check(p, answer(model, p, length, decoder, length // 2)) or 0) for p in some])
 
 
@@ -31,9 +30,7 @@ def test_rewards_at_every_step_help_more(proof):
     proof.models = WEIGHTS
     arms = {"before": models.load("text-mdm"), "rewards at the end": arm("end", proof.seed), "MDPO": arm("mdpo", proof.seed)}
     for share, said in (("quarter", "a quarter"), ("half", "half")):
-        found = {name: right(model, share, proof.seed, PROBLEMS) for name, model in arms.items()}
-        for other in ("before", "rewards at the end"):
-            state_gap(proof, f"held-out countdowns and sums in {said} as many steps as tokens, right with MDPO over {other}", found["MDPO"], found[other])
+        state_gains(proof, "MDPO", arms, share, f"in {said} as many steps as tokens", PROBLEMS)
     for name, said in (("before", "the model as it was"), ("MDPO", "MDPO's")):
         rcr, confidence = (answered(arms[name], decoder, proof.seed) for decoder in (None, (Reader, Rule(), 0)))
         state_gap(proof, f"held-out countdowns in half as many steps as tokens on {said}, right with RCR over confidence", rcr, confidence)

@@ -7,7 +7,7 @@ after it, 77.5 before. Identities (one training a token, replay, advantages): te
 
 import pytest
 import torch
-from measure_rewards import WEIGHTS, arm, right, state_gap
+from measure_rewards import WEIGHTS, arm, state_gains
 
 from backends import models
 
@@ -20,7 +20,5 @@ def test_training_on_the_trace_helps_more(proof):
     proof.models = WEIGHTS
     arms = {"before": models.load("text-mdm"), "random masks": arm("random", proof.seed), "TraceRL": arm("tracerl", proof.seed)}
     for decoder, how in (("drawn", "drawn at temperature 1"), ("sure", "decoded by a threshold of 0.9")):
-        found = {name: right(model, decoder, proof.seed, PROBLEMS) for name, model in arms.items()}
-        for other in ("before", "random masks"):
-            state_gap(proof, f"held-out countdowns and sums {how}, right with TraceRL over {other}", found["TraceRL"], found[other])
+        state_gains(proof, "TraceRL", arms, decoder, how, PROBLEMS)
     proof.close()
