@@ -21,10 +21,11 @@ class BadInput(ValueError):
 
 @dataclass(frozen=True)
 class Image:
-    """`pixels`: (H, W, 3) uint8."""
+    """`pixels`: (H, W, 3) uint8. `before`: what it was made from, of any size, (H, W, 3) uint8; shown under a slider."""
 
     pixels: np.ndarray
     caption: str = ""
+    before: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
