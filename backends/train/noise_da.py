@@ -20,7 +20,7 @@ import torch
 
 from backends.nets.restorers import NoiseUNet, RestorationUNet
 from backends.restore import adapting, harming
-from backends.train.common import MODELS, arguments, autocast, save_pretrained
+from backends.train.common import arguments, autocast, save_pretrained
 from backends.train.faces_loop import begun, seed_of, train
 from backends.worlds.faces_build import sheet
 
