@@ -66,7 +66,7 @@ def seed_of(args, log: dict) -> int:
 def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_pretrained) -> None:
     """For `args.minutes`: `loss_of(net, average)` a step, average being the EMA of the weights, which is what is saved.
 
-    `figures(average)`: held-out figures as a dict; `sheet(average)`: a picture for runs/<name>.png; `write(average, args.out)`: saves what is kept.
+    `figures(average)`: held-out figures as a dict; `sheet(average)`: a picture for runs/<name>.png; `write(average, out)` saves the weights.
     """
     gpu, state_path = args.device != "cpu", RUNS / f"{name}.pt"
     net.to(args.device, memory_format=torch.channels_last).train()
