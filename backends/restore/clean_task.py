@@ -25,7 +25,7 @@ class CleanPhoto(Job):
     image: Annotated[np.ndarray | None, Picture(longest=1024, help="a harmed picture, or a good one to harm first")] = None
     harm: Annotated[str, Choice(harming.KINDS, help="what is to be taken out")] = "noise"
     strength: Annotated[float, Slider(0, 1, 0.05, help="how much of it is put in first; 0: the picture has it already")] = 0.5
-    real: Annotated[bool, Toggle(help="the make that no clean answers were seen of: grains over several pixels, motion, slanting rain")] = True
+    real: Annotated[bool, Toggle(help="the make that no clean answers were seen of: grains over several pixels, motion in dim light, slanting rain")] = True
 
     def __post_init__(self):
         if self.image is not None and min(self.image.shape[:2]) < SMALLEST:

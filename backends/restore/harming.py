@@ -1,7 +1,7 @@
 """How a good picture goes bad: noise, blur and rain, each of two makes.
 
 “Synthetic” is the make that a paired training set would have; “real” is another make of the same harm, of which a restorer sees no clean
-answers: noise whose grains spread over some pixels, blur by motion, thicker and slanting rain. All runs in batches where the pictures are.
+answers: noise whose grains spread over some pixels, motion in dim light, thicker and slanting rain. All runs in batches where the pictures are.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def _noise(x: Tensor, amount: Tensor, real: bool, generator) -> Tensor:
 
 
 def _blur(x: Tensor, amount: Tensor, real: bool, generator) -> Tensor:
-    """Out of focus (a Gaussian, at times not round); real: moved along a line. Both with noise of 1/255."""
+    """Out of focus (a Gaussian, at times not round), with noise of 1/255; real: moved along a line, with that of dim light, 5/255."""
     angle = _between(0, math.pi, x, generator)
     if real:
         kernel = line(2 + (MOTION - 2) * amount, torch.full_like(amount, 0.6), angle)
     else:
         sigma = 0.3 + OUT_OF_FOCUS * amount
         kernel = gaussian(sigma, angle, sigma * _between(0.6, 1, x, generator))
-    return convolved(x, kernel) + torch.randn(x.shape, device=x.device, generator=generator) / 255
+    return convolved(x, kernel) + torch.randn(x.shape, device=x.device, generator=generator) * (5 if real else 1) / 255
 
 
 def _rain(x: Tensor, amount: Tensor, real: bool, generator) -> Tensor:

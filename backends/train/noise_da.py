@@ -50,6 +50,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def main() -> None:
     args = arguments("noise-da", task="denoise", arm="all", photos=photos.FILE, most=0, batch=0, lr=1e-3, ema=0.998, alpha=adapting.WEIGHT)
+    torch.backends.cudnn.benchmark_limit = 2  # of so many small convolutions, lest the choice take the minutes
     args.batch = args.batch or (128 if args.device != "cpu" else 8)
     crops, folder = photos.Crops(args.device, args.seed, args.photos, args.most), args.out
     for arm in ARMS if args.arm == "all" else [args.arm]:
