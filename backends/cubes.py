@@ -82,7 +82,7 @@ def _fits(shape: tuple[int, ...], dtype: np.dtype, what: str) -> None:
 
 
 def _header(file, what: str) -> tuple[tuple[int, ...], np.dtype]:
-    """(shape, type) of an npy file, by its header alone."""
+    """(shape, type) of an npy file, by its header alone; `file` stands behind it afterwards."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
@@ -92,9 +92,9 @@ def _header(file, what: str) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _npy(data: bytes, what: str, wavelengths: tuple[float, ...] = ()) -> Cube:
-    shape, dtype = _header(io.BytesIO(data), what)
+    shape, dtype = _header(file := io.BytesIO(data), what)
     _fits(shape, dtype, what)
-    if len(data) < int(np.prod(shape)) * dtype.itemsize:
+    if len(data) - file.tell() < int(np.prod(shape)) * dtype.itemsize:
         raise BadInput(f"{what} is cut off: the file ends before its values do. Give the whole file.")
     return checked(np.load(io.BytesIO(data), allow_pickle=False), what, wavelengths)
 

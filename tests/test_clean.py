@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends import METHODS, recipe, run
+from backends import METHODS, models, recipe, run
 from backends.metrics import clean as figures
 from backends.restore import adapting, clean_task, harming
 from backends.restore.clean_task import CleanPhoto
@@ -41,6 +41,15 @@ def adds(value: float):
 
 def batch(n=4, side=16):
     return tuple(torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(i)) for i in range(3))
+
+
+@pytest.fixture
+def light():
+    """The tiny restorers alone."""
+    models.clear()
+    models._cache["restorers"] = tiny_restorers()
+    yield
+    models.clear()
 
 
 # --- the losses ------------------------------------------------------------------------------------------------------
@@ -164,9 +173,7 @@ def outcome_of(slug, knobs=None, image=None, **job):
 
 
 @identity("to restore, F is called 0 times")
-def test_f_takes_no_part(tiny):
-    from backends import models
-
+def test_f_takes_no_part(light):
     model, called = models.load("restorers"), []
     for noiser in model.noisers.values():
         noiser.register_forward_pre_hook(lambda *_: called.append(1))
@@ -192,9 +199,7 @@ def test_tiles_leave_no_seam():
     torch.testing.assert_close(made, whole, atol=1e-5, rtol=0)
 
 
-def test_adapting_shows_curves_and_changes_the_restorer_but_not_the_model(tiny):
-    from backends import models
-
+def test_adapting_shows_curves_and_changes_the_restorer_but_not_the_model(light):
     model = models.load("restorers")
     before = {k: v.clone() for k, v in model.net.state_dict().items()}
     found, events = outcome_of("noise_da", {"adapt": 10, "rate": 1e-3})
@@ -207,7 +212,7 @@ def test_adapting_shows_curves_and_changes_the_restorer_but_not_the_model(tiny):
     assert all(torch.equal(v, before[k]) for k, v in model.net.state_dict().items())
 
 
-def test_what_is_asked_is_refused_with_a_sentence(tiny):
+def test_what_is_asked_is_refused_with_a_sentence(light):
     with pytest.raises(BadInput, match="at least 16×16"):
         CleanPhoto(image=photo(8, 40))
     events = list(run({"task": "clean_photo", "job": {"image": {"sha256": recipe.digest(photo(40, 40))}}, "arms": [{"method": "noise_da", "knobs": {"adapt": 10}}]},
@@ -215,7 +220,7 @@ def test_what_is_asked_is_refused_with_a_sentence(tiny):
     assert "patches of 64×64" in events[-1].event.error
 
 
-def test_all_arms_are_given_the_same_and_odd_sizes_fit(tiny):
+def test_all_arms_are_given_the_same_and_odd_sizes_fit(light):
     given = [outcome_of(slug, image=photo(33, 71))[0].value for slug in ("source_only", "noise_da", "unshuffled", "classical")]
     assert all(np.array_equal(v.before, given[0].before) and v.pixels.shape == (33, 71, 3) for v in given)
     assert np.array_equal(given[0].before, clean_task.harmed(CleanPhoto(image=photo(33, 71), seed=3)))

@@ -27,9 +27,9 @@ class Untrained:
 
 
 def low_rank(x: Tensor, rank: int) -> Tensor:
-    """(B, H, W), the nearest whose matrix of pixels and bands has that rank."""
-    u, s, vh = torch.linalg.svd(x.flatten(1), full_matrices=False)
-    return ((u[:, :rank] * s[:rank]) @ vh[:rank]).view_as(x)
+    """(B, H, W) in [-1, 1], the nearest whose matrix of pixels and bands, from 0 to 1, has that rank."""
+    u, s, vh = torch.linalg.svd((x.flatten(1) + 1) / 2, full_matrices=False)
+    return 2 * ((u[:, :rank] * s[:rank]) @ vh[:rank]).view_as(x) - 1
 
 
 @method("truncated_svd", task=CUBE, needs={"cube"}, paper=False)
@@ -70,16 +70,16 @@ def low_rank_tensor(job: RestoreCube, model, rounds: Rounds = 60, strength: Stre
     problem = Problem(job, model.device)
 
     def found():
-        mask, y, pull = problem.operator.s, problem.y, 0.3
+        mask, y, pull = problem.operator.s, (problem.y + 1) / 2, 0.3
         sizes = [(n, y.numel() // n) for n in y.shape]
-        weights = [strength * max(problem.sigma, 0.01) * (a**0.5 + b**0.5) / 3 for a, b in sizes]
+        weights = [strength * max(problem.sigma / 2, 0.005) * (a**0.5 + b**0.5) / 3 for a, b in sizes]
         x = y * mask
         duals = [torch.zeros_like(y) for _ in sizes]
         for _ in range(rounds):
             parts = [_shrunk(x + dual / pull, axis, w / pull) for axis, (dual, w) in enumerate(zip(duals, weights))]
             x = (mask * y + sum(pull * part - dual for part, dual in zip(parts, duals))) / (mask + 3 * pull)
             duals = [dual + pull * (x - part) for dual, part in zip(duals, parts)]
-            yield x.clamp(-1, 1), float("nan")
+            yield 2 * x.clamp(0, 1) - 1, float("nan")
 
     yield from watched(problem, found(), rounds, model)
 

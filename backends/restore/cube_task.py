@@ -82,7 +82,7 @@ class Problem:
             if job.what == "complete":
                 mask = (torch.rand(values.shape, generator=generator) < job.kept).to(values) if job.harm else (values > -1).to(values)
             self.operator = degrading.Masked(mask)
-        self.y = self.operator.measured(values)
+        self.y = self.operator.measured(values) if job.harm or not factor else values
         if job.harm and self.sigma:
             noise = self.sigma * torch.randn(self.y.shape, generator=generator).to(where)
             self.y = self.y + (noise if factor else mask * noise)
