@@ -166,7 +166,7 @@ def photo(h=70, w=90):
 def outcome_of(slug, knobs=None, image=None, **job):
     image = photo() if image is None else image
     digest = recipe.digest(image)
-    given = {"task": "clean_photo", "job": {"image": {"sha256": digest}, "seed": 3} | job, "arms": [{"method": slug, "knobs": knobs or {}}]}
+    given = {"task": "restore_image", "job": {"image": {"sha256": digest}, "seed": 3} | job, "arms": [{"method": slug, "knobs": knobs or {}}]}
     events = list(run(given, {digest: image}))
     assert isinstance(events[-1].event, Outcome) and not events[-1].event.error, events[-1].event.error
     return events[-1].event, events
@@ -215,7 +215,7 @@ def test_adapting_shows_curves_and_changes_the_restorer_but_not_the_model(light)
 def test_what_is_asked_is_refused_with_a_sentence(light):
     with pytest.raises(BadInput, match="at least 16×16"):
         CleanPhoto(image=photo(8, 40))
-    events = list(run({"task": "clean_photo", "job": {"image": {"sha256": recipe.digest(photo(40, 40))}}, "arms": [{"method": "noise_da", "knobs": {"adapt": 10}}]},
+    events = list(run({"task": "restore_image", "job": {"image": {"sha256": recipe.digest(photo(40, 40))}}, "arms": [{"method": "noise_da", "knobs": {"adapt": 10}}]},
                       {recipe.digest(photo(40, 40)): photo(40, 40)}))  # fmt: skip
     assert "patches of 64×64" in events[-1].event.error
 

@@ -34,7 +34,7 @@ class CleanPhoto(Job):
 
 
 CLEAN_PHOTO = Task(
-    "clean_photo", "Clean a photo", CleanPhoto, baseline="source_only", model="restorers", metrics="backends.metrics.clean:clean_photo",
+    "restore_image", "Clean a photo", CleanPhoto, baseline="source_only", model="restorers", metrics="backends.metrics.clean:clean_photo",
     help="Noise, blur or rain is taken out of a picture. The restorers saw clean answers for one make of each harm; Noise-DA learned the other without.",
     examples=(
         {"title": "dogs under grainy noise", "job": {"image": "photo_dogs.png", "harm": "noise", "strength": 0.5, "seed": 1},

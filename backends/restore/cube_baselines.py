@@ -58,7 +58,7 @@ def truncated_svd(job: RestoreCube, model, rank: Rank = 5, iterations: Iteration
 
 
 @method("low_rank_tensor", task=CUBE, needs={"cube"}, paper=False)
-def low_rank_tensor(job: RestoreCube, model, rounds: Rounds = 60, strength: Strength = 1.0) -> Events:
+def low_rank_tensor(job: RestoreCube, model, rounds: Rounds = 100, strength: Strength = 1.0) -> Events:
     """Low-rank tensor.
 
     The cube near what was measured whose three unfoldings, along its height, width and spectrum, have the smallest singular values in all.
@@ -70,12 +70,13 @@ def low_rank_tensor(job: RestoreCube, model, rounds: Rounds = 60, strength: Stre
     problem = Problem(job, model.device)
 
     def found():
-        mask, y, pull = problem.operator.s, (problem.y + 1) / 2, 0.3
+        mask, y = problem.operator.s, (problem.y + 1) / 2
         sizes = [(n, y.numel() // n) for n in y.shape]
         weights = [strength * max(problem.sigma / 2, 0.005) * (a**0.5 + b**0.5) / 3 for a, b in sizes]
         x = y * mask
         duals = [torch.zeros_like(y) for _ in sizes]
-        for _ in range(rounds):
+        for i in range(rounds):
+            pull = min(1.0, 0.003 * 1.07**i)  # from large singular values to small ones
             parts = [_shrunk(x + dual / pull, axis, w / pull) for axis, (dual, w) in enumerate(zip(duals, weights))]
             x = (mask * y + sum(pull * part - dual for part, dual in zip(parts, duals))) / (mask + 3 * pull)
             duals = [dual + pull * (x - part) for dual, part in zip(duals, parts)]
