@@ -58,5 +58,9 @@ def tiny(monkeypatch):
         from tests.tiny_sounds import tiny as tiny_sounds
 
         models._cache["sounds-dit"] = tiny_sounds()
+    if "restorers" in models.CARDS:
+        from tests.tiny_restorers import tiny as tiny_restorers
+
+        models._cache["restorers"] = tiny_restorers()
     yield model
     models.clear()
