@@ -86,7 +86,9 @@ def adapter(args) -> None:
             # Without codes, and clean faces as well: their features are what the codes begin as.
             if clock.seconds > 0.2 * clock.budget:
                 with torch.no_grad():
-                    pool = torch.cat([net.features(encoded(stage.vae, p)).float().flatten(0, -2) for p in stage.source.pictures.float().div(127.5).sub(1).split(256)])
+                    pool = torch.cat(
+                        [net.features(encoded(stage.vae, p)).float().flatten(0, -2) for p in stage.source.pictures.float().div(127.5).sub(1).split(256)]
+                    )
                     centres = k_means(pool[torch.randperm(len(pool), device=pool.device)[: 40 * codes]], codes)
                     net.codes.copy_(centres), average.codes.copy_(centres)
                 state["coded"] = True
