@@ -58,5 +58,9 @@ def tiny(monkeypatch):
         from tests.tiny_sounds import tiny as tiny_sounds
 
         models._cache["sounds-dit"] = tiny_sounds()
+    if "faces" in models.CARDS:
+        from tests.tiny_faces import tiny as tiny_faces
+
+        models._cache["faces"] = tiny_faces()
     yield model
     models.clear()

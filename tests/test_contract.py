@@ -8,7 +8,7 @@ from backends.spec import Audio, Heat, Image, Metric, Outcome, Plot, Result, Sli
 from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds.
-QUICK = {"steps": 4, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1}
+QUICK = {"steps": 4, "N": 5, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1}
 SHORT = {"source": "a cactus", "length": 16, "reach": 1.0, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1"}
 SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
 
@@ -80,7 +80,8 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     if isinstance(value, Turntable):
         assert value.frames.ndim == 4 and value.frames.dtype == np.uint8
     if isinstance(value, Image):
-        assert value.pixels.shape == (128, 128, 3) and value.pixels.dtype == np.uint8
+        side = models.get(METHODS[slug].task.model).side
+        assert value.pixels.shape == (side, side, 3) and value.pixels.dtype == np.uint8
     if isinstance(value, Tokens):
         assert len(value.pieces) == len(value.confidence) == len(value.marks) and "m" not in value.marks.rstrip("m")
         assert len(value.past) >= sum(isinstance(e.event, Step) for e in events)

@@ -71,5 +71,5 @@ class FaceEncoders(ModelMixin, ConfigMixin):
         return self.visual(tokens)
 
     def residuals(self, z: Tensor, t: Tensor, context: Tensor, picture: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What is added to the UNet's skips and middle: from z (B, 4, h, w), t (B,), a projected context and the degraded picture in [0, 1]."""
+        """What is added to the UNet's skips and middle: from z (B, 4, h, w), t (B,), a projected context and the degraded picture in [-1, 1], as the official code gives it."""
         return self.spatial(z, t, encoder_hidden_states=context, controlnet_cond=picture, return_dict=False)

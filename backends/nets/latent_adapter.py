@@ -17,34 +17,40 @@ def convolved(*widths: int) -> nn.Sequential:
 
 
 class CodebookAdapter(ModelMixin, ConfigMixin):
-    """z_L to z_A, both (B, C, h, w): at each place the features' nearest code; a small network maps the codes of a place and its neighbours back.
+    """z_L to z_A, both (B, C, h, w): at each place the features' nearest codes; a small network maps the codes of a place and its neighbours back.
 
-    `use`: how many of the codes are looked at; they stand in the order of how often they are taken.
+    The features are cut into `groups`, each with `size` codes of its own (product quantisation: Jégou et al., 2011). `use`: how many of them are looked
+    at; they stand in the order of how often they are taken.
     """
 
     @register_to_config
-    def __init__(self, channels: int = 4, width: int = 64, size: int = 1024):
+    def __init__(self, channels: int = 4, width: int = 64, size: int = 1024, groups: int = 4):
         super().__init__()
         self.extract = convolved(channels, width, width, width)
-        self.codes = nn.Parameter(torch.randn(size, width))
+        self.codes = nn.Parameter(torch.randn(groups, size, width // groups))
         self.map = convolved(width, width, channels)
 
     def features(self, z: Tensor) -> Tensor:
-        """(B, h, w, width), of one length each, so that no code is out of reach."""
-        return F.layer_norm(self.extract(z).movedim(1, -1), (self.config.width,))
+        """(B, h, w, groups, width / groups); at each place of one length in all, so that no code is out of reach."""
+        f = F.layer_norm(self.extract(z).movedim(1, -1), (self.config.width,))
+        return f.unflatten(-1, (self.config.groups, -1))
 
     def nearest(self, f: Tensor, use: int | None = None) -> Tensor:
-        """Which code is nearest to each of (…, width): (…)."""
-        codes = self.codes[:use].to(f.dtype)
-        return ((codes.square().sum(1) - 2 * f.flatten(0, -2) @ codes.mT).argmin(1)).view(f.shape[:-1])
+        """Which code of its group is nearest to each of (…, groups, n): (…, groups)."""
+        codes = self.codes[:, :use].to(f.dtype)
+        return (codes.square().sum(-1) - 2 * torch.einsum("...gd,gnd->...gn", f, codes)).argmin(-1)
+
+    def taken(self, at: Tensor) -> Tensor:
+        """The codes of these numbers: (…, groups, n) of (…, groups)."""
+        return self.codes[torch.arange(len(self.codes), device=at.device), at]
 
     def mapped(self, q: Tensor) -> Tensor:
-        return self.map(q.movedim(-1, 1))
+        return self.map(q.flatten(-2).movedim(-1, 1))
 
     def forward(self, z: Tensor, use: int | None = None) -> tuple[Tensor, Tensor]:
-        """(z_A, the codes' numbers (B, h, w))."""
+        """(z_A, the codes' numbers (B, h, w, groups))."""
         at = self.nearest(self.features(z), use)
-        return self.mapped(self.codes[at]), at
+        return self.mapped(self.taken(at)), at
 
 
 class LatentEncoder(ModelMixin, ConfigMixin):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ORIGINAL = 50  # steps of the grid that the distillation jumped on
+SCALE_WIDTH = 64  # numbers that tell the embedded network its guidance scale
 
 
-def timesteps(steps: int, total: int = 1000) -> list[int]:
-    """LCMScheduler's: of 4 steps 999, 759, 499, 259; of 2 steps 999, 499."""
-    grid = [(i + 1) * (total // ORIGINAL) - 1 for i in range(ORIGINAL)][::-1]
-    return [grid[i * ORIGINAL // steps] for i in range(steps)]
+def timesteps(steps: int, total: int = 1000, end: float = 1.0) -> list[int]:
+    """LCMScheduler's: of 4 steps 999, 759, 499, 259; of 2 steps 999, 499. `end`: the share of the grid to begin at (img2img's strength)."""
+    grid = [(i + 1) * (total // ORIGINAL) - 1 for i in range(max(steps, int(ORIGINAL * end)))][::-1]
+    return [grid[i * len(grid) // steps] for i in range(steps)]
+
+
+def embedded(scale: Tensor, width: int = SCALE_WIDTH) -> Tensor:
+    """(B, width) of guidance scales (B,): sines and cosines of 1000·(w − 1), as diffusers' LCM pipeline."""
+    rates = torch.exp(torch.arange(width // 2, device=scale.device) * -(math.log(10000.0) / (width // 2 - 1)))
+    angles = 1000 * (scale - 1)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 def boundary(z: Tensor, x0: Tensor, t: int | Tensor) -> Tensor:

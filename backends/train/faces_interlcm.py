@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from backends.metrics import perceptual
 from backends.nets.face_encoders import FaceEncoders
 from backends.nets.face_prompt import prompt
-from backends.restore.consistency import boundary, timesteps, walk
+from backends.restore.consistency import boundary, embedded, timesteps, walk
 from backends.train.common import MODELS, Clock, arguments, autocast
-from backends.train.faces_lcm import SCHEDULE, embedded
+from backends.train.faces_lcm import SCHEDULE
 from backends.train.faces_loop import Faces, begun, seed_of, train
 from backends.train.faces_prior import GUIDANCE, encoded, frozen_vae, held_out, likeness
 from backends.train.faces_restorer import degraded, psnr
@@ -54,7 +54,7 @@ class Drawing:
         def f(z, t):
             at = torch.full((len(z),), t, device=z.device)
             with autocast(self.device):
-                down, middle = net.residuals(z, at, self.lcm.encoder_hid_proj(context), (y + 1) / 2)
+                down, middle = net.residuals(z, at, self.lcm.encoder_hid_proj(context), y)
                 eps = self.lcm(
                     z, at, encoder_hidden_states=context, timestep_cond=w, down_block_additional_residuals=down, mid_block_additional_residual=middle
                 )

@@ -5,10 +5,8 @@
     python -m backends.train.faces_lafr --stage prior --minutes 2      # needs the adapter and faces-ldm
 
 See faces_loop.py for the order. All three see the same FEW faces, degraded anew each time. Stage 1: L1 to the clean face's latent, the codebook's
-loss and a quarter of the commitment's; codes begin as k-means of clean faces' features, after a fifth of the time without them. Stage 2 (faces_lora.py).
+loss and a quarter of the commitment's; codes begin as k-means of clean faces' features, after the first part of the time without them. Stage 2 (faces_lora.py).
 """
-
-import math
 
 import torch
 from torch.nn import functional as F
@@ -22,6 +20,7 @@ from backends.worlds.faces_build import sheet
 
 FEW = 600  # faces, as many as the paper takes
 COMMITMENT = 0.25
+BARE = 0.3  # of the time, without codes
 RESTART = 100  # updates after which codes that nobody takes begin again at some feature
 
 
@@ -39,10 +38,16 @@ def k_means(x: torch.Tensor, k: int, rounds: int = 20) -> torch.Tensor:
     return centres
 
 
+def usage(at: torch.Tensor, codes: int) -> torch.Tensor:
+    """(groups, codes): how often each code is taken in (…, groups); a group's sum to 1."""
+    at = at.flatten(0, -2).T
+    return torch.stack([torch.bincount(row, minlength=codes) for row in at]) / at.shape[1]
+
+
 def perplexity(at: torch.Tensor, codes: int) -> float:
-    """How many codes are in use: the exponential of their entropy."""
-    share = torch.bincount(at.flatten(), minlength=codes) / at.numel()
-    return math.exp(float(-(share * share.clamp_min(1e-12).log()).sum()))
+    """How many of a group's codes are in use, the mean over groups: the exponential of their entropy."""
+    share = usage(at, codes)
+    return float((-(share * share.clamp_min(1e-12).log()).sum(1)).exp().mean())
 
 
 class Stage:
@@ -77,33 +82,45 @@ def adapter(args) -> None:
     net, log = begun(CodebookAdapter, args.out, {}, args.fresh)
     codes, clock, state = net.config.size, Clock(args.minutes), {"coded": bool(log["samples"]), "used": None, "n": 0}
 
+    def begin(net, average) -> None:
+        """The codes as k-means of clean faces' features."""
+        clean = [encoded(stage.vae, p.float() / 127.5 - 1) for p in stage.source.pictures.split(256)]
+        pool = torch.cat([net.features(z).float().flatten(0, 2) for z in clean])
+        pool = pool[torch.randperm(len(pool), device=pool.device)[: 40 * codes]]
+        for group in range(len(net.codes)):
+            centres = k_means(pool[:, group], codes)
+            net.codes[group], average.codes[group] = centres, centres
+        state["coded"] = True
+
+    def restart(net, average, f) -> None:
+        """Codes that nobody takes begin again at some feature."""
+        dead = (state["used"] < 0.05 / codes).nonzero()
+        pool = f.flatten(0, 2)
+        fresh = pool[torch.randint(len(pool), (len(dead),), device=f.device), dead[:, 0]]
+        at = dead.unbind(1)
+        net.codes[at], average.codes[at], state["used"][at] = fresh, fresh, 1 / codes
+
     def loss_of(net, average):
         y, x = stage.pair()
         z_low, z_high = encoded(stage.vae, y), encoded(stage.vae, x)
-        with autocast(args.device):
-            f = net.features(torch.cat([z_low, z_high]) if not state["coded"] else z_low).float()
         if not state["coded"]:
             # Without codes, and clean faces as well: their features are what the codes begin as.
-            if clock.seconds > 0.2 * clock.budget:
+            if clock.seconds > BARE * clock.budget:
                 with torch.no_grad():
-                    pool = torch.cat(
-                        [net.features(encoded(stage.vae, p)).float().flatten(0, -2) for p in stage.source.pictures.float().div(127.5).sub(1).split(256)]
-                    )
-                    centres = k_means(pool[torch.randperm(len(pool), device=pool.device)[: 40 * codes]], codes)
-                    net.codes.copy_(centres), average.codes.copy_(centres)
-                state["coded"] = True
+                    begin(net, average)
             with autocast(args.device):
-                return F.l1_loss(net.mapped(f).float(), torch.cat([z_high, z_high])) + 0 * net.codes.sum()
-        at = net.nearest(f)
-        q = net.codes[at]
-        used = torch.bincount(at.flatten(), minlength=codes).float() / at.numel()
+                z = net.mapped(net.features(torch.cat([z_low, z_high])))
+            return F.l1_loss(z.float(), torch.cat([z_high, z_high])) + 0 * net.codes.sum()
+        with autocast(args.device):
+            f = net.features(z_low)
+        f = f.float()
+        at = net.nearest(f.detach())
+        q, used = net.taken(at), usage(at, codes)
         state["used"] = used if state["used"] is None else torch.lerp(state["used"], used, 0.02)
         state["n"] += 1
         if state["n"] % RESTART == 0 and clock.left > 0.3 * clock.budget:  # the last third settles
-            dead = (state["used"] < 0.05 / codes).nonzero().flatten()
             with torch.no_grad():
-                fresh = f.detach().flatten(0, -2)[torch.randint(f[..., 0].numel(), (len(dead),), device=f.device)]
-                net.codes[dead], average.codes[dead], state["used"][dead] = fresh, fresh, 1 / codes
+                restart(net, average, f.detach())
         with autocast(args.device):
             z = net.mapped(f + (q - f).detach()).float()
         return F.l1_loss(z, z_high) + F.mse_loss(q, f.detach()) + COMMITMENT * F.mse_loss(f, q.detach())
@@ -121,8 +138,9 @@ def adapter(args) -> None:
 def in_order(out, stage: Stage) -> None:
     """The codes that are taken most come first, so that a part of them is a smaller codebook."""
     net = CodebookAdapter.from_pretrained(out, torch_dtype=torch.float32).to(stage.device)
-    seen = torch.cat([net(encoded(stage.vae, degraded(p.float() / 127.5 - 1)))[1].flatten() for p in stage.source.pictures.split(256)])
-    net.codes.copy_(net.codes[torch.bincount(seen, minlength=len(net.codes)).argsort(descending=True, stable=True)])
+    seen = torch.cat([net(encoded(stage.vae, degraded(p.float() / 127.5 - 1)))[1].flatten(0, 2) for p in stage.source.pictures.split(256)])
+    for group, used in enumerate(usage(seen, net.config.size)):
+        net.codes[group] = net.codes[group][used.argsort(descending=True, stable=True)]
     save_pretrained(net.cpu(), out)
 
 
@@ -155,7 +173,7 @@ def main() -> None:
     make, rate = stages[args.stage]
     if args.out == MODELS / "faces-lafr":
         args.out = args.out / args.stage
-    args.batch, args.lr = args.batch or (512 if args.device != "cpu" else 16), args.lr or rate
+    args.batch, args.lr = args.batch or (256 if args.device != "cpu" else 16), args.lr or rate
     args.out.mkdir(parents=True, exist_ok=True)
     make(args)
 

@@ -10,29 +10,21 @@ import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 
 from backends.nets.face_prompt import prompt
+from backends.restore.consistency import SCALE_WIDTH, boundary, embedded
 from backends.train.common import MODELS, arguments
 from backends.train.faces_loop import Faces, begun, seed_of, train
 from backends.train.faces_prior import GUIDANCE, LATENTS, SCHEDULES, decoded, encoded, frozen_vae, held_out, likeness, noise_like, predicted
 from backends.worlds.faces_build import sheet
 
-WIDTH = 64  # of the guidance embedding
 GUIDED = (1.0, 4.0)  # scales that the student is taught
 SKIP = 20  # timesteps a jump: a grid of 50
 SCHEDULE = {k: v for k, v in SCHEDULES["latents"].items() if k not in ("timestep_spacing", "clip_sample")} | dict(original_inference_steps=50)
 
 
-def embedded(scale: torch.Tensor) -> torch.Tensor:
-    """(B, WIDTH) of guidance scales (B,): cosines and sines of 1000·(w − 1), as diffusers' LCM pipeline."""
-    rates = torch.exp(torch.arange(WIDTH // 2, device=scale.device) * -(torch.log(torch.tensor(10000.0)) / (WIDTH // 2 - 1)))
-    angles = 1000 * (scale - 1)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], 1)
-
-
 def consistent(net, bar: torch.Tensor, z: torch.Tensor, t: torch.Tensor, context: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """f(z, t): the estimate of x0, which at t = 0 is z; σ_data = 0.5 and timesteps tenfold, as LCMScheduler."""
-    a, s = bar[t].view(-1, 1, 1, 1), 10.0 * t.view(-1, 1, 1, 1)
-    x0 = (z - (1 - a).sqrt() * predicted(net, z, t, context, timestep_cond=embedded(scale))) / a.sqrt()
-    return 0.25 / (s**2 + 0.25) * z + s / (s**2 + 0.25).sqrt() * x0
+    """f(z, t): the estimate of x0, which at t = 0 is z, as LCMScheduler's."""
+    a = bar[t].view(-1, 1, 1, 1)
+    return boundary(z, (z - (1 - a).sqrt() * predicted(net, z, t, context, timestep_cond=embedded(scale))) / a.sqrt(), t)
 
 
 @torch.no_grad()
@@ -52,7 +44,7 @@ def main() -> None:
     gpu, device = args.device != "cpu", args.device
     args.batch = args.batch or (512 if gpu else 8)
     teacher = UNet2DConditionModel.from_pretrained(MODELS / "faces-ldm", torch_dtype=torch.float32).eval().requires_grad_(False)
-    net, log = begun(UNet2DConditionModel, args.out, LATENTS | dict(time_cond_proj_dim=WIDTH), args.fresh)
+    net, log = begun(UNet2DConditionModel, args.out, LATENTS | dict(time_cond_proj_dim=SCALE_WIDTH), args.fresh)
     if not log["samples"]:
         net.load_state_dict(teacher.state_dict(), strict=False)
         torch.nn.init.zeros_(net.time_embedding.cond_proj.weight)

@@ -57,7 +57,7 @@ def structure(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def prior(args) -> None:
     """Train the change of low rank; see the module."""
     stage = Stage(args, "faces-lafr-prior")
-    args.batch = 128 if args.device != "cpu" and args.batch == 512 else args.batch
+    args.batch = 128 if args.device != "cpu" and args.batch == 256 else args.batch
     device, bar = args.device, LCMScheduler(**SCHEDULE).alphas_cumprod.to(args.device)
     aligner = CodebookAdapter.from_pretrained(MODELS / "faces-lafr" / "adapter", torch_dtype=torch.float32).eval().requires_grad_(False).to(device)
     net = UNet2DConditionModel.from_pretrained(MODELS / "faces-ldm", torch_dtype=torch.float32)
