@@ -44,7 +44,7 @@ def backwards(x0: Tensor, N: int, eta: float, bar: Tensor, predict: Callable[[Te
 def difface(
     job: RestoreFace,
     model: FaceModel,
-    N: Annotated[int, Slider(5, 250, 5, help="how far to noise, in steps of 250; more is cleaner and less the same person")] = 100,
+    N: Annotated[int, Slider(5, 250, 5, help="how far to noise, in steps of 250; more is cleaner and less the same person")] = 40,
     eta: Annotated[float, Slider(0, 1, 0.05, help="0: nearer to the restorer's face; 1: livelier detail")] = 0.5,
     start: Annotated[str, Choice(tuple(START), help="what is noised; the picture as it is shows what the restorer is for")] = "the restorer's",
 ) -> Events:
@@ -53,10 +53,11 @@ def difface(
     A restorer trained with one pixel loss gives a soft face f(y). Noised to a middle timestep, what is wrong with it is smaller than the noise; an
     unconditional diffusion model, which never saw a degraded face, brings it back as a face.
 
-    Yue and Loy, arXiv 2212.06512; details from the official code (zsyOAOA). x_N = √ᾱ·f(y) + √(1−ᾱ)·ε on iDDPM's grid of 250 steps, N = 100, then
-    DDIM with η = 0.5 and clipped x0: N evaluations and one of the restorer. Where we differ: 64 px; the restorer is a UNet of 2.6 M parameters
-    where theirs is a SwinIR of 16 M, both trained with L1; the prior learns no variance, which DDIM does not use. The official code noises to the
-    grid's step N and begins the walk at N − 1 (√ᾱ 0.438 and 0.445 at N = 100); ours noises to where it begins. Inpainting is not offered.
+    Yue and Loy, arXiv 2212.06512; details from the official code (zsyOAOA). x_N = √ᾱ·f(y) + √(1−ᾱ)·ε on iDDPM's grid of 250 steps, then DDIM with η = 0.5
+    and clipped x0: N evaluations and one of the restorer. Where we differ: 64 px, of which noise hides more than of theirs: what N = 100 is at 512 px
+    is 19 at 64 (σ/√ᾱ an eighth), hence 40. The restorer is a UNet of 2.6 M parameters where theirs is a SwinIR of 16 M, both trained with L1; the
+    prior learns no variance, which DDIM does not use. The official code noises to the grid's step N and begins the walk at N − 1 (√ᾱ 0.438 and
+    0.445 at N = 100); ours noises to where it begins. Inpainting is not offered.
     """
     face = Face(job, model)
     yield from face.notes()
