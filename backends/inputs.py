@@ -48,6 +48,9 @@ def picture(source: bytes | Path | np.ndarray, what: str = "The picture") -> np.
     except Exception:
         raise BadInput(f"{what} can't be read: give a whole PNG, JPEG or WebP file.") from None
     image = PIL.ImageOps.exif_transpose(image)  # phones store the turn apart from the pixels
+    if image.mode[0] in "IF":  # grey in 16 bits, or in numbers of any size: Pillow would cut them off at 255
+        values = np.asarray(image, np.float32)
+        return _array(values if image.mode[0] == "F" else values / 65535, what)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")

@@ -62,5 +62,9 @@ def tiny(monkeypatch):
         from tests.tiny_restorers import tiny as tiny_restorers
 
         models._cache["restorers"] = tiny_restorers()
+    if "faces" in models.CARDS:
+        from tests.tiny_faces import tiny as tiny_faces
+
+        models._cache["faces"] = tiny_faces()
     yield model
     models.clear()

@@ -8,7 +8,7 @@ from backends.spec import Audio, Cube, Heat, Image, Metric, Outcome, Plot, Resul
 from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds.
-QUICK = {"steps": 4, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1, "adapt": 10, "rounds": 2}
+QUICK = {"steps": 4, "N": 5, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1, "adapt": 10, "rounds": 2}
 SHORT = {"source": "a cactus", "length": 16, "reach": 1.0, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1"}
 SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
 
@@ -85,7 +85,8 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     if isinstance(value, Turntable):
         assert value.frames.ndim == 4 and value.frames.dtype == np.uint8
     if isinstance(value, Image):
-        assert value.pixels.shape == (128, 128, 3) and value.pixels.dtype == np.uint8
+        side = models.get(METHODS[slug].task.model).side
+        assert value.pixels.shape == (side, side, 3) and value.pixels.dtype == np.uint8
     if isinstance(value, Cube):
         assert value.values.dtype == np.float32 and value.picture.pixels.shape == (*value.values.shape[:2], 3)
     if isinstance(value, Tokens):
