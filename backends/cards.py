@@ -55,6 +55,18 @@ add(
         about="Three UNets on warped complex spectrograms at 16 kHz: a predictive one, SGMSE+'s score around the noisy sound, StoRM's around the predicted one.",
     ),
     Card(
+        name="restorers", title="Photo restorers (embedded)", loader="backends.restore.restorers:load_embedded", capabilities=frozenset({"photo", "noise_da"}),
+        licence="Apache-2.0 (weights)", source="noise-da", parameters="9 × 0.3 M",
+        trained_on="crops of photographs, drawings and renders, with noise, blur and rain put in", command="python -m backends.train.noise_da --task denoise --minutes 0.8",
+        about="A restorer for each harm and arm, and for each harm the diffusion network that the adaptation to a picture of one's own starts from.",
+    ),
+    Card(
+        name="untrained", title="Untrained networks", loader="backends.restore.cube_baselines:Untrained", capabilities=frozenset({"cube"}),
+        licence="none needed: no weights", source="untrained", parameters="0.7 M to 30 M, by rank and size",
+        trained_on="nothing: each run begins with random weights and learns from its own input",
+        about="Methods that learn from the one cube that they restore.",
+    ),
+    Card(
         name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
         licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="6 M in four networks",
         trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",

@@ -5,7 +5,7 @@
     client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
     client.predict("sing", [handle_file("bank.zip")], api_name="/bring")    # -> {"model": a name for recipes, "said": …}
 
-`inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds and objects of one's own that the recipe names.
+`inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds, objects and cubes of one's own that the recipe names.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ def methods() -> list[dict]:
 
 
 def compare(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
-    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the files (PNG, FLAC, GLB, WebP, JSON)."""
+    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the files (PNG, FLAC, GLB, WebP, npz, JSON)."""
     with tempfile.TemporaryDirectory() as folder:  # what is yielded is copied before the next step
         events = iter(())
         try:

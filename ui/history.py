@@ -4,8 +4,9 @@ import datetime
 import uuid
 from html import escape
 
+from backends import cubes
 from backends.registry import METHODS, TASKS
-from backends.spec import Audio, Image, Outcome, Text, Tokens, Turntable
+from backends.spec import Audio, Cube, Image, Outcome, Text, Tokens, Turntable
 from ui import form, sound, views
 
 KEPT = 24
@@ -16,6 +17,7 @@ def add(past: list, given: dict, pictures: dict, outcomes: list[Outcome]) -> lis
     """`past` with a run in front. Kept in the session's own state, so that nobody else sees it."""
     thumbs = [views.data_uri(o.value.pixels, 96, "JPEG") for o in outcomes if isinstance(o.value, Image)]
     thumbs += [views.data_uri(o.value.frames[0], 96, "JPEG") for o in outcomes if isinstance(o.value, Turntable)]
+    thumbs += [views.data_uri(cubes.picture(o.value).pixels, 96, "JPEG") for o in outcomes if isinstance(o.value, Cube)]
     thumbs += [sound.thumbnail(o.value) for o in outcomes if isinstance(o.value, Audio)]
     words = [o.value.text.strip() for o in outcomes if isinstance(o.value, Tokens | Text) and o.value.text.strip()]
     entry = {"id": uuid.uuid4().hex[:12], "at": datetime.datetime.now().strftime("%H:%M"), "given": given, "pictures": pictures, "thumbs": thumbs, "words": words,

@@ -6,7 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from backends import TASKS, BadInput, Task, inputs, recipe
-from ui import api, bring, catalogue, compare, history, running, sound, turntable
+from ui import api, bring, catalogue, compare, cube, history, running, sound, turntable
 from ui.compare import LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -29,7 +29,7 @@ What you upload and make is yours alone and is deleted within a day. â€œMy runsâ
 recipe, and dropped in here it fills its tab in again.
 
 ### From a program
-The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB and WebP made here.
+The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB, WebP and npz made here.
 
 ```python
 from gradio_client import Client
@@ -56,7 +56,7 @@ def build() -> gr.Blocks:
             gr.HTML(HEADER)
             file = gr.UploadButton(
                 "Open a result or recipe",
-                file_types=[".png", ".flac", ".glb", ".webp", ".json"],
+                file_types=[".png", ".flac", ".glb", ".webp", ".npz", ".json"],
                 size="sm",
                 elem_id="open-file",
                 elem_classes=["quiet"],
@@ -151,6 +151,6 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     return build().launch(
-        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT,
+        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT,
         footer_links=["api"], show_error=True, ssr_mode=False, **options,
     )  # fmt: skip

@@ -16,9 +16,9 @@ import gradio as gr
 import numpy as np
 
 import backends
-from backends import headless, recipe
+from backends import cubes, headless, recipe
 from backends.registry import METHODS, TASKS
-from backends.spec import Audio, BadInput, Held, Image, Outcome, Step, Task, Turntable
+from backends.spec import Audio, BadInput, Cube, Held, Image, Outcome, Step, Task, Turntable
 from ui import form, history, sound, views
 
 _running: dict[tuple[str, str], threading.Event] = {}  # (session, task) -> its stop flag
@@ -140,7 +140,7 @@ def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: li
     n, held = len(ids), False
     lives = [views.Live("loading" if i == 0 else "waiting", TASKS[given["task"]].pictures) for i in range(n)]
     outcomes: list[Outcome] = []
-    finals, files = [None] * n, [[]] * n  # of a picture, of a sound or object
+    finals, files = [None] * n, [[]] * n  # of a picture, of a sound, object or cube
     events, failed = backends.run(given, pictures, flag.is_set, pause), ""
     try:
         hidden = [gr.Column(visible=False), *[SKIP] * (UNDER - 1)]
@@ -181,15 +181,22 @@ def _held(left: float) -> str:
 
 def final(outcome: Outcome, pictures: dict) -> str | None:
     """The path of a PNG file with the recipe inside; None when the arm gave no picture."""
-    if not isinstance(outcome.value, Image):
+    if (seen := pictured(outcome)) is None:
         return None
-    data = recipe.png(outcome.value.pixels, outcome.recipe, pictures)
+    data = recipe.png(seen.pixels, outcome.recipe, pictures)
     return sound.saved(data, f"{_name(outcome)}.png")
 
 
+def pictured(outcome: Outcome) -> Image | None:
+    """The picture that an arm gave, or that of three bands of its cube."""
+    return cubes.picture(outcome.value) if isinstance(outcome.value, Cube) else outcome.value if isinstance(outcome.value, Image) else None
+
+
 def taken(outcome: Outcome, pictures: dict) -> list[str]:
-    """The paths of a sound's or an object's files (headless.files_of): FLAC; GLB, or PNG while it has no surface, the WebP in which it turns, splats."""
-    files = headless.files_of(outcome, pictures) if isinstance(outcome.value, Audio | Turntable) else []
+    """The paths of a sound's, an object's or a cube's files (headless.files_of): FLAC; GLB, or PNG while it has no surface, the WebP in which it turns,
+    splats; npz."""
+    files = headless.files_of(outcome, pictures) if isinstance(outcome.value, Audio | Turntable | Cube) else []
+    files = (f for f in files if not (isinstance(outcome.value, Cube) and f[0] == ".png"))  # which stands above as the arm's picture
     return [sound.saved(data, f"{_name(outcome)}{ending}") for ending, data, _ in files]
 
 
@@ -198,10 +205,10 @@ def _name(outcome: Outcome) -> str:
 
 
 def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[list[str]] = ()) -> Shown:
-    """`files`: those of each arm's sound or object, for the switch and the viewer."""
+    """`files`: those of each arm's sound, object or cube, for the switch and the viewer."""
     slugs = [[arm["method"], *(s["method"] for s in arm["stack"])] for arm in given["arms"]]
     titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
-    pictures_of = [(o, o.value) for o in outcomes if isinstance(o.value, Image)]
+    pictures_of = [(o, seen) for o in outcomes if (seen := pictured(o)) is not None]
     # Before and after is the first pair that is seen; the others are chosen.
     seen = [("as it came", views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
     seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
