@@ -5,7 +5,11 @@
     python -m backends.train.faces_lafr --stage prior --minutes 2      # needs the adapter and faces-ldm
 
 See faces_loop.py for the order. All three see the same FEW faces, degraded anew each time. Stage 1: L1 to the clean face's latent, the codebook's
-loss and a quarter of the commitment's; codes begin as k-means of clean faces' features, after the first part of the time without them. Stage 2 (faces_lora.py).
+loss and a quarter of the commitment's; codes begin as k-means of clean faces' features, after the first part of the time without them. Stage 2 stands in
+faces_lora.py.
+
+What is committed: the adapter's convolutions learned on a GPU with one group of codes (241,664 samples), to which the prior was then trained; four groups,
+as k-means of their features, learned on with them on a CPU (8,416 samples: --latents 5952 --batch 16 --lr 1e-3).
 """
 
 import torch
