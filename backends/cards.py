@@ -108,7 +108,7 @@ add(
     Card(
         name="faces", title="Faces (embedded)", loader="backends.restore.face_models:load_embedded", side=64, factor=4, source="faces-restorer",
         capabilities=frozenset({"face", *(name for name, folders in FACES.items() if all((ASSETS / f).exists() for f in folders))}),
-        licence="Apache-2.0 (weights), trained on drawn faces of a generator whose own data is for research use: see NOTICE", parameters="27 M in eight networks",
+        licence="Apache-2.0 (weights), trained on drawn faces of a generator whose own data is for research use: see NOTICE", parameters="23 M in eight networks",
         trained_on="64 px faces of nobody, drawn by a generator and degraded at random", command="python -m backends.train.faces_restorer --minutes 1 (and others: see faces_loop.py)",
         about="A restorer and a prior on pixels; an autoencoder, a latent prior and its consistency model, with InterLCM's encoders and LAFR's codebook.",
     )
@@ -231,6 +231,17 @@ HUB = (
             ("", "cascade", "41 M", "It predicts its pitch, and begins at k = 60 of its decoder's mel."),
             ("-e2e", "end to end", "39 M", "Its pitch is heard from the mel it drew, from noise in all 100 steps: choose Full diffusion."),
         )
+    ),
+    # DifFace's and InterLCM's lie in their repositories' releases and on no hub: offered where the host names a folder (see face_hub).
+    Card(
+        name="difface-ffhq512", title="DifFace (FFHQ 512)", loader="backends.restore.face_hub:load", capabilities=frozenset({"face", "difface"}), embedded=False, side=512,
+        licence="S-Lab 1.0: not for commercial use", source="zsyOAOA/DifFace", revision="", parameters="160 M, restorer 16 M", trained_on="FFHQ, photographs of faces (its paper)",
+        options={"kind": "difface"}, about="The publishers' prior and restorer, from a folder with their two .pth files. On a CPU a step takes seconds.",
+    ),
+    Card(
+        name="interlcm-ffhq512", title="InterLCM (FFHQ 512)", loader="backends.restore.face_hub:load", capabilities=frozenset({"face", "interlcm"}), embedded=False, side=512, factor=8,
+        licence="none stated; LCM_Dreamshaper_v7: MIT, CLIP: MIT", source="sen-mao/InterLCM", revision="", parameters="1.3 B", trained_on="FFHQ, photographs of faces (its paper)",
+        options={"kind": "interlcm"}, about="The publishers' two encoders over LCM_Dreamshaper_v7 and CLIP ViT-B/16, from a folder with all four. Choose 4 steps for the 3-step encoders, 2 for the 1-step ones.",
     ),
     # Of EzAudio no hash was found: it is offered where the host pins it.
     *(

@@ -235,8 +235,8 @@ def test_the_finish():
         calls.append(t)
         return (z - bar[t].sqrt() * x0) / (1 - bar[t]).sqrt()
 
-    assert low_times(1) == [199] and low_times(2) == [199, 99] and low_times(0) == []
-    *_, (_, made) = finish(x0 + 0.3 * torch.randn_like(x0), low_times(4), bar, torch.randn_like(x0), exact)
+    assert low_times(1, 199) == [199] and low_times(2, 199) == [199, 99] and low_times(0) == []
+    *_, (_, made) = finish(x0 + 0.3 * torch.randn_like(x0), low_times(4, 199), bar, torch.randn_like(x0), exact)
     torch.testing.assert_close(made, x0, atol=1e-4, rtol=0)
     assert calls == [199, 149, 99, 49]
 

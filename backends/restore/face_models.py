@@ -71,9 +71,10 @@ class FaceModel:
         """f(z, t), the consistency model's estimate of x0; with a degraded picture the spatial encoder tells it where things are."""
         at, more = torch.full((len(z),), t, device=z.device), {}
         if picture is not None:
-            down, middle = self.net["encoders"].residuals(z, at, self.net["lcm"].encoder_hid_proj(context), picture)
+            project = self.net["lcm"].encoder_hid_proj or torch.nn.Identity()
+            down, middle = self.net["encoders"].residuals(z, at, project(context), picture)
             more = dict(down_block_additional_residuals=down, mid_block_additional_residual=middle)
-        w = embedded(torch.full((len(z),), self.guidance, device=z.device))
+        w = embedded(torch.full((len(z),), self.guidance, device=z.device), self.net["lcm"].config.time_cond_proj_dim)
         eps, a = self.net["lcm"](z, at, encoder_hidden_states=context, timestep_cond=w, **more).sample, self.bars["latents"][t]
         return boundary(z, (z - (1 - a).sqrt() * eps) / a.sqrt(), t)
 

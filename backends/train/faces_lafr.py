@@ -1,18 +1,22 @@
 """Train LAFR (arXiv 2505.23462) on few faces: the codebook adapter, the change of low rank of the latent prior, and an encoder to compare with.
 
-    python -m backends.train.faces_lafr --stage adapter --minutes 1
+    python -m backends.train.faces_lafr --stage adapter --minutes 1    # on a CPU with --latents 4096: that many pairs are encoded once
     python -m backends.train.faces_lafr --stage encoder --minutes 1    # what the adapter is measured against
     python -m backends.train.faces_lafr --stage prior --minutes 2      # needs the adapter and faces-ldm
 
 See faces_loop.py for the order. All three see the same FEW faces, degraded anew each time. Stage 1: L1 to the clean face's latent, the codebook's
-loss and a quarter of the commitment's; codes begin as k-means of clean faces' features, after the first part of the time without them. Stage 2 (faces_lora.py).
+loss and a quarter of the commitment's; codes begin as k-means of clean faces' features, after the first part of the time without them. Stage 2 stands in
+faces_lora.py.
+
+What is committed: the adapter's convolutions learned on a GPU with one group of codes (241,664 samples), to which the prior was then trained; four groups,
+as k-means of their features, learned on with them on a CPU (8,416 samples: --latents 5952 --batch 16 --lr 1e-3).
 """
 
 import torch
 from torch.nn import functional as F
 
 from backends.nets.latent_adapter import CodebookAdapter, LatentEncoder
-from backends.train.common import MODELS, Clock, arguments, autocast, save_pretrained
+from backends.train.common import MODELS, RUNS, Clock, arguments, autocast, save_pretrained
 from backends.train.faces_loop import Faces, begun, train
 from backends.train.faces_prior import decoded, encoded, frozen_vae, held_out, likeness
 from backends.train.faces_restorer import degraded, psnr
@@ -55,16 +59,35 @@ class Stage:
 
     def __init__(self, args, name: str):
         self.args, self.name, self.device = args, name, args.device
-        self.vae, self.source = frozen_vae(args.device), Faces(args.device, args.seed, FEW if args.device != "cpu" else 128, few=True)
+        self.vae, self.source = frozen_vae(args.device), Faces(args.device, args.seed, FEW if args.device != "cpu" or args.latents else 128, few=True)
         self.x = held_out(args.device, 64 if args.device != "cpu" else 16)
         self.y = degraded(self.x, seed=0)
-        self.z_low, self.z_high = encoded(self.vae, self.y), encoded(self.vae, self.x)
+        self.z_low, self.z_high, self.pool = encoded(self.vae, self.y), encoded(self.vae, self.x), None
 
     def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(degraded, clean) pictures, mirrored or not."""
         x = self.source.draw(self.args.batch)
         x = x.flip(3) if torch.rand(()) < 0.5 else x
         return degraded(x), x
+
+    def latents(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(z_L, z_H) of a batch of pairs; with `--latents n`, of n pairs that were encoded once and are kept in runs/."""
+        if not self.args.latents:
+            return tuple(encoded(self.vae, p) for p in self.pair())
+        if self.pool is None:
+            self.pool = self.encoded_once(RUNS / "faces-lafr-latents.pt", self.args.latents)
+        rows = torch.randint(len(self.pool[0]), (self.args.batch,), device=self.device)
+        return tuple(z[rows] for z in self.pool)
+
+    def encoded_once(self, path, n: int) -> list[torch.Tensor]:
+        """The n pairs; what is in the file already is gone on from, for a minute and a half a sitting."""
+        parts, clock = torch.load(path, weights_only=True) if path.exists() else [], Clock(1.5)
+        torch.manual_seed(len(parts))
+        while sum(len(z) for z, _ in parts) < n and not clock.over:
+            parts.append([encoded(self.vae, p).cpu() for p in self.pair()])
+        path.parent.mkdir(exist_ok=True)
+        torch.save(parts, path)
+        return [torch.cat(z).to(self.device) for z in zip(*parts)]
 
     def measured(self, z: torch.Tensor) -> dict:
         """Of held-out faces: mean |z − z_H| as a share of mean |z_L − z_H|; PSNR in dB and likeness once decoded, z_L's beside it."""
@@ -101,8 +124,7 @@ def adapter(args) -> None:
         net.codes[at], average.codes[at], state["used"][at] = fresh, fresh, 1 / codes
 
     def loss_of(net, average):
-        y, x = stage.pair()
-        z_low, z_high = encoded(stage.vae, y), encoded(stage.vae, x)
+        z_low, z_high = stage.latents()
         if not state["coded"]:
             # Without codes, and clean faces as well: their features are what the codes begin as.
             if clock.seconds > BARE * clock.budget:
@@ -164,7 +186,7 @@ def encoder(args) -> None:
 
 
 def main() -> None:
-    args = arguments("faces-lafr", stage="adapter", batch=0, lr=0.0, ema=0.998, fresh=False)
+    args = arguments("faces-lafr", stage="adapter", batch=0, lr=0.0, ema=0.998, fresh=False, latents=0)
     stages = {"adapter": (adapter, 2e-3), "encoder": (encoder, 5e-4)}
     if args.stage == "prior":
         from backends.train.faces_lora import prior

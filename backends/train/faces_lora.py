@@ -15,7 +15,7 @@ from backends.metrics import faces as judges
 from backends.metrics import perceptual
 from backends.nets.face_prompt import TOKENS, WIDTH
 from backends.nets.latent_adapter import CodebookAdapter
-from backends.restore.aligned import finish, timesteps
+from backends.restore.aligned import TRAINED, finish, timesteps
 from backends.text import adapter as low
 from backends.train.common import MODELS, RUNS, autocast
 from backends.train.faces_lafr import Stage
@@ -71,7 +71,7 @@ def prior(args) -> None:
         def predict(x, t):
             return predicted(net, x, torch.full((len(x),), t, device=device), nothing.expand(len(x), -1, -1))
 
-        *_, (_, x0) = finish(z, timesteps(steps), bar, noise, predict)
+        *_, (_, x0) = finish(z, timesteps(steps, TRAINED), bar, noise, predict)
         with autocast(device):
             return stage.vae.decode(x0 / stage.vae.config.scaling_factor).sample.float()
 
