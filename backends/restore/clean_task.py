@@ -41,7 +41,7 @@ CLEAN_PHOTO = Task(
          "arms": [{"method": "source_only"}, {"method": "noise_da"}]},
         {"title": "a dandelion in slanting rain", "job": {"image": "photo_dandelion.png", "harm": "rain", "strength": 0.5, "seed": 2},
          "arms": [{"method": "source_only"}, {"method": "unshuffled"}, {"method": "noise_da"}]},
-        {"title": "brushes, moved while taken", "job": {"image": "photo_brushes.png", "harm": "blur", "strength": 0.4, "seed": 3},
+        {"title": "brushes out of focus, as the restorers learned it", "job": {"image": "photo_brushes.png", "harm": "blur", "strength": 0.4, "real": False, "seed": 3},
          "arms": [{"method": "classical"}, {"method": "source_only"}, {"method": "noise_da"}]},
         {"title": "dogs · adapted to this picture while you watch", "job": {"image": "photo_dogs.png", "harm": "noise", "strength": 0.6, "seed": 4},
          "arms": [{"method": "source_only"}, {"method": "noise_da", "knobs": {"adapt": 120}}]},

@@ -55,7 +55,7 @@ CUBE = Task(
     examples=(
         {"title": "three materials under noise", "job": {"cube": "cube_generated.npz", "what": "denoise", "sigma": 0.1, "seed": 1},
          "arms": [{"method": "truncated_svd", "knobs": {"rank": 3}}, {"method": "dds2m", "knobs": {"rank": 3}}]},
-        {"title": "fields in Indiana, four values of five missing", "job": {"cube": "cube_indian_pines.npz", "what": "complete", "sigma": 0.0, "kept": 0.2, "seed": 2},
+        {"title": "fields in Indiana, four values of five missing and the others noisy", "job": {"cube": "cube_indian_pines.npz", "what": "complete", "sigma": 0.1, "kept": 0.2, "seed": 2},
          "arms": [{"method": "truncated_svd", "knobs": {"rank": 5}}, {"method": "image_prior"}, {"method": "dds2m"}]},
         {"title": "three materials, twice as large", "job": {"cube": "cube_generated.npz", "what": "enlarge 2", "sigma": 0.02, "seed": 3},
          "arms": [{"method": "truncated_svd", "knobs": {"rank": 3}}, {"method": "dds2m", "knobs": {"rank": 3}}]},

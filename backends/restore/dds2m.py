@@ -44,7 +44,7 @@ def bars(total: int) -> Tensor:
 
 
 def walked(problem: Problem, net, steps: int, rate: float, tv: float, generator) -> Iterator[tuple[Tensor, float]]:
-    """(x0, loss) of each reverse step; x0: (B, H, W) in [-1, 1], the state itself while the network does not learn yet. The last x0 is the answer.
+    """(x0, loss) of each reverse step; `steps`: 2 to T. x0: (B, H, W) in [-1, 1], the state itself while the network does not learn yet. The last x0 is the answer.
 
     In fewer steps than T the average forgets faster, so that it spans the same share of the walk.
     """
@@ -54,7 +54,7 @@ def walked(problem: Problem, net, steps: int, rate: float, tv: float, generator)
     what, operator, sigma_y = problem.job.what, problem.operator, problem.sigma
     total, eta = T[what], ETA.get(what, 0.95)
     bar = bars(total)
-    times = list(range(0, total, max(1, total // steps)))[:steps][::-1]
+    times = [round(i * (total - 1) / (steps - 1)) for i in range(steps)][::-1]
     sigmas, keep = ((1 - bar) / bar).sqrt(), AVERAGE ** (total / len(times))
     ybar = operator.ybar(problem.y)
     x = degrading.begun(operator, ybar, sigma_y, float(sigmas[times[0]]), generator)
@@ -102,7 +102,7 @@ def watched(problem: Problem, found: Iterator[tuple[Tensor, float]], steps: int,
 
 
 @method("dds2m", task=CUBE, needs={"cube"})
-def dds2m(job: RestoreCube, model, rank: Rank = 5, steps: ReverseSteps = 600, rate: Rate = 3e-3, tv: Tv = 0.0, network: Size = "small") -> Events:
+def dds2m(job: RestoreCube, model, rank: Rank = 5, steps: ReverseSteps = 400, rate: Rate = 3e-3, tv: Tv = 0.0, network: Size = "small") -> Events:
     """DDS2M.
 
     No denoiser is trained beforehand. An untrained network that can draw only a few maps times a few spectra is fitted, one step at a time, to the
@@ -116,13 +116,13 @@ def dds2m(job: RestoreCube, model, rank: Rank = 5, steps: ReverseSteps = 600, ra
     has no room for, and singular values below the threshold count as not measured, where the official code lets them take part.
     """
     generator = torch.Generator().manual_seed(job.seed + 1)
-    problem = Problem(job, model.device)
+    problem, steps = Problem(job, model.device), min(steps, T[job.what])
     found = walked(problem, factors(job, rank, network, model.device), steps, rate, tv, generator)
     yield from watched(problem, found, steps, model)
 
 
 @method("image_prior", task=CUBE, needs={"cube"}, paper=False)
-def image_prior(job: RestoreCube, model, rank: Rank = 5, steps: ReverseSteps = 300, rate: Rate = 3e-3, tv: Tv = 0.0, network: Size = "small") -> Events:
+def image_prior(job: RestoreCube, model, rank: Rank = 5, steps: ReverseSteps = 200, rate: Rate = 3e-3, tv: Tv = 0.0, network: Size = "small") -> Events:
     """Deep image prior (the same network).
 
     DDS2M's network fitted straight to what was measured, with no diffusion around it: it draws the cube before it draws the noise, if it is stopped in time.

@@ -16,10 +16,9 @@ from backends.restore import dds2m, degrading
 from backends.restore.cube_task import Problem, RestoreCube
 from backends.worlds import cubes
 
-N = 3  # cubes, or harms of Indian Pines
+N = 2  # cubes, or harms of Indian Pines
 JOBS = {
     "three materials, noise 0.1": (3, dict(what="denoise", sigma=0.1)),
-    "three materials, 20 % kept, noise 0.1": (3, dict(what="complete", kept=0.2, sigma=0.1)),
     "three materials, twice as large, noise 0.02": (3, dict(what="enlarge 2", sigma=0.02)),
     "Indian Pines, noise 0.1": (5, dict(what="denoise", sigma=0.1)),
     "Indian Pines, 20 % kept, noise 0.1": (5, dict(what="complete", kept=0.2, sigma=0.1)),

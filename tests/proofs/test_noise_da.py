@@ -16,8 +16,8 @@ from backends.restore.clean_task import KINDS, CleanPhoto, as_tensor, harmed
 from backends.restore.noise_da import Tuned
 from backends.worlds import photos
 
-N, SIDE, WANTED = 48, 128, {"noise": 0.3, "rain": 0.0, "blur": 0.0}
-LIVE, STEPS = 4, 60  # pictures that the restorer adapts to by itself, and steps
+N, SIDE, WANTED = 24, 128, {"noise": 0.3, "rain": 0.0, "blur": 0.0}
+LIVE, STEPS = 2, 40  # pictures that the restorer adapts to by itself, and steps
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
