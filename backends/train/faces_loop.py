@@ -63,10 +63,10 @@ def seed_of(args, log: dict) -> int:
     return (args.seed * 1_000_003 + log["samples"]) % 2**31
 
 
-def train(args, name: str, net, log: dict, loss_of, figures, sheet) -> None:
+def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_pretrained) -> None:
     """For `args.minutes`: `loss_of(net, average)` a step, average being the EMA of the weights, which is what is saved.
 
-    `figures(average)`: held-out figures as a dict; `sheet(average)`: a picture for runs/<name>.png.
+    `figures(average)`: held-out figures as a dict; `sheet(average)`: a picture for runs/<name>.png; `write(average, out)` saves the weights.
     """
     gpu, state_path = args.device != "cpu", RUNS / f"{name}.pt"
     net.to(args.device, memory_format=torch.channels_last).train()
@@ -81,7 +81,7 @@ def train(args, name: str, net, log: dict, loss_of, figures, sheet) -> None:
     def save() -> None:
         log["minutes"] = round(began + clock.seconds / 60, 1)
         save_state(state_path, net=net, ema=ema.net, optimiser=optimiser, samples=log["samples"], minutes=log["minutes"])
-        save_pretrained(ema.net, args.out)
+        write(ema.net, args.out)
         (args.out / "training.json").write_text(json.dumps(log | figures(ema.net), indent=1) + "\n")
         with torch.no_grad():
             sheet(ema.net).save(RUNS / f"{name}.png")
