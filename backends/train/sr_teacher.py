@@ -26,7 +26,7 @@ from backends.worlds.photos_harm import high_band, lowered, psnr, scaled, small
 
 ARMS = {
     "shift": dict(block_out_channels=(48, 64, 96), layers_per_block=1, attention=1, steps=resshift.T),
-    "ldm": dict(block_out_channels=(32, 48, 64), layers_per_block=1, attention=1, steps=1000),
+    "ldm": dict(block_out_channels=(40, 56), layers_per_block=1, attention=1, steps=1000, experts=1),
 }
 FOLDERS = {"shift": "sr-shift", "ldm": "sr-ldm"}
 SCHEDULE = dict(beta_start=0.0015, beta_end=0.0155, beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing")
