@@ -37,7 +37,9 @@ class SpaceMoe(nn.Module):
             permutation = torch.randperm(h * w, device=x.device) if permutation is None else permutation
             tokens = tokens[:, permutation]
         groups = tokens.unflatten(1, (n, -1)).transpose(0, 1).flatten(1, 2)  # (E, B·H·W/E, C)
-        groups = torch.baddbmm(self.b2.to(groups.dtype), F.gelu(torch.baddbmm(self.b1.to(groups.dtype), groups, self.w1.to(groups.dtype))), self.w2.to(groups.dtype))
+        groups = torch.baddbmm(
+            self.b2.to(groups.dtype), F.gelu(torch.baddbmm(self.b1.to(groups.dtype), groups, self.w1.to(groups.dtype))), self.w2.to(groups.dtype)
+        )
         out = groups.unflatten(1, (b, -1)).transpose(0, 1).flatten(1, 2)
         if n > 1:
             out = out[:, permutation.argsort()]

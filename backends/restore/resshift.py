@@ -23,12 +23,15 @@ class Shift:
     """`eta`: (T,) in fp64, η_1 to η_T; timesteps count from 0 as the network sees them."""
 
     def __init__(self, steps: int = T, kappa: float = KAPPA, start: float = 0.1, end: float = 0.99, power: float = 0.3):
-        self.steps, self.kappa = steps, kappa
+        self.steps, self.kappa, self._tables = steps, kappa, {}
         self.eta = (start * (end / start) ** (torch.linspace(0, 1, steps, dtype=torch.float64) ** power)) ** 2
 
     def at(self, t, like: Tensor) -> Tensor:
         """η_t of timesteps (B,) or one, to be multiplied with `like`."""
-        return self.eta[torch.as_tensor(t).cpu()].to(like.device, like.dtype).view(-1, 1, 1, 1)
+        key = like.device, like.dtype
+        if key not in self._tables:
+            self._tables[key] = self.eta.to(*key)
+        return self._tables[key][t].view(-1, 1, 1, 1)
 
     def noised(self, x0: Tensor, y0: Tensor, t, noise: Tensor) -> Tensor:
         eta = self.at(t, x0)
