@@ -38,3 +38,14 @@ class SrUNet(ModelMixin, ConfigMixin):
     def forward(self, x: torch.Tensor, t: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
         t = torch.as_tensor(t, device=x.device).expand(len(x)) * (1000 / self.config.steps)
         return self.unet(torch.cat([x, pixel_unshuffle(low, FACTOR)], 1), t).sample
+
+    def encoder_features(self, x: torch.Tensor, t: torch.Tensor, low: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """(the last features of each level and of the middle, the time's embedding) of what `forward` takes."""
+        unet = self.unet
+        t = torch.as_tensor(t, device=x.device).expand(len(x)) * (1000 / self.config.steps)
+        time = unet.time_embedding(unet.time_proj(t).to(x.dtype))
+        h, found = unet.conv_in(torch.cat([x, pixel_unshuffle(low, FACTOR)], 1)), []
+        for block in unet.down_blocks:
+            h, states = block(hidden_states=h, temb=time)
+            found.append(states[-1 if block.downsamplers is None else -2])
+        return [*found, unet.mid_block(h, time)], time
