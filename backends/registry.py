@@ -10,7 +10,7 @@ from typing import Annotated, get_args, get_origin
 
 from backends.spec import Choice, Knob, Method, Slider, Slot, Task, TextKnob, Toggle
 
-PACKAGES = ("image", "text", "restoration", "scene", "audio", "motion", "understanding", "lab")
+PACKAGES = ("image", "text", "restore", "scene", "audio", "motion", "understanding", "lab")
 METHODS: dict[str, Method] = {}
 TASKS: dict[str, Task] = {}
 

@@ -11,6 +11,12 @@ if CHROMIUM is None:
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -r requirements-dev.txt)")
 
 
+def enter(page, room: str, task: str) -> None:
+    """Open a task's tab in its room."""
+    page.get_by_role("tab", name=room, exact=True).click()
+    page.get_by_role("tab", name=task, exact=True).click()
+
+
 @contextmanager
 def visited(address: str, height: int = 1200):
     """A page at the address; no script of it may fail."""

@@ -6,7 +6,7 @@ import time
 
 import PIL.Image
 import pytest
-from browsing import visited
+from browsing import enter, visited
 
 pytestmark = pytest.mark.browser
 
@@ -31,7 +31,7 @@ def page(address):
 @pytest.fixture(autouse=True)
 def two_arms(page):
     """Back to the first tab with its first example."""
-    page.get_by_role("tab", name="Text to image").click()
+    enter(page, "Images", "Text to image")
     for box in page.locator(".arm").all():  # a value that the example does not have, so that its drawing can be waited for
         box.locator("input[type=number]").first.fill("99")
     page.locator("button.chip:visible").first.click()
@@ -201,7 +201,7 @@ def test_a_paused_run_whose_visitor_leaves_gives_its_place_away(page, address):
 
 
 def test_an_animation_is_refused_when_it_is_uploaded_and_a_good_picture_shown(page, tmp_path):
-    page.get_by_role("tab", name="Condition on an image").click()
+    enter(page, "Images", "Condition on an image")
     page.locator("canvas:visible").first.wait_for()
     page.locator("textarea:visible").first.fill("two green frogs")
     page.get_by_label("Clear canvas").click()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from browsing import visited
+from browsing import enter, visited
 
 pytestmark = pytest.mark.browser
 
@@ -15,7 +15,7 @@ def page():
     with studio() as url, visited(url) as page:
         page.set_default_timeout(90_000)
         page.locator(".arm-2 .picture").wait_for()  # tabs drawn at once trip over each other in Gradio's list of events
-        page.get_by_role("tab", name="Sing").click()
+        enter(page, "Audio", "Sing")
         page.locator(".bring").wait_for()
         page.locator("button.chip:visible").nth(1).click()  # the decoder alone beside DiffSinger
         page.wait_for_function("[...document.querySelectorAll('.arm')].filter(a => a.offsetParent).length == 2")

@@ -2,7 +2,7 @@
 
 import pytest
 import trimesh
-from browsing import visited
+from browsing import enter, visited
 from serving import studio
 
 pytestmark = pytest.mark.browser
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def page():
     with studio() as url, visited(url) as page:
-        page.get_by_role("tab", name="Edit an object").click()
+        enter(page, "3D", "Edit an object")
         page.locator(".shape-view img:visible").wait_for()
         yield page
 
@@ -87,7 +87,7 @@ def test_an_object_is_chosen_edited_turned_and_opened_again(page, tmp_path):
 
 
 def test_a_file_dropped_on_the_object_is_its_shape_not_a_recipe(page):
-    page.get_by_role("tab", name="Edit an object").click()
+    enter(page, "3D", "Edit an object")
     text = trimesh.creation.box().export(file_type="obj")
     page.locator(".shape-field:visible").evaluate(
         """(field, text) => {

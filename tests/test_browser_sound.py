@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from browsing import visited
+from browsing import enter, visited
 
 pytestmark = pytest.mark.browser
 
@@ -14,7 +14,7 @@ def page():
     from serving import studio
 
     with listening(), studio() as url, visited(url) as page:
-        page.get_by_role("tab", name="Listen").click()
+        enter(page, "Audio", "Listen")
         yield page
 
 
@@ -22,7 +22,7 @@ def test_an_upload_is_run_played_and_opened_again(page, tmp_path):
     wrong, right = tmp_path / "wrong.wav", tmp_path / "called.wav"
     wrong.write_bytes(b"no sound at all")
     soundfile.write(right, 0.5 * np.sin(np.arange(48_000) * 0.1), 24_000, format="MP3")
-    chooser = page.locator(".sound-field input[type=file]")
+    chooser = page.locator('.sound-field:has-text("up to 3 s") input[type=file]')  # the room's first tab has one too
     chooser.set_input_files(wrong)
     page.get_by_text("Sound can't be read: give a whole WAV, FLAC, OGG or MP3 file.").first.wait_for()
     chooser.set_input_files(right)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from backends import TASKS, BadInput, inputs, recipe
+from backends import TASKS, BadInput, Task, inputs, recipe
 from ui import api, bring, catalogue, compare, history, running, sound, turntable
-from ui.compare import LIGHT, STATE
+from ui.compare import LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
 HEADER = """<div class="brand"><svg viewBox="0 0 64 40" aria-hidden="true"><g class="dots"><circle cx="5" cy="9" r="2.2"/><circle cx="12" cy="28" r="1.6"/>
@@ -44,6 +44,7 @@ python -m backends methods
 python -m backends run recipe.json --out results
 ```
 """
+ROOMS = {"image": "Images", "restore": "Restoration", "scene": "3D", "audio": "Audio", "text": "Text"}  # packages of backends, in the order of their tabs
 # One listener on the frame serves every button that is drawn inside it later.
 OPEN = "element.addEventListener('click', (e) => { const b = e.target.closest('[data-open]'); if (b) trigger('click', { open: b.dataset.open }); });"
 
@@ -63,16 +64,19 @@ def build() -> gr.Blocks:
                 min_width=190,
             )
         with gr.Tabs(elem_classes=["rooms"]) as tabs:
-            studios = [compare.build(task, past) for task in TASKS.values() if task.ready]
+            rooms = {name: room for name, title in ROOMS.items() if (room := _room(name, title, past))}
             papers = _papers()
             runs, listed = _runs(past)
             with gr.Tab("About", id="about", elem_classes=["about"]):
                 gr.Markdown(ABOUT)
-        states = [s.state for s in studios]
+        studios = [studio for _, some in rooms.values() for studio in some]
+        filled = [tabs, *(inner for inner, _ in rooms.values()), *(s.state for s in studios)]
 
         def fill(task: str, state: dict, request: gr.Request) -> list:
             running.stop(request.session_hash, task)  # its outputs are about to be drawn anew
-            return [gr.Tabs(selected=task), *(state if s.task.slug == task else gr.skip() for s in studios)]
+            own = room_of(TASKS[task])
+            inner = (gr.Tabs(selected=task) if name == own else gr.skip() for name in rooms)
+            return [gr.Tabs(selected=own), *inner, *(state if s.task.slug == task else gr.skip() for s in studios)]
 
         def from_file(path: str, request: gr.Request):
             try:
@@ -80,27 +84,44 @@ def build() -> gr.Blocks:
                 task, *_ = recipe.parse(given, pictures)
             except BadInput as bad:
                 gr.Warning(str(bad), title="Not opened")
-                return [gr.skip()] * (1 + len(states))
+                return [gr.skip()] * len(filled)
             return fill(task.slug, compare.state_of(given, pictures), request)
 
         def from_papers(event: gr.EventData, request: gr.Request):
             found = catalogue.opened(str(event.open))
-            return fill(*found, request) if found else [gr.skip()] * (1 + len(states))
+            return fill(*found, request) if found else [gr.skip()] * len(filled)
 
         def from_past(past: list, event: gr.EventData, request: gr.Request):
             entry = next((e for e in past or [] if e["id"] == str(event.open)), None)
             if entry is None:  # pushed out by newer runs since the list was drawn
                 gr.Warning("That run is no longer kept.", title="Not opened")
-                return [gr.skip()] * (1 + len(states))
+                return [gr.skip()] * len(filled)
             return fill(entry["given"]["task"], compare.state_of(entry["given"], entry["pictures"]), request)
 
-        file.upload(from_file, file, [tabs, *states], **STATE)
-        papers.click(from_papers, None, [tabs, *states], **STATE)
-        listed.click(from_past, past, [tabs, *states], **STATE)
+        file.upload(from_file, file, filled, **STATE)
+        papers.click(from_papers, None, filled, **STATE)
+        listed.click(from_past, past, filled, **STATE)
         runs.select(history.html, past, listed, **LIGHT)
         page.unload(running.leave)
         api.build()
     return page.queue(max_size=64)
+
+
+def room_of(task: Task) -> str:
+    """The package of backends that the task stands in, which is its room's."""
+    return task.job.__module__.split(".")[1]
+
+
+def _room(name: str, title: str, past: gr.State) -> tuple[gr.Tabs, list[Tab]] | None:
+    """A room's tab, with a tab in it for each task that is ready."""
+    tasks = [task for task in TASKS.values() if task.ready and room_of(task) == name]
+    if not tasks:
+        return None
+    with gr.Tab(title, id=name) as item, gr.Tabs(elem_classes=["tasks"]) as inner:
+        studios = [compare.build(task, past) for task in tasks]
+    first = studios[0]  # what a room shows when it is entered; the others are drawn when they are chosen
+    item.select(lambda now: now or compare.first_state(first.task), first.state, first.state, **STATE)
+    return inner, studios
 
 
 def _papers() -> gr.HTML:

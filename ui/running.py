@@ -201,7 +201,10 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[li
     """`files`: those of each arm's sound or object, for the switch and the viewer."""
     slugs = [[arm["method"], *(s["method"] for s in arm["stack"])] for arm in given["arms"]]
     titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
-    seen = [(f"{o.arm + 1} · {titles[o.arm]}", o.value.pixels) for o in outcomes if isinstance(o.value, Image)]
+    pictures_of = [(o, o.value) for o in outcomes if isinstance(o.value, Image)]
+    # Before and after is the first pair that is seen; the others are chosen.
+    seen = [("as it came", views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
+    seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
     whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
     names = [titles[o.arm] for o in outcomes]
     table = views.metrics_table(names, outcomes) if outcomes else ""

@@ -279,10 +279,15 @@ def _metric(figure: Metric | float | None, best, outcome) -> str:
     return f"<td{marked}>{number(_value(figure))}{said}</td>"
 
 
+def fitted(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`picture` at the size of `other`."""
+    return np.asarray(PIL.Image.fromarray(picture).resize((other.shape[1], other.shape[0])))
+
+
 def difference(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, str]:
     """(heat map of |a − b|, one line that says how much differs and what the brightest colour stands for)."""
     if a.shape != b.shape:
-        b = np.asarray(PIL.Image.fromarray(b).resize((a.shape[1], a.shape[0])))
+        b = fitted(b, a)
     gap = np.abs(a.astype(float) - b.astype(float)).mean(-1)
     top = float(np.clip(np.percentile(gap, 99.5), 16, 255))
     return colours.warm(

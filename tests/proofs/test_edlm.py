@@ -15,7 +15,7 @@ from backends.text import edlm
 from backends.text.canvas import Canvas
 from backends.worlds import text
 
-STEPS, K, PROBLEMS = 4, 8, 90
+STEPS, K, PROBLEMS = 4, 8, 240
 
 
 def written(model, prompt: str, length: int, k: int, kind: str, steps: int, seed: int) -> str:
