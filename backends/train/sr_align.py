@@ -21,12 +21,12 @@ MOST, POINTS = 5.0, 512
 
 
 def main() -> None:
-    args = arguments("sr-aligned", batch=0, lr=3e-4, ema=0.995)
+    args = arguments("sr/aligned", batch=0, lr=3e-4, ema=0.995)
     device, gpu = args.device, args.device != "cpu"
     args.batch = args.batch or (256 if gpu else 8)
-    net, log = begun(args.out, {}, MODELS / "sr-ldm")
+    net, log = begun(args.out, {}, MODELS / "sr/ldm")
     vae, source = frozen_vae(device), Crops(device, seed_of(args, log), most=0 if gpu else 200)
-    decoder = eight_bits.load(LiifDecoder, MODELS / "sr-liif").eval().requires_grad_(False).to(device)
+    decoder = eight_bits.load(LiifDecoder, MODELS / "sr/liif").eval().requires_grad_(False).to(device)
     bar, test = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device), HeldOut(source, vae, 72 if gpu else 4)
 
     def loss_of(net, average):
@@ -51,9 +51,9 @@ def main() -> None:
         with autocast(device):
             return decoder(walked(net, "ldm", test.y, test.low), (128, 128)).float().clamp(-1, 1)
 
-    before = begun(MODELS / "sr-ldm", {})[0].to(device).eval()
+    before = begun(MODELS / "sr/ldm", {})[0].to(device).eval()
     figures = lambda net: {"before": test.figures(drawn(before)), "aligned": test.figures(drawn(net))}  # noqa: E731
-    train(args, "sr-aligned", net, log, loss_of, figures, lambda net: sheet([test.low, drawn(before), drawn(net), test.x]), eight_bits.save)
+    train(args, "sr/aligned", net, log, loss_of, figures, lambda net: sheet([test.low, drawn(before), drawn(net), test.x]), eight_bits.save)
 
 
 if __name__ == "__main__":

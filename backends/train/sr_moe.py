@@ -68,14 +68,14 @@ def write(net: Staged, out: Path) -> None:
 
 
 def main() -> None:
-    args = arguments("sr-moe", batch=0, lr=8e-4, ema=0.995)
+    args = arguments("sr/moe", batch=0, lr=8e-4, ema=0.995)
     device, gpu = args.device, args.device != "cpu"
     args.batch = args.batch or (768 if gpu else 8)
     if (args.out / "stage0").exists():
         single, log = eight_bits.load(SrUNet, args.out / "single"), json.loads((args.out / "training.json").read_text())
         stages = [eight_bits.load(SrUNet, args.out / f"stage{i}") for i in range(STAGES)]
     else:
-        single, log = begun(MODELS / "sr-ldm", {})[0], {"samples": 0, "minutes": 0}
+        single, log = begun(MODELS / "sr/ldm", {})[0], {"samples": 0, "minutes": 0}
         stages = [single] * STAGES
     net = Staged(single, [multiplied(stage, EXPERTS) for stage in stages])
     vae, source = frozen_vae(device), Crops(device, seed_of(args, log), most=0 if gpu else 200)
@@ -120,7 +120,7 @@ def main() -> None:
     def rows(net):
         return sheet([test.low, *(decoded(vae, walked(of, "ldm", test.y, test.low)) for of in (net.single, net.averaged())), test.x])
 
-    train(args, "sr-moe", net, log, loss_of, figures, rows, write)
+    train(args, "sr/moe", net, log, loss_of, figures, rows, write)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, 
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered, psnr
 
-FOLDERS = {"full": "sr-student", "regression": "sr-student-ld"}
+FOLDERS = {"full": "sr/student", "regression": "sr/student-ld"}
 HFSD, ADVERSARIAL = 1.0, 0.5
 SMALL = 3  # HFSD's timesteps are the lowest one in so many
 
@@ -96,13 +96,13 @@ class Pool:
 
 
 def main() -> None:
-    args = arguments("sr-student", arm="full", batch=0, lr=6e-4, ema=0.995)
+    args = arguments("sr/student", arm="full", batch=0, lr=6e-4, ema=0.995)
     arm, device, gpu = args.arm, args.device, args.device != "cpu"
-    if args.out == MODELS / "sr-student":
+    if args.out == MODELS / "sr/student":
         args.out = MODELS / FOLDERS[arm]
     args.batch = args.batch or (256 if gpu else 4)
-    teacher = eight_bits.load(SrUNet, MODELS / "sr-shift").eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    net, log = begun(args.out, {}, MODELS / "sr-shift")
+    teacher = eight_bits.load(SrUNet, MODELS / "sr/shift").eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    net, log = begun(args.out, {}, MODELS / "sr/shift")
     vae, source, shift = frozen_vae(device), Crops(device, seed_of(args, log), most=0 if gpu else 200), resshift.Shift()
     test = HeldOut(source, vae, 72 if gpu else 4)
     judge = Discriminator(teacher).to(device)

@@ -28,7 +28,7 @@ ARMS = {
     "shift": dict(block_out_channels=(48, 64, 96), layers_per_block=1, attention=1, steps=resshift.T),
     "ldm": dict(block_out_channels=(40, 56), layers_per_block=1, attention=1, steps=1000, experts=1),
 }
-FOLDERS = {"shift": "sr-shift", "ldm": "sr-ldm"}
+FOLDERS = {"shift": "sr/shift", "ldm": "sr/ldm"}
 SCHEDULE = dict(beta_start=0.0015, beta_end=0.0155, beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing")
 
 
@@ -40,7 +40,7 @@ def begun(out: Path, config: dict, start: Path | None = None):
 
 
 def frozen_vae(device: str) -> SrAutoencoder:
-    vae = SrAutoencoder.from_pretrained(MODELS / "sr-vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+    vae = SrAutoencoder.from_pretrained(MODELS / "sr/vae", torch_dtype=torch.float32).eval().requires_grad_(False)
     return vae.to(device, memory_format=torch.channels_last)
 
 
@@ -116,9 +116,9 @@ class HeldOut:
 
 
 def main() -> None:
-    args = arguments("sr-denoiser", arm="shift", batch=0, lr=1.5e-3, ema=0.998)
+    args = arguments("sr/denoiser", arm="shift", batch=0, lr=1.5e-3, ema=0.998)
     arm, device, gpu = args.arm, args.device, args.device != "cpu"
-    if args.out == MODELS / "sr-denoiser":
+    if args.out == MODELS / "sr/denoiser":
         args.out = MODELS / FOLDERS[arm]
     args.batch = args.batch or (256 if gpu else 8)
     net, log = begun(args.out, ARMS[arm])

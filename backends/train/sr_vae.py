@@ -24,13 +24,13 @@ from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, 
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import high_band, lowered, psnr, scaled
 
-FOLDERS = {"plain": "sr-vae", "fa": "sr-fa", "liif": "sr-liif"}
+FOLDERS = {"plain": "sr/vae", "fa": "sr/fa", "liif": "sr/liif"}
 
 
 def plain(args) -> None:
-    args.decoder_only = args.decoder_only or (not args.fresh and (MODELS / "sr-shift" / "config.json").exists())
+    args.decoder_only = args.decoder_only or (not args.fresh and (MODELS / "sr/shift" / "config.json").exists())
     source = Crops(args.device, args.seed, most=0 if args.device != "cpu" else 200)
-    emoji_vae.train(args, CONFIG, lambda rng, n: source.draw(n), source.held_out(len(source.kept)), RUNS / "sr-vae.pt", SrAutoencoder)
+    emoji_vae.train(args, CONFIG, lambda rng, n: source.draw(n), source.held_out(len(source.kept)), RUNS / "sr" / "vae.pt", SrAutoencoder)
 
 
 def started(kind, args):
@@ -59,7 +59,7 @@ def fa(args) -> None:
     net, log, vae, source, test = started(FaDecoder, args)
     if not log["samples"]:
         net.begin(vae.cpu()), vae.to(args.device)
-    teacher, shift = begun(MODELS / "sr-shift", {})[0].to(args.device, memory_format=torch.channels_last).eval().requires_grad_(False), resshift.Shift()
+    teacher, shift = begun(MODELS / "sr/shift", {})[0].to(args.device, memory_format=torch.channels_last).eval().requires_grad_(False), resshift.Shift()
     made = walked(teacher, "shift", test.y, test.low)
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ def fa(args) -> None:
                 "sr_fa": test.figures(run(net, made, test.low)), "sr_fa_alone": test.figures(run(net, made))}  # fmt: skip
 
     rows = lambda net: sheet([decoded(vae, test.z), run(net, test.z), decoded(vae, made), run(net, made, test.low), test.x])  # noqa: E731
-    train(args, "sr-fa", net, log, loss_of, figures, rows, eight_bits.save)
+    train(args, "sr/fa", net, log, loss_of, figures, rows, eight_bits.save)
 
 
 def liif(args) -> None:
@@ -131,13 +131,13 @@ def liif(args) -> None:
             made = [net(test.z, (n, n)).float() for n in (128, 160, 256)]
         return sheet([test.x, made[0], made[1][..., :128, :128], made[2][..., :128, :128]])
 
-    train(args, "sr-liif", net, log, loss_of, figures, rows, eight_bits.save)
+    train(args, "sr/liif", net, log, loss_of, figures, rows, eight_bits.save)
 
 
 def main() -> None:
-    args = arguments("sr-vae", part="plain", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998)
+    args = arguments("sr/vae", part="plain", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998)
     args.batch = args.batch or (128 if args.device != "cpu" else 8)
-    if args.out == MODELS / "sr-vae":
+    if args.out == MODELS / "sr/vae":
         args.out = MODELS / FOLDERS[args.part]
     torch.backends.cudnn.benchmark = True
     {"plain": plain, "fa": fa, "liif": liif}[args.part](args)
