@@ -55,6 +55,13 @@ add(
         about="Three UNets on warped complex spectrograms at 16 kHz: a predictive one, SGMSE+'s score around the noisy sound, StoRM's around the predicted one.",
     ),
     Card(
+        name="photos-sr", title="Photo enlarger (embedded)", loader="backends.restore.upscaler:load_embedded", capabilities=frozenset({"upscale"}),
+        licence="Apache-2.0 (weights)", source="sr", parameters="11 M in twelve networks",
+        trained_on="crops of photographs, drawings and renders, made ×1.3 to ×8 smaller, two in five with noise and JPEG",
+        command="python -m backends.train.sr_vae --minutes 2 and what stands there",
+        about="ResShift and its one-step students, latent diffusion as one UNet and as experts, three decoders; latents of a quarter of the side and 8 channels.",
+    ),
+    Card(
         name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
         licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="6 M in four networks",
         trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",

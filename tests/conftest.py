@@ -58,5 +58,9 @@ def tiny(monkeypatch):
         from tests.tiny_sounds import tiny as tiny_sounds
 
         models._cache["sounds-dit"] = tiny_sounds()
+    if "photos-sr" in models.CARDS:
+        from tests.tiny_upscaler import tiny as tiny_upscaler
+
+        models._cache["photos-sr"] = tiny_upscaler()
     yield model
     models.clear()

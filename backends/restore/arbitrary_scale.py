@@ -7,13 +7,13 @@ from typing import Annotated
 import numpy as np
 
 from backends.denoiser import as_uint8
-from backends.lazy import F, torch
+from backends.lazy import torch
 from backends.registry import method
 from backends.restore.tadsr import middle
-from backends.restore.upscale_baselines import DdimSteps, closing, ddim
-from backends.restore.upscale_task import UPSCALE, Upscale, given, resized
+from backends.restore.upscale_baselines import DdimSteps, closing, diffused
+from backends.restore.upscale_task import LARGEST, UPSCALE, Upscale, given, resized
 from backends.restore.upscaler import FACTOR, Canvas, Upscaler, recoloured
-from backends.spec import Events, Image, Images, Result, Slider, Step, Toggle
+from backends.spec import BadInput, Events, Image, Images, Result, Slider, Step, Toggle
 
 FINE = 4  # the latents' picture is the small one so many times enlarged, whatever the factor
 ROWS = 64  # px of a result made at once
@@ -21,28 +21,28 @@ Noise = Annotated[float, Slider(0, 1, 0.1, help="fresh noise in each step: 0 DDI
 
 
 def fixed(model: Upscaler, small: np.ndarray) -> Canvas:
-    """The canvas of the latents, FINE times the small picture's size."""
-    return Canvas(model, small, tuple(FINE * n for n in small.shape[:2]))
+    """The canvas of the latents, FINE times the small picture's size; raises BadInput where that is too large."""
+    h, w = (FINE * n for n in small.shape[:2])
+    if h * w > LARGEST:
+        raise BadInput(
+            f"The small picture has {w // FINE}×{h // FINE} pixels; for this method up to {LARGEST // FINE**2:,} (512×512) are taken. Give a smaller one."
+        )
+    return Canvas(model, small, (h, w))
 
 
 def at_any_size(canvas: Canvas, z, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 of latents by the implicit decoder, some rows at a time."""
-    from backends.nets.sr_decoders import grid
+    from backends.nets.sr_decoders import brought, grid
 
-    liif, (h, w) = canvas.model.net["liif"], size
-    features = _features(canvas, z)
-    # The canvas may be larger than its picture by an edge that fills it up; places are relative to the canvas.
+    (vae, liif), (h, w) = (canvas.model.net[name] for name in ("vae", "liif")), size
+    trunk = canvas.on_tiles(lambda _low, z: vae.trunk(z), z, scale=2)
+    # The canvas is larger than its picture by what fills its edge up; places are relative to the canvas.
     span = torch.tensor([n / (FACTOR * m) for n, m in zip(canvas.size, canvas.shape)], device=z.device)
-    at = (grid(size, z.device) + 1) * span - 1
-    rows = [liif.query(features, part, 2 * span / torch.tensor(size, device=z.device)) for part in at.split(ROWS * w, 1)]
-    x = torch.cat(rows, 1).transpose(1, 2).unflatten(2, size)
-    low = F.interpolate(canvas.low[..., : canvas.size[0], : canvas.size[1]], size=size, mode="bicubic", align_corners=False, antialias=True)
-    return as_uint8(recoloured(x, low, canvas.broad * h / canvas.size[0]).clamp(-1, 1))
-
-
-def _features(canvas: Canvas, z):
-    """The decoder's features of the whole picture; its trunk is convolutions, and small."""
-    return canvas.model.net["liif"].features(z)
+    features, cell = liif.features(trunk), 2 * span / torch.tensor(size, device=z.device)
+    added = [liif.query(features, at, cell) for at in ((grid(size, z.device) + 1) * span - 1).split(ROWS * w, 1)]
+    inside = lambda x: x[..., : canvas.size[0], : canvas.size[1]]  # noqa: E731
+    x = brought(inside(vae.head(trunk, z)), size) + torch.cat(added, 1).transpose(1, 2).unflatten(2, size)
+    return as_uint8(recoloured(x, brought(inside(canvas.low), size), canvas.broad * h / canvas.size[0]))
 
 
 @method("arbitrary_scale", task=UPSCALE, needs={"upscale"})
@@ -53,14 +53,14 @@ def arbitrary_scale(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: N
     The diffusion's latents always have one size; a decoder that answers for any point turns them into any number of pixels. All factors show one
     picture, and the networks' cost does not grow with it.
 
-    Kim & Kim, arXiv 2403.10255; read from the official code. The decoder is a mirrored one without upsampling, then LIIF: four neighbours' features with
-    relative place and pixel size through a perceptron, weighed by area. Training: random sizes under an L1 loss, then the UNet through the frozen decoder.
-    Where we differ: a perceptron of 128 a layer, not 256, and the latents are those of a picture four times as large as the small one; above ×5 no
-    size was trained on; broad colours are taken from the small picture.
+    Kim & Kim, arXiv 2403.10255; read from the official code. The decoder is LIIF's: four neighbours' features with relative place and pixel size through a
+    perceptron, weighed by area. Training: random sizes under an L1 loss, then the UNet through the frozen decoder. Where we differ: features of the
+    plain decoder at two pixels a cell, and the answer added to its pixels brought to size; 128 a layer, not 256; latents of a picture four times as
+    large as the small one, beyond five times which no size was trained on; broad colours are taken from the small picture.
     """
     source = given(job)
     canvas = fixed(model, source.small)
-    for i, (_, x0) in enumerate(ddim(canvas, lambda t: model.net["aligned" if aligned else "single"], steps, eta, job.seed), 1):
+    for i, (_, x0) in enumerate(diffused(canvas, lambda t: model.net["aligned" if aligned else "single"], steps, eta, job.seed), 1):
         yield Step(i, steps, lambda x0=x0: canvas.preview(x0), keep=lambda x0=x0: closing(at_any_size(canvas, x0, source.size), source.small))
     pixels = at_any_size(canvas, x0, source.size)
     yield Result(closing(pixels, source.small), (zoomed(canvas, x0),))
@@ -84,6 +84,6 @@ def fixed_decoder(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Noi
     """
     source = given(job)
     canvas = fixed(model, source.small)
-    for i, (_, x0) in enumerate(ddim(canvas, lambda t: model.net["single"], steps, eta, job.seed), 1):
+    for i, (_, x0) in enumerate(diffused(canvas, lambda t: model.net["single"], steps, eta, job.seed), 1):
         yield Step(i, steps, lambda x0=x0: canvas.preview(x0), keep=lambda x0=x0: closing(resized(canvas.decoded(x0), source.size), source.small))
     yield Result(closing(resized(canvas.decoded(x0), source.size), source.small))

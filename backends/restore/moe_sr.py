@@ -6,7 +6,7 @@ from typing import Annotated
 
 from backends.registry import method
 from backends.restore.tadsr import spectra
-from backends.restore.upscale_baselines import DdimSteps, Eta, closing, ddim
+from backends.restore.upscale_baselines import DdimSteps, Eta, closing, diffused
 from backends.restore.upscale_task import UPSCALE, Upscale, given
 from backends.restore.upscaler import STAGES, Canvas, Upscaler
 from backends.spec import Choice, Events, Media, Plot, Result, Step, Toggle
@@ -36,8 +36,8 @@ def moe_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0,
     end: more capacity at the cost of one network. A Fourier-domain U-Net before the decoder's output head brings back detail that the latents lost.
 
     Luo et al., arXiv 2310.12004; read from the official code. Stages are [0, 250), [250, 500), [500, 750), [750, 1000); β rises to 0.3. Official
-    inference with 200 steps, η = 1 and a colour correction. Where we differ: UNets of 0.8 M parameters, an autoencoder without codebook, the decoder's
-    trunk held and a single residual dense block for the small picture's features, no adversarial loss.
+    inference with 200 steps, η = 1 and a colour correction. Where we differ: UNets of 0.8 M parameters, an autoencoder with a linear encoder, the plain
+    decoder's features held and a single residual dense block for the small picture's features, no adversarial loss.
     """
     source = given(job)
     canvas, times = Canvas(model, source.small, source.size), []
@@ -47,7 +47,7 @@ def moe_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0,
     def aside() -> tuple[Media, ...]:
         return (progress(times),) if experts == EXPERTS[0] else ()
 
-    for i, (t, x0) in enumerate(ddim(canvas, lambda t: nets[stage(t)], steps, eta, job.seed), 1):
+    for i, (t, x0) in enumerate(diffused(canvas, lambda t: nets[stage(t)], steps, eta, job.seed), 1):
         times.append(t)
         yield Step(i, steps, lambda x0=x0: canvas.preview(x0), aside, keep=lambda x0=x0: closing(canvas.decoded(x0, decode), source.small))
     pixels = canvas.decoded(x0, decode)

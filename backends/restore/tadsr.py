@@ -20,7 +20,7 @@ SHOWN = (0, 2, 6, 10, 14)  # which of the teacher's steps stand beside
 
 def student(canvas: Canvas, part: str, seed: int):
     """Latents of the one step from x_T = y0 + κ√η_T ε."""
-    shift, y0 = Shift(), canvas.encoded()
+    shift, y0 = Shift(), canvas.y0
     start = shift.start(y0, canvas.noise(torch.Generator().manual_seed(seed)))
     net = lambda x, t, _low: canvas.called(canvas.model.net[part], x, t)  # noqa: E731
     return estimate(net, shift, start, shift.steps - 1, y0, canvas.low)

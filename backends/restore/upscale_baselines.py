@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import PIL.Image
 
-from backends.lazy import diffusers, torch
+from backends.lazy import torch
 from backends.registry import method
+from backends.restore.latent_sr import ddim
 from backends.restore.resshift import Shift, estimate
 from backends.restore.upscale_task import UPSCALE, Upscale, given, resized
 from backends.restore.upscaler import Canvas, Upscaler
-from backends.spec import BadInput, Events, Image, Result, Slider, Step, Toggle
+from backends.spec import Events, Image, Result, Slider, Step, Toggle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEDULE = dict(beta_start=0.0015, beta_end=0.0155, beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing")
 DdimSteps = Annotated[int, Slider(2, 200, 1, help="DDIM steps; the paper takes 200")]
 Eta = Annotated[float, Slider(0, 1, 0.1, help="fresh noise in each step: 0 DDIM, 1 DDPM, which the paper takes")]
 
@@ -29,20 +27,15 @@ def closing(pixels: np.ndarray, small: np.ndarray, caption: str = "") -> Image:
     return Image(pixels, caption, before=small)
 
 
-def ddim(canvas: Canvas, net_at: Callable[[int], object], steps: int, eta: float, seed: int) -> Iterator[tuple[int, Tensor]]:
+def diffused(canvas: Canvas, net_at: Callable[[int], object], steps: int, eta: float, seed: int) -> Iterator[tuple[int, Tensor]]:
     """(timestep, estimate of x0) of each step of latent diffusion from noise; `net_at(t)`: the network for a timestep."""
-    scheduler, generator = diffusers.DDIMScheduler(**SCHEDULE), torch.Generator().manual_seed(seed)
-    scheduler.set_timesteps(steps)
-    x = canvas.noise(generator)
-    for t in scheduler.timesteps.tolist():
-        step = scheduler.step(canvas.called(net_at(t), x, t), t, x, eta=eta, variance_noise=canvas.noise(generator) if eta else None)
-        x = step.prev_sample
-        yield t, step.pred_original_sample
+    generator, y0 = torch.Generator().manual_seed(seed), canvas.y0
+    return ddim(lambda x, t: y0 + canvas.called(net_at(t), x, t), lambda: canvas.noise(generator), steps, eta)
 
 
 def walked(canvas: Canvas, deterministic: bool, seed: int) -> Iterator[Tensor]:
     """The teacher's estimates of x0, one a step."""
-    model, shift, y0 = canvas.model, Shift(), canvas.encoded()
+    model, shift, y0 = canvas.model, Shift(), canvas.y0
     net = lambda x, t, _low: canvas.called(model.net["shift"], x, t)  # noqa: E731
     return shift.walk(lambda x, t: estimate(net, shift, x, t, y0, canvas.low), y0, torch.Generator().manual_seed(seed), deterministic)
 
@@ -66,8 +59,8 @@ def resshift(job: Upscale, model: Upscaler,
 
     A diffusion whose chain goes from the large picture to the small one, not to pure noise, so that fifteen steps bring it back.
 
-    Yue et al., arXiv 2307.12348, with κ = 2 and T = 15. Where we differ: the embedded network (2 M parameters) sees ×1.3 to ×8 and adds to y0,
-    a UNet without Swin attention, an autoencoder without codebook; broad colours are taken from the small picture.
+    Yue et al., arXiv 2307.12348, with κ = 2 and T = 15. Where we differ: the embedded network (1.7 M parameters) sees ×1.3 to ×8 and adds to y0,
+    a UNet without Swin attention on an autoencoder with a linear encoder; broad colours are taken from the small picture.
     """
     source = given(job)
     canvas = Canvas(model, source.small, source.size)
@@ -82,20 +75,10 @@ def ldm_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0)
 
     LDM-SR: noise becomes latents in the sight of the small picture. One network for every timestep; what MoE-SR is compared with.
 
-    Rombach et al., arXiv 2112.10752. The network saw each sample that MoE-SR's four experts saw between them.
+    Rombach et al., arXiv 2112.10752. The network saw as many samples as MoE-SR's four experts between them.
     """
     source = given(job)
     canvas = Canvas(model, source.small, source.size)
-    for i, (_, x0) in enumerate(ddim(canvas, lambda t: model.net["single"], steps, eta, job.seed), 1):
+    for i, (_, x0) in enumerate(diffused(canvas, lambda t: model.net["single"], steps, eta, job.seed), 1):
         yield Step(i, steps, lambda x0=x0: canvas.preview(x0), keep=lambda x0=x0: closing(canvas.decoded(x0), source.small))
     yield Result(closing(canvas.decoded(x0), source.small))
-
-
-def packaged(package: str, requirement: str, name: str, run: Callable, job: Upscale) -> Events:
-    """A package's ×4 network, brought to size; raises BadInput where it is not installed."""
-    if importlib.util.find_spec(package) is None:
-        raise BadInput(f"{name} is not installed on this machine; install it with: pip install {requirement}")
-    source = given(job)
-    image = closing(resized(np.asarray(run(PIL.Image.fromarray(source.small)).convert("RGB")), source.size), source.small)
-    yield Step(1, 1, image)
-    yield Result(image)

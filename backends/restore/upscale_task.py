@@ -46,7 +46,7 @@ def sizes(job: Upscale) -> tuple[tuple[int, int], tuple[int, int]]:
 
 ARMS = {slug: {"method": slug} for slug in ("bicubic", "resshift", "tadsr", "ldm_sr", "moe_sr", "fixed_decoder", "arbitrary_scale")}
 UPSCALE = Task(
-    "upscale", "Enlarge a picture", Upscale, baseline="bicubic", model="photos-sr", metrics="backends.metrics.upscaled:upscale",
+    "super_resolve", "Enlarge a picture", Upscale, baseline="bicubic", model="photos-sr", metrics="backends.metrics.upscaled:upscale",
     help="A small picture becomes a large one, by any factor from 1 to 8. Shrink a good one first, and the figures say what came back.",
     examples=(
         {"title": "dogs · fifteen steps and one", "job": {"image": "photo_dogs.png", "factor": 4, "shrink": True, "seed": 1},

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TILE, OVERLAP, BATCH = 64, 16, 4  # latents a side of a tile and that two share; tiles at once
 FACTOR, MULTIPLE = 4, 16  # px a latent; px of which the networks' pictures are multiples
-PREVIEW = 64  # latents a side of a preview, halved until they fit: half the latents decode to half the picture
 STAGES = 4
 
 
@@ -65,36 +64,34 @@ class Canvas:
         self.broad = 1.5 * max(2.0, size[0] / small.shape[0])  # px: σ from which on the small picture is to be believed
 
     def noise(self, generator) -> Tensor:
-        return torch.randn((1, self.model.net["vae"].config.latent_channels, *self.shape), generator=generator).to(self.model.device)
+        from backends.nets.sr_vae import CHANNELS
 
-    def on_tiles(self, run: Callable[..., Tensor], *latents: Tensor) -> Tensor:
-        """`run(low, *latents)` tile by tile."""
-        return tiled(run, self.tiles, BATCH, (self.low, FACTOR), *((z, 1) for z in latents))
+        return torch.randn((1, CHANNELS, *self.shape), generator=generator).to(self.model.device)
 
-    def encoded(self) -> Tensor:
-        """y0: the latents of `low`."""
-        return self.on_tiles(self.model.net["vae"].latents)
+    @property
+    def y0(self) -> Tensor:
+        """The latents of `low`."""
+        return self.model.net["vae"].latents(self.low)
+
+    def on_tiles(self, run: Callable[..., Tensor], *latents: Tensor, scale: int = 1) -> Tensor:
+        """`run(low, *latents)` tile by tile, its answers `scale` times the latents' size."""
+        return tiled(run, self.tiles, BATCH, (self.low, FACTOR), *((z, 1) for z in latents), scale=scale)
 
     def called(self, net, x: Tensor, t: int) -> Tensor:
         """A denoiser's answer."""
         return self.on_tiles(lambda low, x: net(x, torch.full((len(x),), int(t), device=x.device), low).float(), x)
 
-    def decoded(self, z: Tensor, run: Callable[..., Tensor] | None = None, colours: bool = True) -> np.ndarray:
-        """(H, W, 3) uint8 by the plain decoder, or by `run(low, z)`; `colours`: broad colours are those of `low`."""
+    def decoded(self, z: Tensor, run: Callable[..., Tensor] | None = None) -> np.ndarray:
+        """(H, W, 3) uint8 by the plain decoder, or by `run(low, z)`; broad colours are those of `low`."""
         run = run or (lambda low, z: self.model.net["vae"].pixels(z))
-        x = tiled(run, self.tiles, BATCH, (self.low, FACTOR), (z, 1), scale=FACTOR)
-        return self.cropped(recoloured(x, self.low, self.broad) if colours else x)
+        return self.cropped(recoloured(self.on_tiles(run, z, scale=FACTOR), self.low, self.broad))
 
     def cropped(self, x: Tensor) -> np.ndarray:
-        return as_uint8(x[..., : self.size[0], : self.size[1]].clamp(-1, 1))
+        return as_uint8(x[..., : self.size[0], : self.size[1]])
 
     def preview(self, z: Tensor) -> Image:
-        """What z shows, at once: half or a quarter of the size where the picture is large."""
-        h, w = (n / FACTOR for n in self.size)
-        while max(z.shape[-2:]) > PREVIEW:
-            z, h, w = F.avg_pool2d(z, 2, ceil_mode=True), h / 2, w / 2
-        pixels = as_uint8(self.model.net["vae"].pixels(z).clamp(-1, 1))
-        return Image(pixels[: max(1, round(FACTOR * h)), : max(1, round(FACTOR * w))])
+        """What z shows by the linear way back, at once."""
+        return Image(self.cropped(self.model.net["vae"].linear(z)))
 
 
 def recoloured(x: Tensor, low: Tensor, sigma: float) -> Tensor:
@@ -119,11 +116,11 @@ def load_embedded(card: Card) -> Upscaler:
     from backends.nets.sr_vae import SrAutoencoder
 
     where = device()
-    folders = {"shift": "sr/shift", "student": "sr/student", "regression": "sr/student-ld", "single": "sr/moe/single", "aligned": "sr/aligned"}
-    folders |= {f"stage{i}": f"sr/moe/stage{i}" for i in range(STAGES)}
-    nets = {"vae": SrAutoencoder.from_pretrained(ASSETS / "sr/vae", torch_dtype=torch.float32),
-            "fa": eight_bits.load(FaDecoder, ASSETS / "sr/fa"), "liif": eight_bits.load(LiifDecoder, ASSETS / "sr/liif")}  # fmt: skip
-    nets |= {name: eight_bits.load(SrUNet, ASSETS / folder) for name, folder in folders.items()}
+    folders = {"shift": "shift", "student": "student", "regression": "student-ld", "single": "moe/single", "aligned": "aligned"}
+    folders |= {f"stage{i}": f"moe/stage{i}" for i in range(STAGES)}
+    kinds = {"vae": SrAutoencoder, "fa": FaDecoder, "liif": LiifDecoder}
+    nets = {name: eight_bits.load(kind, ASSETS / card.source / name) for name, kind in kinds.items()}
+    nets |= {name: eight_bits.load(SrUNet, ASSETS / card.source / folder) for name, folder in folders.items()}
     for net in nets.values():
         net.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
     return Upscaler(card, nets, where)

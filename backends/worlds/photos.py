@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,9 +51,9 @@ def read(path: Path = FILE) -> Patches:
         raise FileNotFoundError(f"{path} is not there; make it by python -m backends.worlds.photos_build FOLDER")
     with np.load(path) as file:
         data, ends = file["data"].tobytes(), file["ends"]
-        pixels = np.empty((len(ends), SIDE, SIDE, 3), np.uint8)
-        for i, (a, b) in enumerate(zip([0, *ends[:-1]], ends)):
-            pixels[i] = np.asarray(Image.open(io.BytesIO(data[a:b])).convert("RGB"))
+        decode = lambda span: np.asarray(Image.open(io.BytesIO(data[span[0] : span[1]])).convert("RGB"))  # noqa: E731
+        with ThreadPoolExecutor() as pool:
+            pixels = np.stack(list(pool.map(decode, zip([0, *ends[:-1]], ends), chunksize=64)))
         return Patches(pixels, file["kinds"], file["kept"])
 
 
