@@ -121,6 +121,14 @@ HUB = (
         options={"kind": "sd", "variant": "fp16", "parts": ("unet", "vae", "scheduler", *CLIP)},
         about="Latent diffusion at 512 px, predicts noise. About 2.1 GB to download. No safety checker is run.",
     ),
+    # Of the decoder's repository no hash was found: it is offered where the host pins it.
+    Card(
+        name="sd-1.5-fa", title="Stable Diffusion 1.5, frequency-augmented decoder", loader="backends.restore.fa_hub:load", capabilities=UNET, embedded=False,
+        licence="CreativeML OpenRAIL-M; decoder: Apache-2.0", source="amandaa/moe_sr", revision="", side=512, parameters="860 M", trained_on="LAION-2B-en; the decoder on COCO (its paper)",
+        options={"files": ("first_stage_models/kl-f8/fa_vae.pth",), "base": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
+                 "pipeline": {"kind": "sd", "variant": "fp16", "parts": ("unet", "vae", "scheduler", *CLIP)}},
+        about="The same denoiser; MoE-SR's decoder draws the picture, with a Fourier-domain U-Net before its output head.",
+    ),
     Card(
         name="sd-turbo", title="SD-Turbo", loader="backends.hub:load", capabilities=UNET - {"cfg"}, embedded=False,
         licence="Stability AI Community", source="stabilityai/sd-turbo", revision="b261bac6fd2cf515557d5d0707481eafa0485ec2",

@@ -75,7 +75,7 @@ class LiifDecoder(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, channels: int = WIDTH, hidden: int = 128):
+    def __init__(self, channels: int = WIDTH, hidden: int = 64):
         super().__init__()
         self.trunk = nn.Sequential(Resnet(channels, channels), nn.GroupNorm(8, channels), nn.SiLU())
         self.first, self.place = nn.Conv2d(channels, hidden, 3, padding=1), nn.Linear(4, hidden, bias=False)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import conv2d, pixel_shuffle, pixel_unshuffle
 
 FACTOR, CHANNELS = 4, 8
-WIDTH = 48  # of the decoder at half the picture's side
+WIDTH = 32  # of the decoder at half the picture's side
 
 
 class SrAutoencoder(ModelMixin, ConfigMixin):

@@ -55,7 +55,7 @@ def arbitrary_scale(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: N
 
     Kim & Kim, arXiv 2403.10255; read from the official code. The decoder is LIIF's: four neighbours' features with relative place and pixel size through a
     perceptron, weighed by area. Training: random sizes under an L1 loss, then the UNet through the frozen decoder. Where we differ: features of the
-    plain decoder at two pixels a cell, and the answer added to its pixels brought to size; 128 a layer, not 256; latents of a picture four times as
+    plain decoder at two pixels a cell, and the answer added to its pixels brought to size; 64 a layer, not 256; latents of a picture four times as
     large as the small one, beyond five times which no size was trained on; broad colours are taken from the small picture.
     """
     source = given(job)

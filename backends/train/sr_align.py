@@ -15,7 +15,7 @@ from backends.nets.sr_vae import SrAutoencoder
 from backends.restore import latent_sr
 from backends.train.common import RUNS, arguments, autocast
 from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import OUT, QUICK, HeldOut, begun, called, frozen, sheet, walked
+from backends.train.sr_teacher import OUT, QUICK, SIDE, HeldOut, begun, called, frozen, sheet, walked
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered, scaled
 
@@ -25,20 +25,21 @@ MOST, POINTS = 5.0, 512
 def main() -> None:
     args = arguments("sr/aligned", batch=0, lr=6e-4, ema=0.995)
     device, gpu = args.device, args.device != "cpu"
-    args.batch = args.batch or (128 if gpu else 4)
+    args.batch = args.batch or (128 if gpu else 8)
     net, log = begun(args.out, {}, OUT / "ldm")
     vae, decoder, before = frozen(SrAutoencoder, "vae", device), frozen(LiifDecoder, "liif", device), frozen(SrUNet, "ldm", device)
-    source = Crops(device, seed_of(args, log), most=0 if gpu else 200)
+    source = Crops(device, seed_of(args, log))
     bar, test = DDIMScheduler(**latent_sr.SCHEDULE).alphas_cumprod.to(device), HeldOut(source, vae, 48 if gpu else 4)
 
     def loss_of(net, average):
-        wide = source.draw(args.batch, 160)
-        x = scaled(wide, 128).clamp(-1, 1)
+        side = SIDE[gpu]
+        wide = source.draw(args.batch, side * 5 // 4)
+        x = scaled(wide, side).clamp(-1, 1)
         low = lowered(x, source.rng)
         z, y0 = vae.latents(torch.cat([x, low])).chunk(2)
         t, noise = torch.randint(1000, (len(x),), device=device), torch.randn_like(z)
         guess = y0 + called(net, latent_sr.noised(bar, z, t, noise), t, low)
-        size = int(torch.randint(32, 161, ()))
+        size = int(torch.randint(side // 4, side * 5 // 4 + 1, ()))
         spots = torch.randint(size, (len(x), POINTS, 2), device=device)
         flat = (spots[..., 0] * size + spots[..., 1])[:, None].expand(-1, 3, -1)
         pick = lambda pixels: pixels.flatten(2).gather(2, flat).transpose(1, 2)  # noqa: E731

@@ -20,7 +20,7 @@ from backends.nets.sr_vae import SrAutoencoder
 from backends.restore.latent_sr import SCHEDULE
 from backends.train.common import MODELS, RUNS, arguments
 from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import OUT, QUICK, HeldOut, begun, errors, frozen, noise_like, sheet, walked, weights
+from backends.train.sr_teacher import OUT, QUICK, SIDE, HeldOut, begun, errors, frozen, noise_like, sheet, walked, weights
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered
 
@@ -49,11 +49,11 @@ def main() -> None:
     device, gpu, single = args.device, args.device != "cpu", args.part == "single"
     if args.out == MODELS / "sr/part":
         args.out = OUT / "moe" / (args.part if single else f"stage{args.part}")
-    args.batch = args.batch or (128 if gpu else 4) * (STAGES if single else 1)
+    args.batch = args.batch or (128 if gpu else 8) * (STAGES if single else 1)
     low_t, high_t = (0, 1000) if single else (SPAN * int(args.part), SPAN * (int(args.part) + 1))
     net, log = begun(args.out, {}, OUT / "ldm")
     net = multiplied(net, 1 if single else EXPERTS)
-    vae, source = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log), most=0 if gpu else 200)
+    vae, source = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log))
     bar, test, taken = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device), HeldOut(source, vae, 48 if gpu else 4), 0
 
     def loss_of(net, average):
@@ -61,7 +61,7 @@ def main() -> None:
         for moe in net.moes():
             moe.ewa(BETA * min(1.0, taken / RAMP))  # after the optimiser's last step
         taken += 1
-        x = source.draw(args.batch)
+        x = source.draw(args.batch, SIDE[gpu])
         low = lowered(x, source.rng)
         x0, y0 = vae.latents(torch.cat([x, low])).chunk(2)
         t = torch.randint(low_t, high_t, (len(x),), device=device)

@@ -22,7 +22,7 @@ from backends.nets.sr_vae import SrAutoencoder
 from backends.restore import resshift
 from backends.train.common import MODELS, RUNS, arguments, autocast
 from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import OUT, QUICK, HeldOut, begun, frozen, noise_like, sheet, shifted
+from backends.train.sr_teacher import OUT, QUICK, SIDE, HeldOut, begun, frozen, noise_like, sheet, shifted
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered, psnr
 
@@ -66,16 +66,16 @@ def answer(net, shift: resshift.Shift, y0, low, noise) -> torch.Tensor:
 class Pool:
     """Small pictures with a start and the teacher's deterministic answer from it; each draw replaces some, for the teacher's walk costs 15 calls."""
 
-    def __init__(self, source: Crops, vae, teacher, shift: resshift.Shift, size: int, fresh: int):
+    def __init__(self, source: Crops, vae, teacher, shift: resshift.Shift, size: int, fresh: int, side: int):
         self.source, self.vae, self.teacher, self.shift, self.fresh = source, vae, teacher, shift, fresh
-        self.size, self.parts, self.next = size, None, 0
+        self.size, self.side, self.parts, self.next = size, side, None, 0
         while self.parts is None or len(self.parts[0]) < size:
             new = self.made(max(fresh, size // 16))
             self.parts = new if self.parts is None else [torch.cat(pair)[:size] for pair in zip(self.parts, new)]
 
     @torch.no_grad()
     def made(self, n: int) -> list[torch.Tensor]:
-        x = self.source.draw(n)
+        x = self.source.draw(n, self.side)
         low = lowered(x, self.source.rng)
         z, y0 = self.vae.latents(torch.cat([x, low])).chunk(2)
         noise = torch.randn_like(y0)
@@ -101,14 +101,14 @@ def main() -> None:
     arm, device, gpu = args.arm, args.device, args.device != "cpu"
     if args.out == MODELS / "sr/student":
         args.out = OUT / FOLDERS[arm]
-    args.batch = args.batch or (256 if gpu else 4)
+    args.batch = args.batch or (256 if gpu else 16)
     teacher = frozen(SrUNet, "shift", device)
     net, log = begun(args.out, {}, OUT / "shift")
-    vae, source, shift = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log), most=0 if gpu else 200), resshift.Shift()
+    vae, source, shift = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log)), resshift.Shift()
     test = HeldOut(source, vae, 48 if gpu else 4)
     judge = Discriminator(teacher).to(device)
     judging = torch.optim.AdamW(judge.parameters(), 1e-3, betas=(0.0, 0.99))
-    pool = Pool(source, vae, teacher, shift, 16_384 if gpu else 16, 64 if gpu else 1)
+    pool = Pool(source, vae, teacher, shift, 16_384 if gpu else 256, 64 if gpu else 2, SIDE[gpu])
 
     def judged(x0, y0, low, t, noise):
         with autocast(device):

@@ -26,10 +26,11 @@ from backends.worlds.photos_harm import high_band, lowered, psnr, scaled, small
 
 OUT = MODELS / "sr"
 ARMS = {
-    "shift": dict(block_out_channels=(64, 96), layers_per_block=1, attention=0, steps=resshift.T),
-    "ldm": dict(block_out_channels=(40, 56), layers_per_block=1, attention=1, steps=1000, experts=1),
+    "shift": dict(block_out_channels=(32, 48), layers_per_block=1, attention=0, steps=resshift.T),
+    "ldm": dict(block_out_channels=(32, 48), layers_per_block=1, attention=1, steps=1000, experts=1),
 }
-QUICK = dict(every=30, tune=False)  # of these short sittings' loop
+QUICK = dict(every=60, tune=False)  # of these short sittings' loop
+SIDE = (64, 128)  # px of crops on a CPU, on a GPU
 
 
 def begun(out: Path, config: dict, start: Path | None = None):
@@ -117,15 +118,15 @@ def main() -> None:
     arm, device, gpu = args.arm, args.device, args.device != "cpu"
     if args.out == MODELS / "sr/denoiser":
         args.out = OUT / arm
-    args.batch = args.batch or (256 if gpu else 8)
+    args.batch = args.batch or (256 if gpu else 16)
     net, log = begun(args.out, ARMS[arm])
-    vae, source = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log), most=0 if gpu else 200)
+    vae, source = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log))
     shift, bar = resshift.Shift(), DDIMScheduler(**latent_sr.SCHEDULE).alphas_cumprod.to(device)
     test = HeldOut(source, vae, 48 if gpu else 4)
     print(json.dumps(test.bounds), flush=True)
 
     def loss_of(net, average):
-        x = source.draw(args.batch)
+        x = source.draw(args.batch, SIDE[gpu])
         low = lowered(x, source.rng)
         x0, y0 = vae.latents(torch.cat([x, low])).chunk(2)
         t = torch.randint(net.config.steps, (len(x),), device=device)

@@ -27,7 +27,7 @@ from backends.nets.sr_vae import SrAutoencoder
 from backends.train.common import MODELS, RUNS, arguments, autocast
 from backends.train.emoji_vae import gradient_loss
 from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import HeldOut, sheet
+from backends.train.sr_teacher import SIDE, HeldOut, sheet
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import high_band, lowered, psnr, scaled
 
@@ -72,20 +72,21 @@ def main() -> None:
     args = arguments("sr/decoders", part="all", batch=0, lr=1.5e-3, ema=0.995)
     device, gpu, log = args.device, args.device != "cpu", {"samples": 0, "minutes": 0}
     if args.part == "basis":
-        eight_bits.save(SrAutoencoder().fit(Crops("cpu", most=1500).draw(1500)), OUT / "vae")
+        eight_bits.save(SrAutoencoder().fit(Crops("cpu").draw(800)), OUT / "vae")
         return
-    args.batch, args.out = args.batch or (96 if gpu else 4), OUT
+    args.batch, args.out = args.batch or (96 if gpu else 8), OUT
     if (OUT / "training.json").exists():
         log = json.loads((OUT / "training.json").read_text())
-    net, source = Decoders().load(), Crops(device, seed_of(args, log), most=0 if gpu else 200)
+    net, source = Decoders().load(), Crops(device, seed_of(args, log))
     wide = source.held_out(48 if gpu else 4, 160)
     test = HeldOut(source, net.vae.to(device), 48 if gpu else 4)
 
     def loss_of(net, average):
-        wide = source.draw(args.batch, 160)
-        x = scaled(wide, 128).clamp(-1, 1)
+        side = SIDE[gpu]
+        wide = source.draw(args.batch, side * 5 // 4)
+        x = scaled(wide, side).clamp(-1, 1)
         low, z = lowered(x, source.rng), net.vae.latents(x)
-        bad, size = spoiled(z, net.vae.latents(low)), int(torch.randint(32, 161, ()))
+        bad, size = spoiled(z, net.vae.latents(low)), int(torch.randint(side // 4, side * 5 // 4 + 1, ()))
         spots = torch.randint(size, (len(x), POINTS, 2), device=device)
         flat = (spots[..., 0] * size + spots[..., 1])[:, None].expand(-1, 3, -1)
         pick = lambda pixels: pixels.flatten(2).gather(2, flat).transpose(1, 2)  # noqa: E731
@@ -121,7 +122,7 @@ def main() -> None:
             z = test.z[:12]
             return sheet([net.vae.pixels(z).float(), net.fa(net.vae, z).float(), net.liif(net.vae, z, (256, 256)).float()[..., :128, :128], test.x])
 
-    train(args, "sr/decoders", net, log, loss_of, figures, rows, Decoders.write, every=30, tune=False)
+    train(args, "sr/decoders", net, log, loss_of, figures, rows, Decoders.write, every=60, tune=False)
 
 
 if __name__ == "__main__":
