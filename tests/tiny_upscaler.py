@@ -16,7 +16,7 @@ def tiny():
     unet = lambda **kind: SrUNet(block_out_channels=(32, 32), layers_per_block=1, **kind)  # noqa: E731
     nets = {name: unet(attention=0, steps=T) for name in ("shift", "student", "regression")}
     nets |= {name: unet(attention=1, experts=1) for name in ("single", "aligned", *(f"stage{i}" for i in range(STAGES)))}
-    nets |= {"vae": SrAutoencoder((48, 48)).fit(torch.rand(4, 3, 64, 64) * 2 - 1), "fa": FaDecoder(), "liif": LiifDecoder(hidden=32)}
+    nets |= {"vae": SrAutoencoder((32, 32)).fit(torch.rand(4, 3, 64, 64) * 2 - 1), "fa": FaDecoder(), "liif": LiifDecoder(hidden=32)}
     for net in nets.values():
         for p in net.parameters():
             if not p.any():  # what begins as nothing

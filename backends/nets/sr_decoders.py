@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.functional import pixel_unshuffle
 
 from backends.nets.aff import AffUNet
-from backends.nets.sr_vae import WIDTH, SrAutoencoder
+from backends.nets.sr_vae import CHANNELS, CONFIG, SrAutoencoder
 
 
 class Resnet(ResnetBlock2D):
@@ -41,79 +41,82 @@ class Rrdb(nn.Module):
 
 
 class FaDecoder(ModelMixin, ConfigMixin):
-    """The frequency-augmented decoder (arXiv 2310.12004, section 3.3) on the plain decoder's last features, which stay as they are.
+    """The frequency-augmented decoder (arXiv 2310.12004, section 3.3) behind the plain decoder's trunk, which stays as it is.
 
-    What the low-resolution picture shows is fused into them, then a U-Net of AFF blocks refines them before an output head of its own. Its head
-    begins as nothing, so that training starts from the linear way back, as the plain decoder's does.
+    What the low-resolution picture shows is fused into the trunk's features, then a U-Net of AFF blocks refines them before an output head of
+    its own. Both begin as nothing and the head as the plain decoder's, so that training starts from the plain decoder.
     """
 
     @register_to_config
-    def __init__(self, channels: int = WIDTH):
+    def __init__(self, channels: int = CONFIG["block_out_channels"][0]):
         super().__init__()
         self.low = nn.Conv2d(12, channels, 3, padding=1)
         self.fuse = nn.Sequential(Resnet(2 * channels, channels), Rrdb(channels), Resnet(channels, channels), nn.Conv2d(channels, channels, 1))
-        self.refine = AffUNet(channels, refine=2, ratio=2, batch_norm=False)
+        self.refine, self.refined = AffUNet(channels, refine=2, ratio=2, batch_norm=False), nn.Conv2d(channels, channels, 1)
         self.norm, self.out = nn.GroupNorm(16, channels, eps=1e-6), nn.Conv2d(channels, 12, 3, padding=1)
-        nn.init.zeros_(self.out.weight), nn.init.zeros_(self.out.bias)
+        for last in (self.fuse[-1], self.refined):
+            nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
 
-    def forward(self, vae: SrAutoencoder, z: torch.Tensor, low: torch.Tensor | None = None, h: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, 3, 4h, 4w) of latents (B, 8, h, w); `low`: the low-resolution picture at that size, None where there is none; `h`: `vae.trunk(z)`."""
-        h = vae.trunk(z) if h is None else h
+    def begin(self, vae: SrAutoencoder) -> "FaDecoder":
+        """With the plain decoder's output head."""
+        self.norm.load_state_dict(vae.decoder.conv_norm_out.state_dict())
+        self.out.load_state_dict(vae.decoder.conv_out.state_dict())
+        return self
+
+    def forward(self, vae: SrAutoencoder, z: torch.Tensor, low: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 3, 4h, 4w) of latents (B, 8, h, w); `low`: the low-resolution picture at that size, None where there is none."""
+        h = vae.trunk(z)
         if low is not None:
             h = h + self.fuse(torch.cat([self.low(pixel_unshuffle(low, 2)), h], 1))
-        h = h + self.refine(h)
-        return vae.linear(z) + F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2).float()
+        h = h + self.refined(self.refine(h))
+        return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
 
 class LiifDecoder(ModelMixin, ConfigMixin):
     """A decoder that can be asked for any grid of pixels (arXiv 2403.10255, section 3.2; LIIF: arXiv 2012.09161).
 
-    A perceptron turns a feature, where in its cell the pixel lies and how large the pixel is into RGB. Four neighbours answer, weighed by the area
-    opposite (local ensemble). The features' part of the perceptron's first layer is linear, hence done before they are looked up, once a cell and
-    not once a pixel. Features are the plain decoder's last ones, two pixels of the latents' picture a cell, and the answer is added to its pixels
-    brought to size: the paper's are of the latents' resolution and the answer stands alone, which takes far longer to learn.
+    A trunk without upsampling gives features at the latents' resolution; a perceptron turns a feature, where in its cell the pixel lies and
+    how large the pixel is into RGB. Four neighbours answer, weighed by the area opposite (local ensemble). The features' part of the
+    perceptron's first layer is linear, hence done before they are looked up, once a cell and not once a pixel.
     """
 
     @register_to_config
-    def __init__(self, channels: int = WIDTH, hidden: int = 64):
+    def __init__(self, channels: int = 64, hidden: int = 128):
         super().__init__()
-        self.trunk = nn.Sequential(Resnet(channels, channels), nn.GroupNorm(8, channels), nn.SiLU())
-        self.first, self.place = nn.Conv2d(channels, hidden, 3, padding=1), nn.Linear(4, hidden, bias=False)
+        self.trunk = nn.Sequential(
+            nn.Conv2d(CHANNELS, channels, 3, padding=1), *(Resnet(channels, channels) for _ in range(4)), nn.GroupNorm(8, channels), nn.SiLU()
+        )
+        self.first, self.place = nn.Conv2d(channels, hidden, 1), nn.Linear(4, hidden, bias=False)
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
-        nn.init.zeros_(self.rest[-1].weight), nn.init.zeros_(self.rest[-1].bias)
 
-    def features(self, h: torch.Tensor) -> torch.Tensor:
-        """Of `vae.trunk(z)`."""
-        return self.first(self.trunk(h))
+    def features(self, z: torch.Tensor) -> torch.Tensor:
+        return self.first(self.trunk(z))
 
     def query(self, features: torch.Tensor, at: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
-        """(B, Q, 3) to be added at places `at`: (B, Q, 2) as (y, x) in [-1, 1], align_corners=False; `cell`: (2,), a pixel's height and width there."""
+        """(B, Q, 3) at places `at`: (B, Q, 2) as (y, x) in [-1, 1], align_corners=False; `cell`: (2,) or (B, 1, 2), a pixel's height and width there."""
         size = torch.tensor(features.shape[-2:], device=at.device, dtype=at.dtype)
-        flat, cell, answers, areas = features.flatten(2).transpose(1, 2), (cell * size).expand_as(at), [], []
-        batch = torch.arange(len(features), device=at.device)[:, None]
+        cell, answers, areas = (cell * size).expand_as(at), [], []
         for dy in (-1, 1):
             for dx in (-1, 1):
                 near = at + torch.tensor([dy, dx], device=at.device, dtype=at.dtype) / size
-                index = torch.minimum(((near.clamp(-1, 1) + 1) / 2 * size).floor().long(), size.long() - 1)
-                away = (at - (2 * index + 1) / size + 1) * size  # 2 is a cell's side
-                found = flat[batch, index[..., 0] * features.shape[-1] + index[..., 1]]  # (B, Q, C)
+                index = (((near.clamp(-1, 1) + 1) / 2 * size).floor().long()).clamp_min(0)
+                index = torch.minimum(index, size.long() - 1)
+                centre = (2 * index.to(at.dtype) + 1) / size - 1
+                flat = (index[..., 0] * features.shape[-1] + index[..., 1])[:, None].expand(-1, features.shape[1], -1)
+                found = features.flatten(2).gather(2, flat).transpose(1, 2)  # (B, Q, C)
+                away = (at - centre) * size  # in cells' halves: a cell reaches from −1 to 1
                 answers.append(self.rest(found + self.place(torch.cat([away, cell], -1).to(found.dtype))))
                 areas.append(away.prod(-1, keepdim=True).abs() + 1e-9)
         total = sum(areas)
-        return sum(answer.float() * (area / total) for answer, area in zip(answers, reversed(areas)))
+        return sum(answer * (area / total).to(answer.dtype) for answer, area in zip(answers, reversed(areas)))
 
-    def forward(self, vae: SrAutoencoder, z: torch.Tensor, size: tuple[int, int], chunk: int = 65_536) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, size: tuple[int, int], chunk: int = 65_536) -> torch.Tensor:
         """(B, 3, *size) pixels of the latents, `chunk` of them at a time."""
-        h = vae.trunk(z)
-        features, at = self.features(h), grid(size, z.device).expand(len(z), -1, -1)
+        features = self.features(z)
+        at = grid(size, z.device).expand(len(z), -1, -1)
         cell = 2 / torch.tensor(size, device=z.device, dtype=torch.float32)
-        added = torch.cat([self.query(features, part, cell) for part in at.split(chunk, 1)], 1)
-        return brought(vae.head(h, z), size) + added.transpose(1, 2).unflatten(2, size)
-
-
-def brought(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bicubic, smoothed where it shrinks."""
-    return F.interpolate(x, size=size, mode="bicubic", align_corners=False, antialias=True)
+        pixels = torch.cat([self.query(features, part, cell) for part in at.split(chunk, 1)], 1)
+        return pixels.transpose(1, 2).unflatten(2, size)
 
 
 def grid(size: tuple[int, int], device) -> torch.Tensor:

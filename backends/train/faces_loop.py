@@ -63,15 +63,14 @@ def seed_of(args, log: dict) -> int:
     return (args.seed * 1_000_003 + log["samples"]) % 2**31
 
 
-def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_pretrained, every: float = 20, tune: bool = True) -> None:
+def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_pretrained) -> None:
     """For `args.minutes`: `loss_of(net, average)` a step, average being the EMA of the weights, which is what is saved.
 
     `figures(average)`: held-out figures as a dict; `sheet(average)`: a picture for runs/<name>.png; `write(average, out)` saves the weights.
-    `every`: seconds between figures; `tune`: let cuDNN try its kernels, which takes ten seconds or more.
     """
     gpu, state_path = args.device != "cpu", RUNS / f"{name}.pt"
     net.to(args.device, memory_format=torch.channels_last).train()
-    torch.backends.cudnn.benchmark = tune  # shapes never change
+    torch.backends.cudnn.benchmark = True  # shapes never change
     optimiser, ema = MuonAdamW(net, args.lr), Ema(net, args.ema)
     if (state := load_state(state_path)) and state["samples"] >= log["samples"]:
         net.load_state_dict(state["net"]), ema.net.load_state_dict(state["ema"]), optimiser.load_state_dict(state["optimiser"])
@@ -96,7 +95,7 @@ def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_p
         optimiser.step()
         ema.update(net)
         step, log["samples"] = step + 1, log["samples"] + args.batch
-        if clock.every(every, "log"):
+        if clock.every(20, "log"):
             print(f"{clock.seconds:5.0f} s  {log['samples']} samples  loss {loss.item():.4f}  {json.dumps(figures(ema.net))}", flush=True)
         if clock.every(90 if gpu else 600, "save"):
             save()

@@ -1,30 +1,29 @@
-"""Train the sampling-space mixture of experts (arXiv 2310.12004): an expert of the time a process, or the single UNet beside them.
+"""Train the sampling-space mixture of experts (arXiv 2310.12004) beside a single UNet on the same batches.
 
-    python -m backends.train.sr_moe --part 0 --minutes 2         # timesteps [0, 250); 1, 2 and 3: the other quarters
-    python -m backends.train.sr_moe --part single --minutes 2    # all timesteps, four times the batch
+    python -m backends.train.sr_moe --minutes 3    # needs sr-vae and sr-ldm, which all five networks begin as
 
-All begin as sr_teacher's latent diffusion model. An expert of the time holds 16 experts of the space behind every attention block. They draw near
-each other after every step, β rising from 0 to 0.3 over the first RAMP steps (the paper's 10,000 were of 32 pictures); saved is their
-average, of the single one's size. `samples` in training.json say that the single one saw at least what the four saw between them.
+Four UNets, for timesteps [0, 250), [250, 500), [500, 750), [750, 1000), each with 16 experts behind every attention block that draw
+near each other after every step, β rising from 0 to 0.3 over the first RAMP steps (the paper's 10,000 were of 32 pictures). What
+is saved are the averages: four UNets of the single one's size. The single one sees every sample, an expert of the time a quarter of them.
 """
 
+import json
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler
+from torch import nn
 
 from backends.nets import eight_bits
 from backends.nets.space_moe import SpaceMoe
 from backends.nets.sr_unet import SrUNet
-from backends.nets.sr_vae import SrAutoencoder
-from backends.restore.latent_sr import SCHEDULE
-from backends.train.common import MODELS, RUNS, arguments
+from backends.train.common import MODELS, arguments
 from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import OUT, QUICK, SIDE, HeldOut, begun, errors, frozen, noise_like, sheet, walked, weights
+from backends.train.sr_teacher import SCHEDULE, HeldOut, begun, called, decoded, encoded, frozen_vae, noise_like, sheet, walked
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered
 
-STAGES, EXPERTS, BETA, RAMP = 4, 16, 0.3, 300
+STAGES, EXPERTS, BETA, RAMP = 4, 16, 0.3, 500
 SPAN = 1000 // STAGES  # timesteps a stage
 
 
@@ -37,55 +36,92 @@ def multiplied(net: SrUNet, experts: int) -> SrUNet:
             one = module.averaged() if module.experts > 1 else module
             state |= {f"{name}.{k}": v.expand(experts, *v.shape[1:]).clone() if v.ndim == 3 else v for k, v in one.state_dict().items()}
     new.load_state_dict(state)
-    return new.to(net.device)
+    return new
 
 
-def write(net: SrUNet, out: Path) -> None:
-    eight_bits.save(multiplied(net, 1), out)
+class Staged(nn.Module):
+    """The single UNet and the experts of the stages, ascending; called as one denoiser, each row goes to its stage."""
+
+    def __init__(self, single: SrUNet, stages: list[SrUNet]):
+        super().__init__()
+        self.single, self.stages = single, nn.ModuleList(stages)
+
+    def forward(self, x, t, low):
+        t = torch.as_tensor(t, device=x.device).expand(len(x))
+        stage = t // SPAN
+        if len(seen := stage.unique()) == 1:
+            return self.stages[int(seen)](x, t, low)
+        out = torch.empty_like(x)
+        for i in seen.tolist():
+            out[stage == i] = self.stages[i](x[stage == i], t[stage == i], low[stage == i]).to(out.dtype)
+        return out
+
+    def averaged(self) -> "Staged":
+        device = next(self.parameters()).device
+        return Staged(self.single, [multiplied(net, 1) for net in self.stages]).to(device).eval()
+
+
+def write(net: Staged, out: Path) -> None:
+    for i, stage in enumerate(net.averaged().stages):
+        eight_bits.save(stage, out / f"stage{i}")
+    eight_bits.save(net.single, out / "single")
 
 
 def main() -> None:
-    args = arguments("sr/part", part="single", batch=0, lr=1e-3, ema=0.995)
-    device, gpu, single = args.device, args.device != "cpu", args.part == "single"
-    if args.out == MODELS / "sr/part":
-        args.out = OUT / "moe" / (args.part if single else f"stage{args.part}")
-    args.batch = args.batch or (128 if gpu else 8) * (STAGES if single else 1)
-    low_t, high_t = (0, 1000) if single else (SPAN * int(args.part), SPAN * (int(args.part) + 1))
-    net, log = begun(args.out, {}, OUT / "ldm")
-    net = multiplied(net, 1 if single else EXPERTS)
-    vae, source = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log))
-    bar, test, taken = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device), HeldOut(source, vae, 48 if gpu else 4), 0
+    args = arguments("sr/moe", batch=0, lr=8e-4, ema=0.995)
+    device, gpu = args.device, args.device != "cpu"
+    args.batch = args.batch or (768 if gpu else 8)
+    if (args.out / "stage0").exists():
+        single, log = eight_bits.load(SrUNet, args.out / "single"), json.loads((args.out / "training.json").read_text())
+        stages = [eight_bits.load(SrUNet, args.out / f"stage{i}") for i in range(STAGES)]
+    else:
+        single, log = begun(MODELS / "sr/ldm", {})[0], {"samples": 0, "minutes": 0}
+        stages = [single] * STAGES
+    net = Staged(single, [multiplied(stage, EXPERTS) for stage in stages])
+    vae, source = frozen_vae(device), Crops(device, seed_of(args, log), most=0 if gpu else 200)
+    bar, test, taken = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device), HeldOut(source, vae, 72 if gpu else 4), 0
+
+    def noised(x0, t, noise):
+        a = bar[t].view(-1, 1, 1, 1)
+        return a.sqrt() * x0 + (1 - a).sqrt() * noise
 
     def loss_of(net, average):
         nonlocal taken
-        for moe in net.moes():
+        for moe in (m for m in net.stages.modules() if isinstance(m, SpaceMoe)):
             moe.ewa(BETA * min(1.0, taken / RAMP))  # after the optimiser's last step
         taken += 1
-        x = source.draw(args.batch, SIDE[gpu])
-        low = lowered(x, source.rng)
-        x0, y0 = vae.latents(torch.cat([x, low])).chunk(2)
-        t = torch.randint(low_t, high_t, (len(x),), device=device)
-        return (errors(net, "ldm", bar, None, x0, y0, low, t, torch.randn_like(x0)) * weights(bar, t)).mean()
+        x = source.draw(args.batch)
+        low = lowered(x, source.rng, parts=8)
+        z = encoded(vae, x)
+        t = torch.arange(len(x), device=device) % STAGES * SPAN + torch.randint(SPAN, (len(x),), device=device)
+        noise = torch.randn_like(z)
+        x, loss = noised(z, t, noise), 0
+        for i, stage in enumerate(net.stages):
+            rows = slice(i, None, STAGES)
+            loss = loss + (called(stage, x[rows], t[rows], low[rows]) - noise[rows]).square().mean() / STAGES
+        return loss + (called(net.single, x, t, low) - noise).square().mean()
 
     @torch.no_grad()
     def figures(net) -> dict:
-        """Held-out squared errors of ε by quarter of the timesteps, of the averaged network; for the single one what it draws."""
-        of, found = multiplied(net, 1).eval(), {}
-        for begin in range(low_t, high_t, SPAN):
-            ts = range(begin + 25, begin + SPAN, 50)
-            each = [
-                errors(of, "ldm", bar, None, test.z, test.y, test.low, torch.full((len(test.z),), t, device=device), noise_like(test.z, t)).mean() for t in ts
-            ]
-            found[str(begin)] = round(float(sum(each) / len(each)), 5)
-        drawn = test.figures(test.decoded(walked(of, "ldm", test.y, test.low))) if single else {}
-        return {"held_out_loss": found} | drawn
+        """Held-out squared errors of ε by stage, of the single UNet and of the averaged experts; what both draw."""
+        found = {}
+        for name, of in (("single", net.single), ("moe", net.averaged())):
+            losses = []
+            for stage in range(STAGES):
+                ts = torch.linspace(stage * SPAN + 20, stage * SPAN + SPAN - 20, 4).long().tolist()
+                each = [
+                    (called(of, noised(test.z, torch.full((len(test.z),), t, device=device), n := noise_like(test.z, t)), t, test.low) - n).square().mean()
+                    for t in ts
+                ]
+                losses.append(round(float(sum(each) / len(each)), 5))
+            found[name] = {"loss": losses} | test.figures(decoded(vae, walked(of, "ldm", test.y, test.low)))
+        return found
 
     def rows(net):
-        return sheet([test.low, test.decoded(walked(multiplied(net, 1).eval(), "ldm", test.y, test.low)), test.x])
+        return sheet([test.low, *(decoded(vae, walked(of, "ldm", test.y, test.low)) for of in (net.single, net.averaged())), test.x])
 
-    train(args, f"sr/moe-{args.part}", net, log, loss_of, figures, rows, write, **QUICK)
+    train(args, "sr/moe", net, log, loss_of, figures, rows, write)
 
 
 if __name__ == "__main__":
-    (RUNS / "sr").mkdir(parents=True, exist_ok=True)
     main()

@@ -1,7 +1,7 @@
 """Distil the residual-shifting teacher into one step: TAD-SR (arXiv 2408.07476), and regression alone beside it.
 
     python -m backends.train.sr_student --minutes 2.5                     # all three losses
-    python -m backends.train.sr_student --arm regression --minutes 1.5    # L_d alone; see sr_vae.py for the order
+    python -m backends.train.sr_student --arm regression --minutes 1.5    # L_d alone; both need sr-vae and sr-shift
 
 The student begins as the teacher and is only ever asked at the last timestep. All losses act on its estimate x̂_s, so their gradients are
 put together there: 2(x̂_s − x̂_t) of L_d against the teacher's deterministic answer from the same x_T; HFSD, the difference of the frozen
@@ -18,15 +18,14 @@ from torch.nn import functional as F
 
 from backends.nets import eight_bits
 from backends.nets.sr_unet import SrUNet
-from backends.nets.sr_vae import SrAutoencoder
 from backends.restore import resshift
-from backends.train.common import MODELS, RUNS, arguments, autocast
+from backends.train.common import MODELS, arguments, autocast
 from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import OUT, QUICK, SIDE, HeldOut, begun, frozen, noise_like, sheet, shifted
+from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, frozen_vae, noise_like, sheet
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered, psnr
 
-FOLDERS = {"full": "student", "regression": "student-ld"}
+FOLDERS = {"full": "sr/student", "regression": "sr/student-ld"}
 HFSD, ADVERSARIAL = 1.0, 0.5
 SMALL = 3  # HFSD's timesteps are the lowest one in so many
 
@@ -54,34 +53,34 @@ class Discriminator(nn.Module):
 def hfsd(teacher, shift: resshift.Shift, student_x0, teacher_x0, y0, low, t, noise) -> torch.Tensor:
     """HFSD's gradient on the student's estimate: how the teacher's estimates differ once both are noised alike. 0 where they are equal."""
     with torch.no_grad():
-        both = [shifted(teacher, shift, shift.noised(x0, y0, t, noise), t, y0, low) for x0 in (student_x0, teacher_x0)]
+        both = [resshift.estimate(lambda *a: called(teacher, *a), shift, shift.noised(x0, y0, t, noise), t, y0, low) for x0 in (student_x0, teacher_x0)]
     return both[0] - both[1]
 
 
 def answer(net, shift: resshift.Shift, y0, low, noise) -> torch.Tensor:
     """A student's x0 in its one step."""
-    return shifted(net, shift, shift.start(y0, noise), torch.full((len(y0),), shift.steps - 1, device=y0.device), y0, low)
+    return resshift.estimate(lambda *a: called(net, *a), shift, shift.start(y0, noise), torch.full((len(y0),), shift.steps - 1, device=y0.device), y0, low)
 
 
 class Pool:
     """Small pictures with a start and the teacher's deterministic answer from it; each draw replaces some, for the teacher's walk costs 15 calls."""
 
-    def __init__(self, source: Crops, vae, teacher, shift: resshift.Shift, size: int, fresh: int, side: int):
+    def __init__(self, source: Crops, vae, teacher, shift: resshift.Shift, size: int, fresh: int):
         self.source, self.vae, self.teacher, self.shift, self.fresh = source, vae, teacher, shift, fresh
-        self.size, self.side, self.parts, self.next = size, side, None, 0
+        self.size, self.parts, self.next = size, None, 0
         while self.parts is None or len(self.parts[0]) < size:
             new = self.made(max(fresh, size // 16))
             self.parts = new if self.parts is None else [torch.cat(pair)[:size] for pair in zip(self.parts, new)]
 
     @torch.no_grad()
     def made(self, n: int) -> list[torch.Tensor]:
-        x = self.source.draw(n, self.side)
+        x = self.source.draw(n)
         low = lowered(x, self.source.rng)
-        z, y0 = self.vae.latents(torch.cat([x, low])).chunk(2)
+        z, y0 = encoded(self.vae, torch.cat([x, low])).chunk(2)
         noise = torch.randn_like(y0)
         walk = self.shift.start(y0, noise)
         for t in reversed(range(self.shift.steps)):
-            x0 = shifted(self.teacher, self.shift, walk, torch.full((n,), t, device=y0.device), y0, low)
+            x0 = resshift.estimate(lambda *a: called(self.teacher, *a), self.shift, walk, torch.full((n,), t, device=y0.device), y0, low)
             walk = self.shift.back(walk, x0, y0, t, None)
         return [((low + 1) * 127.5).round().byte(), z.half(), y0.half(), noise.half(), x0.half()]
 
@@ -100,15 +99,15 @@ def main() -> None:
     args = arguments("sr/student", arm="full", batch=0, lr=6e-4, ema=0.995)
     arm, device, gpu = args.arm, args.device, args.device != "cpu"
     if args.out == MODELS / "sr/student":
-        args.out = OUT / FOLDERS[arm]
-    args.batch = args.batch or (256 if gpu else 16)
-    teacher = frozen(SrUNet, "shift", device)
-    net, log = begun(args.out, {}, OUT / "shift")
-    vae, source, shift = frozen(SrAutoencoder, "vae", device), Crops(device, seed_of(args, log)), resshift.Shift()
-    test = HeldOut(source, vae, 48 if gpu else 4)
+        args.out = MODELS / FOLDERS[arm]
+    args.batch = args.batch or (256 if gpu else 4)
+    teacher = eight_bits.load(SrUNet, MODELS / "sr/shift").eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    net, log = begun(args.out, {}, MODELS / "sr/shift")
+    vae, source, shift = frozen_vae(device), Crops(device, seed_of(args, log), most=0 if gpu else 200), resshift.Shift()
+    test = HeldOut(source, vae, 72 if gpu else 4)
     judge = Discriminator(teacher).to(device)
     judging = torch.optim.AdamW(judge.parameters(), 1e-3, betas=(0.0, 0.99))
-    pool = Pool(source, vae, teacher, shift, 16_384 if gpu else 256, 64 if gpu else 2, SIDE[gpu])
+    pool = Pool(source, vae, teacher, shift, 16_384 if gpu else 16, 64 if gpu else 1)
 
     def judged(x0, y0, low, t, noise):
         with autocast(device):
@@ -135,17 +134,17 @@ def main() -> None:
 
     @torch.no_grad()
     def figures(net) -> dict:
-        out = test.decoded(answer(net, shift, test.y, test.low, test_noise))
+        out = decoded(vae, answer(net, shift, test.y, test.low, test_noise))
         return test.figures(out) | {"to_teacher_db": round(float(psnr(out, taught).mean()), 2)}
 
-    with torch.no_grad():
-        *_, last = shift.walk(lambda x, t: shifted(teacher, shift, x, t, test.y, test.low), test.y, torch.Generator().manual_seed(0), True)
-    taught = test.decoded(last)
+    *_, last = shift.walk(
+        lambda x, t: resshift.estimate(lambda *a: called(teacher, *a), shift, x, t, test.y, test.low), test.y, torch.Generator().manual_seed(0), True
+    )
+    taught = decoded(vae, last)
     print(json.dumps({"teacher": test.figures(taught)}), flush=True)
-    rows = lambda net: sheet([test.low, taught, test.decoded(answer(net, shift, test.y, test.low, test_noise)), test.x])  # noqa: E731
-    train(args, f"sr/{FOLDERS[arm]}", net, log, loss_of, figures, rows, eight_bits.save, **QUICK)
+    rows = lambda net: sheet([test.low, taught, decoded(vae, answer(net, shift, test.y, test.low, test_noise)), test.x])  # noqa: E731
+    train(args, FOLDERS[arm], net, log, loss_of, figures, rows, eight_bits.save)
 
 
 if __name__ == "__main__":
-    (RUNS / "sr").mkdir(parents=True, exist_ok=True)
     main()

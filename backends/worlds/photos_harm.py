@@ -15,7 +15,7 @@ from backends.worlds.faces import jpeg
 if TYPE_CHECKING:
     from torch import Tensor
 
-FACTORS, ODDS = (8, 4, 8 / 3, 2, 4 / 3), (0.12, 0.55, 0.13, 0.12, 0.08)
+SIDES, ODDS = (16, 32, 48, 64, 96), (0.12, 0.55, 0.13, 0.12, 0.08)  # px that are left of 128; multiples of 16, for the codec
 DIRTY = 0.4  # share of small pictures with noise up to 8/255 and JPEG from quality 60 on
 
 
@@ -30,15 +30,14 @@ def small(x: Tensor, side: int, rng=None, dirty: float = 0.0) -> Tensor:
     if dirty:
         draw = lambda *shape: torch.rand(shape, device=x.device, generator=rng)  # noqa: E731
         noisy = y + torch.randn(y.shape, device=x.device, generator=rng) * draw(len(y), 1, 1, 1) * 8 / 255
-        noisy = F.pad(noisy, (0, -side % 16, 0, -side % 16), mode="replicate")  # the codec's blocks
-        y = torch.where(draw(len(y), 1, 1, 1) < dirty, jpeg(noisy, (60 + 40 * draw(len(y))).round())[..., :side, :side], y)
+        y = torch.where(draw(len(y), 1, 1, 1) < dirty, jpeg(noisy, (60 + 40 * draw(len(y))).round()), y)
     return (y * 255).round().clamp(0, 255) / 127.5 - 1
 
 
 def lowered(x: Tensor, rng=None, dirty: float = DIRTY, parts: int = 4) -> Tensor:
-    """What a network sees of (B, 3, n, n): each of `parts` of the batch made smaller by a factor of its own and brought back to n px."""
-    factors, n = random.choices(FACTORS, ODDS, k=parts), x.shape[-1]
-    return torch.cat([scaled(small(part, round(n / f), rng, dirty), n).clamp(-1, 1) for part, f in zip(x.chunk(parts), factors)])
+    """What a network sees of (B, 3, 128, 128): `parts` of the batch, each at a size of its own, brought back to 128 px."""
+    sides = random.choices(SIDES, ODDS, k=parts)
+    return torch.cat([scaled(small(part, side, rng, dirty), x.shape[-1]).clamp(-1, 1) for part, side in zip(x.chunk(parts), sides)])
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
