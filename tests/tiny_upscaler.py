@@ -8,7 +8,7 @@ def tiny():
 
     from backends.nets.sr_decoders import FaDecoder, LiifDecoder
     from backends.nets.sr_unet import SrUNet
-    from backends.nets.sr_vae import SrAutoencoder
+    from backends.nets.sr_vae import CONFIG, SrAutoencoder
     from backends.restore.resshift import T
     from backends.restore.upscaler import STAGES, Upscaler
 
@@ -16,7 +16,7 @@ def tiny():
     unet = lambda **kind: SrUNet(block_out_channels=(32, 32), layers_per_block=1, **kind)  # noqa: E731
     nets = {name: unet(attention=0, steps=T) for name in ("shift", "student", "regression")}
     nets |= {name: unet(attention=1, experts=1) for name in ("single", "aligned", *(f"stage{i}" for i in range(STAGES)))}
-    nets |= {"vae": SrAutoencoder((32, 32)).fit(torch.rand(4, 3, 64, 64) * 2 - 1), "fa": FaDecoder(), "liif": LiifDecoder(hidden=32)}
+    nets |= {"vae": SrAutoencoder(**CONFIG | {"block_out_channels": (48, 48)}), "fa": FaDecoder(), "liif": LiifDecoder(32, 32)}
     for net in nets.values():
         for p in net.parameters():
             if not p.any():  # what begins as nothing

@@ -7,12 +7,12 @@ from typing import Annotated
 import numpy as np
 
 from backends.denoiser import as_uint8
-from backends.lazy import torch
+from backends.lazy import F, torch
 from backends.registry import method
 from backends.restore.tadsr import middle
 from backends.restore.upscale_baselines import DdimSteps, closing, diffused
 from backends.restore.upscale_task import LARGEST, UPSCALE, Upscale, given, resized
-from backends.restore.upscaler import FACTOR, Canvas, Upscaler, recoloured
+from backends.restore.upscaler import FACTOR, Canvas, Upscaler
 from backends.spec import BadInput, Events, Image, Images, Result, Slider, Step, Toggle
 
 FINE = 4  # the latents' picture is the small one so many times enlarged, whatever the factor
@@ -31,18 +31,17 @@ def fixed(model: Upscaler, small: np.ndarray) -> Canvas:
 
 
 def at_any_size(canvas: Canvas, z, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of latents by the implicit decoder, some rows at a time."""
-    from backends.nets.sr_decoders import brought, grid
+    """(H, W, 3) uint8 of latents by the implicit decoder, some rows at a time; what it loses of the small picture is given back."""
+    from backends.nets.sr_decoders import grid
 
-    (vae, liif), (h, w) = (canvas.model.net[name] for name in ("vae", "liif")), size
-    trunk = canvas.on_tiles(lambda _low, z: vae.trunk(z), z, scale=2)
+    liif, (_, w) = canvas.model.net["liif"], size
     # The canvas is larger than its picture by what fills its edge up; places are relative to the canvas.
     span = torch.tensor([n / (FACTOR * m) for n, m in zip(canvas.size, canvas.shape)], device=z.device)
-    features, cell = liif.features(trunk), 2 * span / torch.tensor(size, device=z.device)
-    added = [liif.query(features, at, cell) for at in ((grid(size, z.device) + 1) * span - 1).split(ROWS * w, 1)]
-    inside = lambda x: x[..., : canvas.size[0], : canvas.size[1]]  # noqa: E731
-    x = brought(inside(vae.head(trunk, z)), size) + torch.cat(added, 1).transpose(1, 2).unflatten(2, size)
-    return as_uint8(recoloured(x, brought(inside(canvas.low), size), canvas.broad * h / canvas.size[0]))
+    at, cell = (grid(size, z.device) + 1) * span - 1, 2 * span / torch.tensor(size, device=z.device)
+    new, old = (liif.features(part) for part in (z, canvas.y0))
+    rows = [liif.query(new, part, cell) - liif.query(old, part, cell) for part in at.split(ROWS * w, 1)]
+    low = F.interpolate(canvas.low[..., : canvas.size[0], : canvas.size[1]], size=size, mode="bicubic", align_corners=False, antialias=True)
+    return as_uint8(low + torch.cat(rows, 1).transpose(1, 2).unflatten(2, size))
 
 
 @method("arbitrary_scale", task=UPSCALE, needs={"upscale"})
@@ -53,10 +52,10 @@ def arbitrary_scale(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: N
     The diffusion's latents always have one size; a decoder that answers for any point turns them into any number of pixels. All factors show one
     picture, and the networks' cost does not grow with it.
 
-    Kim & Kim, arXiv 2403.10255; read from the official code. The decoder is LIIF's: four neighbours' features with relative place and pixel size through a
-    perceptron, weighed by area. Training: random sizes under an L1 loss, then the UNet through the frozen decoder. Where we differ: features of the
-    plain decoder at two pixels a cell, and the answer added to its pixels brought to size; 64 a layer, not 256; latents of a picture four times as
-    large as the small one, beyond five times which no size was trained on; broad colours are taken from the small picture.
+    Kim & Kim, arXiv 2403.10255; read from the official code. The decoder is a mirrored one without upsampling, then LIIF: four neighbours' features with
+    relative place and pixel size through a perceptron, weighed by area. Training: random sizes under an L1 loss, then the UNet through the frozen decoder.
+    Where we differ: a perceptron of 128 a layer, not 256; latents of a picture four times as large as the small one, beyond five times which no size
+    was trained on; what the decoder loses of the small picture is given back; estimates of x0 are drawn towards the small picture as in `ldm_sr`.
     """
     source = given(job)
     canvas = fixed(model, source.small)

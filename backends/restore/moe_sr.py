@@ -36,8 +36,9 @@ def moe_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0,
     end: more capacity at the cost of one network. A Fourier-domain U-Net before the decoder's output head brings back detail that the latents lost.
 
     Luo et al., arXiv 2310.12004; read from the official code. Stages are [0, 250), [250, 500), [500, 750), [750, 1000); β rises to 0.3. Official
-    inference with 200 steps, η = 1 and a colour correction. Where we differ: UNets of 0.8 M parameters, an autoencoder with a linear encoder, the plain
-    decoder's features held and a single residual dense block for the small picture's features, no adversarial loss.
+    inference with 200 steps, η = 1 and a colour correction. Where we differ: UNets of 0.8 M parameters, an autoencoder without codebook, the plain
+    decoder's trunk held and a single residual dense block for the small picture's features, no adversarial loss; for the colour correction, what the
+    autoencoder loses of the small picture is given back; estimates of x0 are drawn towards the small picture as in `ldm_sr`.
     """
     source = given(job)
     canvas, times = Canvas(model, source.small, source.size), []

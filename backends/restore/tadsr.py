@@ -72,7 +72,7 @@ def tadsr(job: Upscale, model: Upscaler,
     Arm of arXiv 2408.07476; no official code but a README. L = L_d + λ₁ L_HFSD + λ₂ L_adv; HFSD's gradient φ(x_t(x̂_s)) − φ(x_t(x̂_t)) with one ε
     for both is 0 where the student equals the teacher, which that of plain score distillation is not. Where we differ: λ₂ follows the size of
     L_d's gradient (VQGAN's rule), HFSD's t are the lowest third and its φ the estimate of x0; the teacher is `resshift`'s small network, and
-    broad colours are taken from the small picture.
+    what the autoencoder loses of the small picture is given back.
     """
     source = given(job)
     canvas = Canvas(model, source.small, source.size)

@@ -29,8 +29,8 @@ def closing(pixels: np.ndarray, small: np.ndarray, caption: str = "") -> Image:
 
 def diffused(canvas: Canvas, net_at: Callable[[int], object], steps: int, eta: float, seed: int) -> Iterator[tuple[int, Tensor]]:
     """(timestep, estimate of x0) of each step of latent diffusion from noise; `net_at(t)`: the network for a timestep."""
-    generator, y0 = torch.Generator().manual_seed(seed), canvas.y0
-    return ddim(lambda x, t: y0 + canvas.called(net_at(t), x, t), lambda: canvas.noise(generator), steps, eta)
+    generator = torch.Generator().manual_seed(seed)
+    return ddim(lambda x, t: canvas.called(net_at(t), x, t), canvas.y0, lambda: canvas.noise(generator), steps, eta)
 
 
 def walked(canvas: Canvas, deterministic: bool, seed: int) -> Iterator[Tensor]:
@@ -59,8 +59,8 @@ def resshift(job: Upscale, model: Upscaler,
 
     A diffusion whose chain goes from the large picture to the small one, not to pure noise, so that fifteen steps bring it back.
 
-    Yue et al., arXiv 2307.12348, with κ = 2 and T = 15. Where we differ: the embedded network (1.7 M parameters) sees ×1.3 to ×8 and adds to y0,
-    a UNet without Swin attention on an autoencoder with a linear encoder; broad colours are taken from the small picture.
+    Yue et al., arXiv 2307.12348, with κ = 2 and T = 15. Where we differ: the embedded network (2 M parameters) sees ×1.3 to ×8 and adds to y0,
+    a UNet without Swin attention, an autoencoder without codebook; what that loses of the small picture is given back.
     """
     source = given(job)
     canvas = Canvas(model, source.small, source.size)
@@ -75,7 +75,8 @@ def ldm_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0)
 
     LDM-SR: noise becomes latents in the sight of the small picture. One network for every timestep; what MoE-SR is compared with.
 
-    Rombach et al., arXiv 2112.10752. The network saw as many samples as MoE-SR's four experts between them.
+    Rombach et al., arXiv 2112.10752. The network saw each sample that MoE-SR's four experts saw between them. Estimates of x0 are drawn towards the
+    small picture as far as the network errs on held-out noise (latent_sr.py): plain DDIM drowns in its error.
     """
     source = given(job)
     canvas = Canvas(model, source.small, source.size)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TILE, OVERLAP, BATCH = 64, 16, 4  # latents a side of a tile and that two share; tiles at once
 FACTOR, MULTIPLE = 4, 16  # px a latent; px of which the networks' pictures are multiples
+PREVIEW = 64  # latents a side of a preview
 STAGES = 4
 
 
@@ -55,23 +56,16 @@ class Canvas:
 
     def __init__(self, model: Upscaler, small: np.ndarray, size: tuple[int, int]):
         self.model, self.size, self.small = model, size, small
-        self.low = from_uint8(resized(small, size), model.device)
+        low = from_uint8(resized(small, size), model.device)
         pads = [-n % MULTIPLE for n in size]
         mode = "reflect" if all(p < n for p, n in zip(pads, size)) else "replicate"
-        self.low = F.pad(self.low, (0, pads[1], 0, pads[0]), mode=mode)
+        self.low = F.pad(low, (0, pads[1], 0, pads[0]), mode=mode)
         self.shape = tuple(n // FACTOR for n in self.low.shape[-2:])
         self.tiles = Tiles(*self.shape, TILE, OVERLAP)
-        self.broad = 1.5 * max(2.0, size[0] / small.shape[0])  # px: σ from which on the small picture is to be believed
+        self.y0 = self.on_tiles(model.net["vae"].latents)  # the latents of `low`
 
     def noise(self, generator) -> Tensor:
-        from backends.nets.sr_vae import CHANNELS
-
-        return torch.randn((1, CHANNELS, *self.shape), generator=generator).to(self.model.device)
-
-    @property
-    def y0(self) -> Tensor:
-        """The latents of `low`."""
-        return self.model.net["vae"].latents(self.low)
+        return torch.randn(self.y0.shape, generator=generator).to(self.y0)
 
     def on_tiles(self, run: Callable[..., Tensor], *latents: Tensor, scale: int = 1) -> Tensor:
         """`run(low, *latents)` tile by tile, its answers `scale` times the latents' size."""
@@ -82,31 +76,24 @@ class Canvas:
         return self.on_tiles(lambda low, x: net(x, torch.full((len(x),), int(t), device=x.device), low).float(), x)
 
     def decoded(self, z: Tensor, run: Callable[..., Tensor] | None = None) -> np.ndarray:
-        """(H, W, 3) uint8 by the plain decoder, or by `run(low, z)`; broad colours are those of `low`."""
+        """(H, W, 3) uint8 by the plain decoder, or by `run(low, z)`.
+
+        What the autoencoder loses of the small picture is given back: low + D(z) − D(y0). Latents that say nothing new give `low`.
+        """
         run = run or (lambda low, z: self.model.net["vae"].pixels(z))
-        return self.cropped(recoloured(self.on_tiles(run, z, scale=FACTOR), self.low, self.broad))
+        new, old = (self.on_tiles(run, part, scale=FACTOR) for part in (z, self.y0))
+        return self.cropped(self.low + new - old)
 
     def cropped(self, x: Tensor) -> np.ndarray:
         return as_uint8(x[..., : self.size[0], : self.size[1]])
 
     def preview(self, z: Tensor) -> Image:
-        """What z shows by the linear way back, at once."""
-        return Image(self.cropped(self.model.net["vae"].linear(z)))
-
-
-def recoloured(x: Tensor, low: Tensor, sigma: float) -> Tensor:
-    """x with what is broader than `sigma` px taken from `low`: StableSR's colour correction (arXiv 2305.07015), a Gaussian for its wavelets."""
-    return x + blurred(low, sigma) - blurred(x, sigma)
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """By a Gaussian, edges repeated."""
-    reach = round(3 * sigma)
-    at = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    kernel = (-(at**2) / (2 * sigma**2)).exp()
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, -1)
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel[:, :, None], groups=x.shape[1])
-    return F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), kernel[..., None], groups=x.shape[1])
+        """What z shows, at once: half or a quarter of the size where the picture is large, for half the latents decode to half the picture."""
+        h, w = (n / FACTOR for n in self.size)
+        while max(z.shape[-2:]) > PREVIEW:
+            z, h, w = F.avg_pool2d(z, 2, ceil_mode=True), h / 2, w / 2
+        pixels = as_uint8(self.model.net["vae"].pixels(z))
+        return Image(pixels[: max(1, round(FACTOR * h)), : max(1, round(FACTOR * w))])
 
 
 def load_embedded(card: Card) -> Upscaler:
@@ -118,9 +105,10 @@ def load_embedded(card: Card) -> Upscaler:
     where = device()
     folders = {"shift": "shift", "student": "student", "regression": "student-ld", "single": "moe/single", "aligned": "aligned"}
     folders |= {f"stage{i}": f"moe/stage{i}" for i in range(STAGES)}
-    kinds = {"vae": SrAutoencoder, "fa": FaDecoder, "liif": LiifDecoder}
-    nets = {name: eight_bits.load(kind, ASSETS / card.source / name) for name, kind in kinds.items()}
-    nets |= {name: eight_bits.load(SrUNet, ASSETS / card.source / folder) for name, folder in folders.items()}
+    home = ASSETS / card.source
+    nets = {"vae": SrAutoencoder.from_pretrained(home / "vae", torch_dtype=torch.float32),
+            "fa": eight_bits.load(FaDecoder, home / "fa"), "liif": eight_bits.load(LiifDecoder, home / "liif")}  # fmt: skip
+    nets |= {name: eight_bits.load(SrUNet, home / folder) for name, folder in folders.items()}
     for net in nets.values():
         net.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
     return Upscaler(card, nets, where)

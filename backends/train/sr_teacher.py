@@ -19,6 +19,7 @@ from backends.nets import eight_bits
 from backends.nets.sr_unet import SrUNet
 from backends.nets.sr_vae import SrAutoencoder
 from backends.restore import resshift
+from backends.restore.latent_sr import SCHEDULE
 from backends.train.common import MODELS, arguments, autocast
 from backends.train.faces_loop import seed_of, train
 from backends.worlds.photos import Crops
@@ -29,7 +30,6 @@ ARMS = {
     "ldm": dict(block_out_channels=(40, 56), layers_per_block=1, attention=1, steps=1000, experts=1),
 }
 FOLDERS = {"shift": "sr/shift", "ldm": "sr/ldm"}
-SCHEDULE = dict(beta_start=0.0015, beta_end=0.0155, beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing")
 
 
 def begun(out: Path, config: dict, start: Path | None = None):

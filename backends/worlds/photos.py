@@ -17,7 +17,7 @@ from PIL import Image
 from backends.lazy import torch
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "runs" / "photos" / "patches.npz"

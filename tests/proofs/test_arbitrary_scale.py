@@ -16,7 +16,7 @@ from backends.restore.arbitrary_scale import at_any_size, fixed
 from backends.restore.upscale_baselines import diffused
 from backends.restore.upscale_task import given, resized
 
-N, STEPS, GREY = 32, 25, np.array([0.299, 0.587, 0.114])
+N, STEPS, GREY = 16, 25, np.array([0.299, 0.587, 0.114])
 
 
 def gradient(pixels: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from backends.restore.upscale_baselines import walked
 from backends.restore.upscale_task import given
 from backends.restore.upscaler import Canvas
 
-N = 64
+N = 48
 
 
 @pytest.mark.proof
