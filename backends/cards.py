@@ -67,6 +67,13 @@ add(
         about="Methods that learn from the one cube that they restore.",
     ),
     Card(
+        name="photos-sr", title="Photo enlarger (embedded)", loader="backends.restore.upscaler:load_embedded", capabilities=frozenset({"upscale"}),
+        licence="Apache-2.0 (weights)", source="sr", parameters="11 M in twelve networks",
+        trained_on="crops of photographs, drawings and renders, made ×1.3 to ×8 smaller, two in five with noise and JPEG",
+        command="python -m backends.train.sr_vae --minutes 2 and what stands there",
+        about="ResShift and its one-step students, latent diffusion as one UNet and as experts, three decoders; latents of a quarter of the side and 8 channels.",
+    ),
+    Card(
         name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
         licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="6 M in four networks",
         trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",
@@ -141,6 +148,14 @@ HUB = (
         side=512, parameters="860 M", trained_on="LAION-2B-en and aesthetics subsets (its own card)",
         options={"kind": "sd", "variant": "fp16", "parts": ("unet", "vae", "scheduler", *CLIP)},
         about="Latent diffusion at 512 px, predicts noise. About 2.1 GB to download. No safety checker is run.",
+    ),
+    # Of the decoder's repository no hash was found: it is offered where the host pins it.
+    Card(
+        name="sd-1.5-fa", title="Stable Diffusion 1.5, frequency-augmented decoder", loader="backends.restore.fa_hub:load", capabilities=UNET, embedded=False,
+        licence="CreativeML OpenRAIL-M; decoder: Apache-2.0", source="amandaa/moe_sr", revision="", side=512, parameters="860 M", trained_on="LAION-2B-en; the decoder on COCO (its paper)",
+        options={"files": ("first_stage_models/kl-f8/fa_vae.pth",), "base": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
+                 "pipeline": {"kind": "sd", "variant": "fp16", "parts": ("unet", "vae", "scheduler", *CLIP)}},
+        about="The same denoiser; MoE-SR's decoder draws the picture, with a Fourier-domain U-Net before its output head.",
     ),
     Card(
         name="sd-turbo", title="SD-Turbo", loader="backends.hub:load", capabilities=UNET - {"cfg"}, embedded=False,

@@ -77,7 +77,9 @@ def _array(array: np.ndarray, what: str) -> np.ndarray:
     if array.dtype != np.uint8:
         if not np.isfinite(array).all():
             raise BadInput(f"{what} holds values that are not numbers.")
-        array = np.clip(array * (255 if array.max() <= 1 else 1), 0, 255).astype(np.uint8)
+        wide = array.dtype == np.uint16 or (array.dtype.kind in "iu" and array.max() > 255)
+        top = 2**16 - 1 if wide else 1 if array.max() <= 1 else 255
+        array = (np.clip(array, 0, top) * (255 / top)).astype(np.uint8)
     if array.shape[-1] == 4:  # on white, as files are
         share = array[..., 3:].astype(np.float32) / 255
         array = (array[..., :3] * share + 255 * (1 - share)).round().astype(np.uint8)

@@ -68,5 +68,9 @@ def tiny(monkeypatch):
         from tests.tiny_faces import tiny as tiny_faces
 
         models._cache["faces"] = tiny_faces()
+    if "photos-sr" in models.CARDS:
+        from tests.tiny_upscaler import tiny as tiny_upscaler
+
+        models._cache["photos-sr"] = tiny_upscaler()
     yield model
     models.clear()

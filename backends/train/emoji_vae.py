@@ -49,12 +49,12 @@ def main() -> None:
     train(args, CONFIG, scenes, scenes(np.random.default_rng(emoji.HELD_OUT_SEED), 128, held_out=True), RUNS / f"{args.out.parent.name}-vae.pt")
 
 
-def train(args, config: dict, make, test: torch.Tensor, path: Path) -> None:
+def train(args, config: dict, make, test: torch.Tensor, path: Path, kind=PatchAutoencoderKL) -> None:
     """Go on from the weights in `args.out` for `args.minutes`; `make(rng, n)` gives pictures as `scenes` does, `path` keeps the optimiser's state."""
     if (args.out / "config.json").exists() and not args.fresh:
-        vae = PatchAutoencoderKL.from_pretrained(args.out, torch_dtype=torch.float32)
+        vae = kind.from_pretrained(args.out, torch_dtype=torch.float32)
     else:
-        vae = PatchAutoencoderKL(**config)
+        vae = kind(**config)
     vae.to(args.device, memory_format=torch.channels_last).train()
     if args.decoder_only:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
