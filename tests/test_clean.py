@@ -245,3 +245,15 @@ def test_figures():
     found = {m.name: m.value for m in figures.clean_photo(CleanPhoto(image=noisy, strength=0), Image(image), None)}
     assert abs(found["structure in what was taken out"]) < 0.1 and set(found) == {"sharpness", "structure in what was taken out"}
     assert figures.clean_photo(job, Image(image[:10, :10]), None) == []
+
+
+def test_the_embedded_restorers_restore_what_they_learned():
+    from skimage import data
+
+    models.clear()
+    image = data.astronaut()[40:168, 150:278]
+    for harm in harming.KINDS:
+        for slug in ("source_only", "noise_da"):
+            found, _ = outcome_of(slug, image=image, harm=harm, real=False)
+            assert figures.psnr(found.value.pixels, image) > figures.psnr(found.value.before, image) + 1
+    models.clear()

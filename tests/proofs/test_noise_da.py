@@ -17,7 +17,7 @@ from backends.restore.noise_da import Tuned
 from backends.worlds import photos
 
 N, SIDE, WANTED = 24, 128, {"noise": 0.3, "rain": 0.0, "blur": 0.0}
-LIVE, STEPS = 2, 40  # pictures that the restorer adapts to by itself, and steps
+LIVE, STEPS, RATE = 2, 40, 1e-4  # pictures that the restorer adapts to by itself, steps, and the default rate
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_the_other_domain_gains_and_the_first_loses_nothing(proof):
     for i, picture in enumerate(photos.test_crops(LIVE, 192, proof.seed + 100)):
         job = CleanPhoto(image=picture, harm="noise", strength=0.5, real=True, seed=2**31 + proof.seed + i)
         torch.manual_seed(job.seed)
-        tuned = Tuned(job, model, harmed(job), True, True, 3e-4)
+        tuned = Tuned(job, model, harmed(job), True, True, RATE)
         for step in range(1, STEPS + 1):
             tuned.step(adapting.weight(step / STEPS))
         given = as_tensor(harmed(job)).to(model.device)
