@@ -64,7 +64,8 @@ def interlcm(job: RestoreFace, model: FaceModel, steps: Steps = 4, colour_fix: C
     the visual encoder's tokens stand in the place of a text, the spatial encoder is a ControlNet copied from the latent prior's network; only these
     two are trained, by L1, LPIPS and a discriminator on decoded pictures. Colours are fixed by wavelets, as there. Where we differ: 64 px,
     EfficientNet-Lite0's features where CLIP's are, guidance 2 where theirs is 8, one pair of encoders for both numbers of steps.
-    Colourising and inpainting are not offered.
+    Colourising and inpainting are not offered. The embedded encoders had 210 updates, where the paper's had 15,000: they beat both baselines, but
+    not the degraded picture's own PSNR.
     """
     face = Face(job, model)
     yield from face.notes()
