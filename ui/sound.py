@@ -91,6 +91,11 @@ def spectrogram(value: Spectrogram) -> str:
     return f'<figure class="sound">{caption}{_map(value)}{_ruler(value.seconds)}</figure>'
 
 
+def drawn(value: Spectrogram) -> str:
+    """Its map alone, as an inline picture."""
+    return _image(value.values)
+
+
 def thumbnail(value: Audio) -> str:
     return _image(sound.log_mel(value, 48, 96).values)
 
