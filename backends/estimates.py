@@ -1,10 +1,12 @@
-"""How long an arm will take, learned from how long its like took here."""
+"""How long an arm will take, learned from how long its like took here; and how far a run is."""
 
 import math
 import statistics
+import time
+from dataclasses import dataclass, field
 
 from backends.recipe import Input
-from backends.spec import Audio, Mesh
+from backends.spec import ArmEvent, Audio, Held, Mesh, Outcome, Step
 from backends.store import Store
 
 COUNTS = ("steps", "iterations", "captures")  # knobs that the time grows with
@@ -63,3 +65,41 @@ def _distance(a: dict, b: dict) -> float:
 
 def learn(store: Store, given: dict, arm: dict, pictures: dict[str, Input], seconds: float) -> None:
     store.learn(kind(given, arm), features(given, arm, pictures), seconds)
+
+
+@dataclass
+class Progress:
+    """Where a running run stands: `expected`, seconds of each arm as far as known; `arm`, the arm under way since `since`, at step `i` of `n`."""
+
+    expected: list[float | None]
+    arm: int = 0
+    since: float = field(default_factory=time.monotonic)
+    i: int = 0
+    n: int = 0
+    paused: float = 0.0  # when it was; 0 while it is not
+
+    def see(self, event: ArmEvent) -> float:
+        """Take an event; gives the seconds that the arm it ends took, 0 for others. Pauses don't count."""
+        now = time.monotonic()
+        if self.paused:
+            self.since, self.paused = self.since + now - self.paused, 0.0
+        if isinstance(event.event, Held):
+            self.paused = now if event.event.left else 0.0
+        if isinstance(event.event, Step):
+            self.i, self.n = event.event.i, event.event.n
+        if not isinstance(event.event, Outcome):
+            return 0.0
+        took, self.since = now - self.since, now
+        self.arm, self.i, self.n = event.arm + 1, 0, 0
+        return took
+
+    def left(self, running: bool) -> float | None:
+        """Seconds to the end; None while an arm's like has not been seen."""
+        times = list(self.expected[self.arm :])
+        if running and times:
+            spent = (self.paused or time.monotonic()) - self.since
+            if self.i > 1 and (times[0] is None or self.i > 0.2 * self.n):
+                times[0] = spent * (self.n - self.i) / self.i
+            elif times[0] is not None:
+                times[0] = max(times[0] - spent, 0.0)
+        return None if None in times else sum(times)

@@ -5,7 +5,7 @@
     for event in jobs.watch(run): ...              # where it stands, then what comes; a slow reader misses previews and delays nobody
     jobs.stop(run); jobs.pause(run); jobs.place(run); jobs.estimate(run)
 
-The order is fair: owners take turns, and of one owner's runs the oldest is next. What has run is kept in a Store, from which `find` brings it back.
+The order is fair: owners take turns, who has just had one is the last, and of one owner's runs the oldest is next. What has run is kept in a Store, from which `find` brings it back.
 Only `source` knows how a run is made, `slots` how many may be at once: replicas elsewhere need another source and as many slots, and nothing else.
 """
 
@@ -24,14 +24,16 @@ from pathlib import Path
 
 import backends
 from backends import estimates, gpu, models, recipe
+from backends.estimates import Progress
 from backends.feeds import Feed, Pile
 from backends.registry import METHODS
-from backends.spec import ArmEvent, BadInput, Held, Outcome, Result, Step, Text, Tokens
+from backends.spec import ArmEvent, BadInput, Outcome, Result, Step, Text, Tokens
 from backends.store import ENDED, Kept, Store
 
 MOST, OWN = 64, 8  # runs that may wait, of all and of one owner
 LEFT_SECONDS = 600.0  # a running run that nobody has watched for so long is stopped when others wait
 HELD_SECONDS = 60.0  # a paused one goes on
+LOOK_SECONDS = 1.0  # between two looks at that
 log = logging.getLogger(__name__)
 
 
@@ -66,9 +68,9 @@ class Run:
     kept: bool = True
     events: Pile | None = None  # None: they are in the store
     feeds: set[Feed] = field(default_factory=set)
-    seen: float = field(default_factory=time.monotonic)  # when the last one who watched it left
+    seen: float = field(default_factory=time.monotonic)  # when the last one who watched it left, or it began
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    progress: "Progress | None" = None
+    progress: Progress | None = None
     stopped: Flag | None = None
     held: Flag | None = None
 
@@ -76,44 +78,6 @@ class Run:
     def over(self) -> bool:
         """Whether nothing more comes: it has ended, or it is another process's."""
         return self.state in ENDED or self.progress is None
-
-
-@dataclass
-class Progress:
-    """Where a running run stands: `expected`, seconds of each arm as far as known; `arm`, the arm under way since `since`, at step `i` of `n`."""
-
-    expected: list[float | None]
-    arm: int = 0
-    since: float = field(default_factory=time.monotonic)
-    i: int = 0
-    n: int = 0
-    paused: float = 0.0  # when it was; 0 while it is not
-
-    def see(self, event: ArmEvent) -> float:
-        """Take an event; gives the seconds that the arm it ends took, 0 for others. Pauses don't count."""
-        now = time.monotonic()
-        if self.paused:
-            self.since, self.paused = self.since + now - self.paused, 0.0
-        if isinstance(event.event, Held):
-            self.paused = now if event.event.left else 0.0
-        if isinstance(event.event, Step):
-            self.i, self.n = event.event.i, event.event.n
-        if not isinstance(event.event, Outcome):
-            return 0.0
-        took, self.since = now - self.since, now
-        self.arm, self.i, self.n = event.arm + 1, 0, 0
-        return took
-
-    def left(self, running: bool) -> float | None:
-        """Seconds to the end; None while an arm's like has not been seen."""
-        times = list(self.expected[self.arm :])
-        if running and times:
-            spent = (self.paused or time.monotonic()) - self.since
-            if self.i > 1 and (times[0] is None or self.i > 0.2 * self.n):
-                times[0] = spent * (self.n - self.i) / self.i
-            elif times[0] is not None:
-                times[0] = max(times[0] - spent, 0.0)
-        return None if None in times else sum(times)
 
 
 def _events(given: dict, pictures: dict, stop: Callable[[], bool], hold: Callable[[], bool]) -> Iterator[ArmEvent]:
@@ -175,7 +139,7 @@ class Executor:
             if run.state == "running":
                 run.stopped.turn(True)
             else:
-                self._waiting[run.owner].remove(run)
+                self._unqueue(run)
                 self._settle(run, "stopped")
 
     def pause(self, run: Run, on: bool = True) -> None:
@@ -239,29 +203,30 @@ class Executor:
         return [self._safely(estimates.expected, self.store, run.given, arm, run.pictures) for arm in run.given["arms"]]
 
     def _order(self) -> list[Run]:
-        """Those that wait, as they will begin: in rounds, one of each owner."""
-        rounds = max(map(len, self._waiting.values()), default=0)
-        return [runs[i] for i in range(rounds) for runs in self._waiting.values() if i < len(runs)]
+        """Those that wait, as they will begin: in rounds, one of each owner; who has one running now is the last of each."""
+        busy = {run.owner for run in self._running}
+        queues = [self._waiting[owner] for owner in sorted(self._waiting, key=busy.__contains__)]
+        return [runs[i] for i in range(max(map(len, queues), default=0)) for runs in queues if i < len(runs)]
+
+    def _unqueue(self, run: Run) -> None:
+        self._waiting[run.owner].remove(run)
+        if not self._waiting[run.owner]:
+            del self._waiting[run.owner]
 
     def _work(self) -> None:
         while (run := self._next()) is not None:
             run.context.run(self._run, run)
 
     def _next(self) -> Run | None:
-        """The run that is next, now running; its owner goes to the end of the line."""
+        """The run that is next, now running."""
         with self._changed:
-            while not self._closing and not self._order():
-                self._waiting.clear()
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._closing or self._order())
             if self._closing:
                 return None
             run = self._order()[0]
-            self._waiting[run.owner].popleft()
-            rest = self._waiting.pop(run.owner)
-            if rest:
-                self._waiting[run.owner] = rest
+            self._unqueue(run)
             self._running.append(run)
-            run.state, run.began, run.progress = "running", time.time(), Progress(self._expected(run))
+            run.state, run.began, run.seen, run.progress = "running", time.time(), time.monotonic(), Progress(self._expected(run))
         if run.kept:
             self._safely(self.store.change, run.id, state="running", began=run.began)
         return run
@@ -280,10 +245,12 @@ class Executor:
         finally:
             events.close()
         outcomes = [e.event for e in run.events if isinstance(e.event, Outcome)]
-        stopped = run.stopped()
+        stopped = run.stopped() and (len(outcomes) < len(run.given["arms"]) or any(o.stopped for o in outcomes))  # not by a press that came too late
         self._safely(self._keep, run)
         with self._changed:
             self._running.remove(run)
+            if run.owner in self._waiting:  # to the end of the line
+                self._waiting[run.owner] = self._waiting.pop(run.owner)
             for flag in (run.stopped, run.held):
                 flag.turn(False)
             broken = run.error or (outcomes and all(o.error for o in outcomes))
@@ -334,13 +301,14 @@ class Executor:
         """While another owner waits, what nobody has watched for long gives way."""
         with self._changed:
             while not self._closing:
-                self._changed.wait(1.0)
+                self._changed.wait(LOOK_SECONDS)
                 for run in self._running:
-                    alone = 0.0 if run.feeds or not any(owner != run.owner for owner, runs in self._waiting.items() if runs) else time.monotonic() - run.seen
+                    alone = 0.0 if run.feeds or not any(owner != run.owner for owner in self._waiting) else time.monotonic() - run.seen
                     if alone > HELD_SECONDS:
                         run.held.turn(False)
                     if alone > LEFT_SECONDS:
                         run.stopped.turn(True)
+                        run.error = f"Stopped, as nobody had watched it for {LEFT_SECONDS / 60:.0f} minutes and others waited."
 
     def _safely(self, do: Callable, *values, **named):
         """What the store can't do, such as writing to a full disk, ends no run."""

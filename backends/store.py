@@ -133,6 +133,10 @@ class Store:
                     self.change(row["id"], state="interrupted", ended=time.time())
                 else:
                     self.change(row["id"], server=self._server)
+            names = {row["id"] for row in self._do("SELECT id FROM runs")}
+            for folder in self._files.iterdir():  # a server that died between a row and its files
+                if folder.name not in names and time.time() - folder.stat().st_mtime > 3600:
+                    shutil.rmtree(folder, ignore_errors=True)
         return [_kept(r) for r in left if r["state"] == "queued"]
 
     # --- reading ---
@@ -171,7 +175,7 @@ class Store:
         return True
 
     def clean(self) -> None:
-        """Let go of the oldest ended runs until the rest fits the limit; the newest stays in any case. Folders without a row go as well."""
+        """Let go of the oldest ended runs until the rest fits the limit; the newest stays in any case."""
         with self._lock:
             left = self.used()
             *old, _ = self._do("SELECT id, size, state FROM runs ORDER BY at") or [None]
@@ -181,10 +185,6 @@ class Store:
                 if row["state"] in ENDED:
                     self._remove(row["id"])
                     left -= row["size"]
-            names = {row["id"] for row in self._do("SELECT id FROM runs")}
-            for folder in self._files.iterdir():
-                if folder.name not in names:
-                    shutil.rmtree(folder, ignore_errors=True)
 
     def _remove(self, name: str) -> None:
         self._do("DELETE FROM runs WHERE id = ?", name)

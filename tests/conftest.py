@@ -11,9 +11,11 @@ import torch
 
 from backends import models
 
-# Runs of tests are kept apart from the user's own.
-os.environ["UNNOISE_DATA"] = tempfile.mkdtemp(prefix="unnoise-tests-")
-atexit.register(shutil.rmtree, os.environ["UNNOISE_DATA"], ignore_errors=True)
+# Runs of tests are kept apart from the user's own, and each process's from the others'; some tests import this file again.
+MINE = f"unnoise-tests-{os.getpid()}-"
+if MINE not in os.environ.get("UNNOISE_DATA", ""):
+    os.environ["UNNOISE_DATA"] = tempfile.mkdtemp(prefix=MINE)
+    atexit.register(shutil.rmtree, os.environ["UNNOISE_DATA"], ignore_errors=True)
 
 # As many processes as cores run the tests (Makefile), and networks this small only wait for each other's threads.
 torch.set_num_threads(1)

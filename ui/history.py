@@ -199,10 +199,8 @@ def thumbnails(outcomes: list[Outcome]) -> str:
 
 def thumbnail(value: Any) -> str:
     """A medium as small HTML. One that is not named here shows its first picture or its words."""
-    if isinstance(value, Audio):
+    if isinstance(value, Audio | Spectrogram):
         return f'<img alt="sound" src="{sound.thumbnail(value)}">'
-    if isinstance(value, Spectrogram):
-        return f'<img alt="spectrogram" src="{sound.drawn(value)}">'
     if isinstance(value, Heat):
         cells = np.nan_to_num(np.array(value.values, float))
         size = max(1, 96 // max(cells.shape))
