@@ -28,7 +28,7 @@ class Source:
     """Steps that are made when the test lets go of them; what ran, in its order."""
 
     def __init__(self, open_=False):
-        self.ran, self.gate, self.open = [], threading.Semaphore(0), open_
+        self.ran, self.gate, self.open, self.seconds = [], threading.Semaphore(0), open_, 0.0
 
     def __call__(self, given, pictures, stop, hold):
         self.ran.append(given["job"]["prompt"])
@@ -41,6 +41,7 @@ class Source:
             for i in range(1, n + 1):
                 if not self.open and not self.gate.acquire(timeout=10):
                     raise TimeoutError
+                time.sleep(self.seconds)
                 yield ArmEvent(arm, Step(i, n, Image(PIXELS + i)), 0.1 * i, i)
                 if hold():
                     yield ArmEvent(arm, Held(5.0), 0.1 * i, i)
@@ -220,7 +221,7 @@ def test_what_nobody_watches_gives_way_to_those_who_wait(studio, source, monkeyp
     alone = studio.submit(asked(steps=100), {}, "me")
     until(lambda: alone.state == "running")
     studio.pause(alone)
-    source.open = True
+    source.open, source.seconds = True, 0.01
     source.let(1)
     until(lambda: alone.progress.paused)
     studio.submit(asked("mine too"), {}, "me")

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -98,17 +99,26 @@ def test_a_change_of_arms_first_takes_what_was_typed():
     me = state["arms"][0]["id"]
     column = arms.Column(me, "ddim", [], None, None, [(None, "steps")], [None])
     change = arms.Change(None, lambda old, slug: [*old, arms.new(slug)], (None,))
-    after = compare._changer(TASK, ("prompt", "seed", "model"), [column], change)(state, "euler", "new", 4, "emoji-ldm", 9)
+    after = compare._changer(TASK, ("prompt", "seed", "model"), [column], change, threading.Lock())(state, "euler", "new", 4, "emoji-ldm", 9)
     assert after["job"] == {"prompt": "new", "seed": 4}
     assert [a["method"] for a in after["arms"]] == ["ddim", "euler"]
     assert after["arms"][0]["knobs"] == {"steps": 9}
+
+
+def test_a_drawing_changes_once_and_what_changes_nothing_does_not_count():
+    state, once = compare.state_of({"arms": [{"method": "ddim"}], "job": {}}), threading.Lock()
+    same, more = (compare._changer(TASK, ("prompt", "model"), [], arms.Change(None, c), once) for c in (lambda old: old, lambda old: [*old, arms.new("euler")]))
+    state |= {"job": {"prompt": "x"}, "model": "emoji-ldm"}
+    assert same(state, "x", "emoji-ldm") == state
+    assert len(more(state, "x", "emoji-ldm")["arms"]) == 2
+    assert more(state, "x", "emoji-ldm")["__type__"] == "update", "a choice that is told of twice"
 
 
 def test_a_picture_that_can_not_be_taken_loses_no_words():
     task, state = backends.TASKS["edit_image"], compare.state_of({"job": {"prompt": "old"}})
     broken = {"background": np.full((8, 8, 4), np.nan), "layers": []}
     change = arms.Change(None, lambda old: old)
-    after = compare._changer(task, ("image", "prompt", "fill", "model"), [], change)(state, broken, "new", False, "emoji-ldm")
+    after = compare._changer(task, ("image", "prompt", "fill", "model"), [], change, threading.Lock())(state, broken, "new", False, "emoji-ldm")
     assert after["job"] == {"prompt": "new", "fill": False} and after["pictures"] == {}
 
 

@@ -6,10 +6,12 @@ components into the state and then draws anew (Gradio 6 does not keep values by 
 puts pictures and figures back. A state with "run" shows that run: the tab watches it as soon as it is drawn.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
+from gradio import utils
 
 from backends import jobs, recipe
 from backends.recipe import MAX_ARMS
@@ -115,8 +117,9 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
             under = _under(shown, left)
     columns, changes = [column for column, _ in drawn], [c for _, some in drawn for c in some] + more
     sources = [*fields.values(), *(s for column in columns for s in column.sources)]
+    once = threading.Lock()
     for change in changes:
-        handler = _changer(task, tuple(fields), columns, change)
+        handler = _changer(task, tuple(fields), columns, change, once)
         change.event(handler, [state, *change.inputs, *sources], state, **STATE)
     run.click(None, None, message, js=running.QUEUED, api_visibility="private")
     run.click(running.waiter(task), None, None, **LIGHT)
@@ -147,10 +150,25 @@ def _examples(task: Task, state: gr.State) -> None:
             chip.click(lambda example=example: state_of(example), None, state, **STATE)
 
 
-def _changer(task: Task, names: tuple, columns: list, change: arms.Change):
-    """The handler of a change: what stands in the components goes into the state, then the arms change."""
+def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once: threading.Lock):
+    """The handler of a change: what stands in the components goes into the state, then the arms change.
+
+    `once`: a drawing's own, taken by its first change, since another drawing then stands in its place. Gradio's dropdown tells of a choice twice, and a
+    press on what is drawn a second time would be lost.
+    """
 
     def handler(state: dict, *values):
+        if not once.acquire(blocking=False):
+            return gr.skip()
+        after = state
+        try:
+            after = changed(state, *values)
+            return after
+        finally:
+            if utils.deep_hash(after) == utils.deep_hash(state):  # nothing is drawn
+                once.release()
+
+    def changed(state: dict, *values):
         extra, values = values[: len(change.inputs)], values[len(change.inputs) :]
         try:
             job, pictures = form.job(task, names, values[: len(names)])
