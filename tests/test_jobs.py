@@ -50,7 +50,7 @@ class Source:
                 if stop():
                     break
             yield ArmEvent(arm, Result(Text("said")), 1.0, n)
-            recipe = given | {"arms": [asked], "outcome": {}}
+            recipe = given | {"arms": [asked], "outcome": {"stopped": stop()}}
             yield ArmEvent(arm, Outcome(arm, 1.0, i, 1.0, (Metric("m", 1.0),), Text("The Answer"), recipe, stopped=stop()), 1.0, i)
             if stop():
                 return
