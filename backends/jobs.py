@@ -5,7 +5,8 @@
     for event in jobs.watch(run): ...              # where it stands, then what comes; a slow reader misses previews and delays nobody
     jobs.stop(run); jobs.pause(run); jobs.place(run); jobs.estimate(run)
 
-The order is fair: owners take turns, who has just had one is the last, and of one owner's runs the oldest is next. What has run is kept in a Store, from which `find` brings it back.
+The order is fair: owners take turns, who has just had one is the last, and of one owner's runs the oldest is next. What has run is kept in a Store,
+from which `find` brings it back.
 Only `source` knows how a run is made, `slots` how many may be at once: replicas elsewhere need another source and as many slots, and nothing else.
 """
 
@@ -19,6 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,7 +128,7 @@ class Executor:
     def watch(self, run: Run) -> Feed:
         """The run's events from its beginning, previews that were passed by left out; close it, or use it in a `with`."""
         with self._changed:
-            feed = Feed(self._changed, run, run.events or Pile(self.store.events(run.id)), self._left)
+            feed = Feed(self._changed, run, Pile(self.store.events(run.id) if run.events is None else run.events), self._left)
             if not run.over:
                 run.feeds.add(feed)
             return feed
@@ -233,17 +235,15 @@ class Executor:
 
     def _run(self, run: Run) -> None:
         warm = models.loaded(run.given["model"])
-        events = self._source(run.given, run.pictures, run.stopped, run.held)
         try:
-            for event in events:
-                self._tell(run, event, warm)
+            with closing(self._source(run.given, run.pictures, run.stopped, run.held)) as events:
+                for event in events:
+                    self._tell(run, event, warm)
         except BadInput as bad:
             run.error = str(bad)
         except BaseException:  # the worker goes on whatever a run does
             log.exception("a run failed")
             run.error = "The run failed; the log holds the details."
-        finally:
-            events.close()
         outcomes = [e.event for e in run.events if isinstance(e.event, Outcome)]
         stopped = run.stopped() and (len(outcomes) < len(run.given["arms"]) or any(o.stopped for o in outcomes))  # not by a press that came too late
         self._safely(self._keep, run)

@@ -26,10 +26,11 @@ from ui import compare, history, page, running, visitor
 TASK = TASKS["text_to_image"]
 
 
-def asks(name: str, session="", run="") -> SimpleNamespace:
+def asks(name: str, session="", run="", **headers) -> SimpleNamespace:
     """A request of the visitor of that name."""
     token = f"{sum(name.encode()):032x}"
-    return SimpleNamespace(session_hash=session or name, cookies={"unnoise": token}, query_params={"run": run} if run else {})
+    named = {k.replace("_", "-"): v for k, v in headers.items()}
+    return SimpleNamespace(session_hash=session or name, cookies={"unnoise": token}, query_params={"run": run} if run else {}, headers=named)
 
 
 ME, YOU = asks("me"), asks("you")
@@ -104,8 +105,25 @@ def test_over_tls_it_may_stand_in_the_frame_of_a_space():
 def test_an_owner_is_no_token_and_without_a_cookie_the_session():
     assert visitor.owner(ME) != visitor.owner(YOU) and len(visitor.owner(ME)) == 32 and ME.cookies["unnoise"] not in visitor.owner(ME)
     assert visitor.owner(asks("me", "another window")) == visitor.owner(ME)
-    bare = [SimpleNamespace(session_hash=s, cookies={"unnoise": "x"}) for s in "ab"]
+    bare = [SimpleNamespace(session_hash=s, cookies={"unnoise": "x"}, headers={}) for s in "ab"]
     assert visitor.owner(bare[0]) != visitor.owner(bare[1])
+
+
+def test_a_script_of_another_site_is_not_the_visitor():
+    own = visitor.owner(ME)
+    for headers in (
+        {"sec_fetch_site": "same-origin", "origin": "https://a", "host": "b"},
+        {"origin": "http://a:1", "host": "a:1"},
+        {"origin": "https://a", "host": "b", "x_forwarded_host": "a"},
+    ):
+        assert visitor.owner(asks("me", **headers)) == own
+    for headers in (
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"origin": "https://evil", "host": "a"},
+        {"origin": "null", "host": "a"},
+    ):
+        assert visitor.owner(asks("me", **headers)) != own
 
 
 # --- a tab and its run ---
