@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m backends", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("methods", help="print the registry as JSON")
-    runner = commands.add_parser("run", help="run a recipe, or the recipe inside a result's PNG, FLAC, GLB or WebP; one JSON event a line")
+    runner = commands.add_parser("run", help="run a recipe, or the recipe inside a result's PNG, FLAC, GLB, WebP or npz; one JSON event a line")
     runner.add_argument("recipe", type=Path)
     runner.add_argument("--out", type=Path, required=True, help="folder for the results and their inputs")
     args = parser.parse_args(argv)

@@ -55,6 +55,18 @@ add(
         about="Three UNets on warped complex spectrograms at 16 kHz: a predictive one, SGMSE+'s score around the noisy sound, StoRM's around the predicted one.",
     ),
     Card(
+        name="restorers", title="Photo restorers (embedded)", loader="backends.restore.restorers:load_embedded", capabilities=frozenset({"photo", "noise_da"}),
+        licence="Apache-2.0 (weights)", source="noise-da", parameters="9 × 0.3 M",
+        trained_on="crops of photographs, drawings and renders, with noise, blur and rain put in", command="python -m backends.train.noise_da --task denoise --minutes 0.8",
+        about="A restorer for each harm and arm, and for each harm the diffusion network that the adaptation to a picture of one's own starts from.",
+    ),
+    Card(
+        name="untrained", title="Untrained networks", loader="backends.restore.cube_baselines:Untrained", capabilities=frozenset({"cube"}),
+        licence="none needed: no weights", source="untrained", parameters="0.7 M to 30 M, by rank and size",
+        trained_on="nothing: each run begins with random weights and learns from its own input",
+        about="Methods that learn from the one cube that they restore.",
+    ),
+    Card(
         name="singer", title="Singer (embedded)", loader="backends.audio.singer:load", capabilities=frozenset({"singing"}),
         licence="Apache-2.0 (weights); voice: NIT SONG070 F001, CC BY 3.0", source="singing", parameters="6 M in four networks",
         trained_on="17 minutes of random melodies sung by an HTS voice and re-pitched", command="python -m backends.train.singing --part acoustic --minutes 60",
@@ -83,6 +95,22 @@ add(
         MDM, name="text-notes", title="Text MDM, notes of many kinds (embedded)", capabilities=MDM.capabilities - {"trainable", "twin"}, command="python -m backends.train.text_notes --minutes 20",
         trained_on="what Text MDM was, then notes written in eight ways with sentences between, up to 128 tokens", options={"adapter": "text-notes/adapter.safetensors"},
         about="The same weights with a change of rank 32 by which they look a key up wherever it stands, rather than by counting tokens; 10 million tokens.",
+    )
+)  # fmt: skip
+
+FACES = {  # what the face world's networks can do -> the folders of weights it takes
+    "difface": ("faces-restorer", "faces-pixels"),
+    "lcm": ("faces-vae", "faces-lcm"),
+    "interlcm": ("faces-vae", "faces-lcm", "faces-interlcm"),
+    "lafr": ("faces-vae", "faces-ldm", "faces-lafr/adapter", "faces-lafr/encoder", "faces-lafr/prior"),
+}
+add(
+    Card(
+        name="faces", title="Faces (embedded)", loader="backends.restore.face_models:load_embedded", side=64, factor=4, source="faces-restorer",
+        capabilities=frozenset({"face", *(name for name, folders in FACES.items() if all((ASSETS / f).exists() for f in folders))}),
+        licence="Apache-2.0 (weights), trained on drawn faces of a generator whose own data is for research use: see NOTICE", parameters="27 M in eight networks",
+        trained_on="64 px faces of nobody, drawn by a generator and degraded at random", command="python -m backends.train.faces_restorer --minutes 1 (and others: see faces_loop.py)",
+        about="A restorer and a prior on pixels; an autoencoder, a latent prior and its consistency model, with InterLCM's encoders and LAFR's codebook.",
     )
 )  # fmt: skip
 

@@ -37,7 +37,7 @@ def _size(value, pictures: dict[str, Input]) -> float | str | None:
     came = pictures.get(value.get("sha256")) if isinstance(value, dict) else None
     if isinstance(came, Audio):
         return came.seconds
-    return None if came is None else float(len(came.faces) if isinstance(came, Mesh) else came.shape[0] * came.shape[1])
+    return None if came is None else float(len(came.faces) if isinstance(came, Mesh) else getattr(came, "values", came).size)
 
 
 def expected(store: Store, given: dict, arm: dict, pictures: dict[str, Input]) -> float | None:

@@ -1,6 +1,6 @@
 """The studio without its page: the registry as JSON, and a recipe run to files. The API and the command line use it.
 
-Every event becomes one JSON object; pictures become PNG, sounds FLAC and objects GLB and WebP files that carry their recipe.
+Every event becomes one JSON object; pictures become PNG, sounds FLAC, objects GLB and WebP, cubes PNG and npz files that carry their recipe.
 """
 
 import functools
@@ -12,8 +12,28 @@ from pathlib import Path
 import numpy as np
 
 import backends
-from backends import models, recipe
-from backends.spec import ArmEvent, Audio, Heat, Image, Images, Knob, Mesh, Metric, Note, Outcome, Plot, Result, Slider, Step, Table, Text, Tokens, Turntable
+from backends import cubes, models, recipe
+from backends.spec import (
+    ArmEvent,
+    Audio,
+    Cube,
+    Heat,
+    Image,
+    Images,
+    Knob,
+    Mesh,
+    Metric,
+    Note,
+    Outcome,
+    Plot,
+    Result,
+    Slider,
+    Step,
+    Table,
+    Text,
+    Tokens,
+    Turntable,
+)
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
@@ -98,7 +118,7 @@ def line(event: ArmEvent) -> dict:
 
 
 def words(media) -> dict | None:
-    """A medium as JSON; None for pictures, sounds and objects."""
+    """A medium as JSON; None for pictures, sounds, objects and cubes."""
     if isinstance(media, Plot):
         return {"plot": media.series, "x": media.x, "y": media.y, "marks": media.marks}
     if isinstance(media, Table):
@@ -114,7 +134,7 @@ class Written:
     def __init__(self, given: dict, pictures: dict[str, recipe.Input], folder: Path):
         self.given, self.pictures, self.folder, self.outcomes = given, pictures, folder, []
         for digest, value in pictures.items():
-            kind = "flac" if isinstance(value, Audio) else "npz" if isinstance(value, Mesh) else "png"
+            kind = "flac" if isinstance(value, Audio) else "npz" if isinstance(value, Mesh | Cube) else "png"
             (folder / f"input-{digest[:16]}.{kind}").write_bytes(recipe.packed(value))
 
     def see(self, event: ArmEvent) -> dict:
@@ -165,6 +185,9 @@ def files_of(outcome: Outcome, inputs: dict[str, recipe.Input]) -> Iterator[tupl
             yield f"-{i}.png", recipe.png(picture.pixels, made, inputs), picture.pixels
     elif isinstance(value, Audio):
         yield ".flac", recipe.flac(value, made, inputs), value
+    elif isinstance(value, Cube):
+        yield ".png", recipe.png(cubes.picture(value).pixels, made, inputs), value
+        yield ".npz", recipe.npz(value, made, inputs), value
     elif isinstance(value, Turntable):
         if value.mesh is not None:
             yield ".glb", recipe.glb(value.mesh, made, inputs), value.mesh

@@ -11,7 +11,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from backends import models
-from backends.spec import Audio, BadInput, Brought, Mesh, Prompt, Task
+from backends.spec import Audio, BadInput, Brought, Cube, Mesh, Prompt, Task
 
 MAX_BYTES = 32 * 2**20
 MAX_ZIPS = 4  # at once, of what a visitor brings
@@ -31,8 +31,8 @@ def picture(source: bytes | Path | np.ndarray, what: str = "The picture") -> np.
     """(H, W, 3) uint8 from a file's bytes, its path or an array; raises BadInput."""
     if isinstance(source, np.ndarray):
         return _array(source, what)
-    if isinstance(source, Audio):
-        raise BadInput(f"{what} is a sound; give a picture.")
+    if isinstance(source, Audio | Cube):
+        raise BadInput(f"{what} is a {'sound' if isinstance(source, Audio) else 'spectral cube'}; give a picture.")
     source = _bytes(source, what)
     try:
         image = PIL.Image.open(io.BytesIO(source), formats=("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"))
@@ -48,6 +48,9 @@ def picture(source: bytes | Path | np.ndarray, what: str = "The picture") -> np.
     except Exception:
         raise BadInput(f"{what} can't be read: give a whole PNG, JPEG or WebP file.") from None
     image = PIL.ImageOps.exif_transpose(image)  # phones store the turn apart from the pixels
+    if image.mode[0] in "IF":  # grey in 16 bits, or in numbers of any size: Pillow would cut them off at 255
+        values = np.asarray(image, np.float32)
+        return _array(values if image.mode[0] == "F" else values / 65535, what)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")
@@ -86,8 +89,8 @@ def sound(source: bytes | Path | Audio, what: str = "The sound", longest: float 
 
     Rounded to 16 bits, so that it can travel beside a recipe as FLAC and keep its hash; louder than full scale is turned down.
     """
-    if isinstance(source, np.ndarray):
-        raise BadInput(f"{what} is a picture; give a sound.")
+    if isinstance(source, np.ndarray | Cube):
+        raise BadInput(f"{what} is a {'picture' if isinstance(source, np.ndarray) else 'spectral cube'}; give a sound.")
     samples, rate = (source.samples, source.rate) if isinstance(source, Audio) else _decoded(_bytes(source, what), what, longest)
     samples = np.asarray(samples, np.float32)
     if samples.ndim != 1 or not np.isfinite(samples).all():
@@ -155,9 +158,22 @@ def mesh(source: bytes | Path | str | Mesh, what: str = "The object") -> Mesh:
         return objects.plain(source)
     if isinstance(source, Mesh):
         return meshes.checked(source, what)
-    if isinstance(source, np.ndarray | Audio):
-        raise BadInput(f"{what} is a {'sound' if isinstance(source, Audio) else 'picture'}; give an object.")
+    if isinstance(source, np.ndarray | Audio | Cube):
+        raise BadInput(f"{what} is a {'sound' if isinstance(source, Audio) else 'cube' if isinstance(source, Cube) else 'picture'}; give an object.")
     return meshes.decoded(_bytes(source, what), what)
+
+
+def cube(source: bytes | Path | Cube, what: str = "The cube") -> Cube:
+    """A spectral cube from a file's bytes or its path; raises BadInput."""
+    from backends import cubes
+
+    if isinstance(source, Cube):
+        return source
+    if isinstance(source, np.ndarray | Audio | Mesh):
+        raise BadInput(
+            f"{what} is {'a sound' if isinstance(source, Audio) else 'an object' if isinstance(source, Mesh) else 'a picture'}; give a spectral cube."
+        )
+    return cubes.decoded(_bytes(source, what), what)
 
 
 def text(value, what: str, limit: int, required: bool) -> str:

@@ -2,9 +2,9 @@
 
 {"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
 
-Pictures, sounds and objects in a job are named by the SHA-256 of their pixels, samples or faces, the studio's own objects by their name; they travel
-beside the recipe: as base64 PNG, FLAC or npz in a result's metadata and in the `inputs` of an API call, as files for the command line. What is called
-`pictures` maps hashes to (H, W, 3) uint8, to Audio, or to Mesh.
+Pictures, sounds, objects and cubes in a job are named by the SHA-256 of their pixels, samples, faces or values, the studio's own objects by their name;
+they travel beside the recipe: as base64 PNG, FLAC or npz in a result's metadata and in the `inputs` of an API call, as files for the command line. What is
+called `pictures` maps hashes to (H, W, 3) uint8, to Audio, to Mesh, or to Cube.
 """
 
 import base64
@@ -22,9 +22,9 @@ import PIL.ExifTags
 import PIL.Image
 import PIL.PngImagePlugin
 
-from backends import gltf, inputs, meshes, models
+from backends import cubes, gltf, inputs, meshes, models
 from backends.registry import METHODS, TASKS
-from backends.spec import Arm, Audio, BadInput, Job, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Stacked, Task
+from backends.spec import Arm, Audio, BadInput, Cube, Job, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Spectra, Stacked, Task
 from backends.worlds import objects
 
 SCHEMA = 1
@@ -33,13 +33,14 @@ MAX_CHARACTERS = 200_000
 MAX_INPUTS = 4  # no task takes more
 MAX_TAG = 12 * 2**20  # characters; a FLAC's tags hold 16 MB
 KEY, INPUTS_KEY = "unnoise", "unnoise-inputs"  # PNG text chunks
+RECIPE = "recipe"  # array of a cube's npz
 
-Input = np.ndarray | Audio | Mesh
-KINDS = {Picture: ("picture", inputs.picture), Sound: ("sound", inputs.sound), Shape: ("object", inputs.mesh)}
+Input = np.ndarray | Audio | Mesh | Cube
+KINDS = {Picture: ("picture", inputs.picture), Sound: ("sound", inputs.sound), Shape: ("object", inputs.mesh), Spectra: ("cube", inputs.cube)}
 
 
 def marks(job: type[Job]) -> dict[str, Any]:
-    """field -> Prompt, Picture, Sound, Shape, Slider, Choice, Toggle, "seed"; the model has no mark."""
+    """field -> Prompt, Picture, Sound, Shape, Spectra, Slider, Choice, Toggle, "seed"; the model has no mark."""
     hints = typing.get_type_hints(job, include_extras=True)
     return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
@@ -109,7 +110,7 @@ def _value(name: str, rule, value, default, pictures):
         return Knob("seed", Slider(0, 2**32 - 1), 0).check(value, "Job")
     if isinstance(rule, Prompt):
         return inputs.text("" if value is None else value, label, rule.limit, rule.required)
-    if isinstance(rule, Picture | Sound | Shape):
+    if isinstance(rule, Picture | Sound | Shape | Spectra):
         kind, read = KINDS[type(rule)]
         if isinstance(value, dict):
             digest = value.get("sha256")
@@ -199,6 +200,9 @@ def digest(value: Input) -> str:
     if isinstance(value, Mesh):
         parts = (value.vertices, value.faces, value.colours)
         return hashlib.sha256(b"".join(repr(p.shape).encode() + np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
+    if isinstance(value, Cube):
+        said = repr((value.values.shape, value.wavelengths, value.low, value.high))
+        return hashlib.sha256(said.encode() + cubes.sixteen(value).tobytes()).hexdigest()
     if isinstance(value, Audio):
         return hashlib.sha256(repr(value.rate).encode() + _pcm(value).tobytes()).hexdigest()
     return hashlib.sha256(repr(value.shape).encode() + np.ascontiguousarray(value).tobytes()).hexdigest()
@@ -219,7 +223,7 @@ def build(task: Task, job: Job, arms: tuple[Arm, ...]) -> dict:
 
 
 def inputs_of(job: Job) -> dict[str, Input]:
-    """hash -> pixels, sound or mesh of every input in a job; the studio's own objects are named and need not travel."""
+    """hash -> pixels, sound, mesh or cube of every input in a job; the studio's own objects are named and need not travel."""
     found = (getattr(job, f.name) for f in dataclasses.fields(job))
     return {digest(v): v for v in found if isinstance(v, Input) and not _name_of(v)}
 
@@ -238,7 +242,9 @@ def with_inputs(recipe: dict, pictures: dict[str, Input] | None) -> dict:
 
 
 def packed(value: Input) -> bytes:
-    """A file that gives the very input back: PNG, FLAC, or an npz of a mesh's three arrays."""
+    """A file that gives the very input back: PNG, FLAC, or an npz of a mesh's three arrays or of a cube."""
+    if isinstance(value, Cube):
+        return cubes.packed(value)
     if isinstance(value, Mesh):
         out = io.BytesIO()
         np.savez_compressed(out, **vars(value))
@@ -247,19 +253,21 @@ def packed(value: Input) -> bytes:
 
 
 def decode_inputs(encoded: Any) -> dict[str, Input]:
-    """hash -> pixels, sound or mesh; the hash is computed again from what came."""
+    """hash -> pixels, sound, mesh or cube; the hash is computed again from what came."""
     if not isinstance(encoded, dict):
         raise BadInput("A recipe's inputs must be an object from hash to base64 PNG, FLAC or npz.")
     if len(encoded) > MAX_INPUTS:
-        raise BadInput(f"A recipe comes with at most {MAX_INPUTS} pictures, sounds and objects; this one has {len(encoded)}.")
+        raise BadInput(f"A recipe comes with at most {MAX_INPUTS} pictures, sounds, objects and cubes; this one has {len(encoded)}.")
     found = []
     for value in encoded.values():
         try:
             data = base64.b64decode(value, validate=True)
         except (binascii.Error, TypeError, ValueError):
-            raise BadInput("A picture, sound or object that came with the recipe is not base64.") from None
+            raise BadInput("A picture, sound, object or cube that came with the recipe is not base64.") from None
         if inputs.is_sound(data):
             found.append(inputs.sound(data, "The recipe's sound"))
+        elif cubes.is_packed(data):
+            found.append(cubes.unpacked(data, "The recipe's cube"))
         elif meshes.is_packed(data):
             found.append(meshes.unpacked(data, "The recipe's object"))
         else:
@@ -285,6 +293,13 @@ def glb(mesh: Mesh, recipe: dict | None = None, pictures: dict[str, Input] | Non
     return gltf.written(mesh, recipe and {KEY: with_inputs(recipe, pictures)})
 
 
+def npz(cube: Cube, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:
+    """A cube's npz, as cubes.packed; with a recipe, its array `recipe` is the recipe with its inputs, as bytes of JSON."""
+    if recipe is None:
+        return cubes.packed(cube)
+    return cubes.packed(cube, **{RECIPE: np.frombuffer(json.dumps(with_inputs(recipe, pictures)).encode(), np.uint8)})
+
+
 def webp(frames: np.ndarray, recipe: dict | None = None, pictures: dict[str, Input] | None = None, seconds: float = 5.0) -> bytes:
     """An animation of (n, H, W, 3) uint8 that goes on and on; with a recipe, its EXIF description is the recipe with its inputs."""
     first, *rest = map(PIL.Image.fromarray, frames)
@@ -308,7 +323,7 @@ def png(pixels: np.ndarray, recipe: dict | None = None, pictures: dict[str, Inpu
 
 
 def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
-    """(recipe, pictures) of a result's PNG, FLAC, GLB or WebP, or of a recipe's JSON file; raises BadInput."""
+    """(recipe, pictures) of a result's PNG, FLAC, GLB, WebP or npz, or of a recipe's JSON file; raises BadInput."""
     with path.open("rb") as file:
         data = file.read(inputs.MAX_BYTES + 1)
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -321,11 +336,15 @@ def from_file(path: Path) -> tuple[dict, dict[str, Input]]:
         recipe = _from_glb(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         recipe = _from_webp(data)
+    elif cubes.is_packed(data):
+        recipe = _json(cubes.text(data, RECIPE) or "{}")
+        if not isinstance(recipe, dict) or "task" not in recipe:
+            raise BadInput(_STRIPPED.format("cube"))
     else:
         try:
             recipe = _json(data.decode())
         except UnicodeDecodeError:
-            raise BadInput("Drop a result (PNG, FLAC, GLB, WebP) or a recipe (JSON) of this studio.") from None
+            raise BadInput("Drop a result (PNG, FLAC, GLB, WebP, npz) or a recipe (JSON) of this studio.") from None
     # A text result is a file {"text": …, "recipe": …}.
     recipe = _loaded(recipe["recipe"] if isinstance(recipe, dict) and "recipe" in recipe else recipe)
     return recipe, decode_inputs(recipe.pop("inputs", {}))

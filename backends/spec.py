@@ -132,7 +132,22 @@ class Turntable:
     splats: bytes = b""
 
 
-Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable
+@dataclass(frozen=True, eq=False)  # known by identity: a page's state is hashed
+class Cube:
+    """A picture of many bands. `values`: (H, W, B) float32 in [0, 1], rounded to 16 bits; `wavelengths`: nm of each band, () where not known.
+
+    `low`, `high`: what 0 and 1 stand for in the unit of the file it came from. `picture`: three of its bands as colours, beside those of what it
+    was made from.
+    """
+
+    values: np.ndarray
+    wavelengths: tuple[float, ...] = ()
+    low: float = 0.0
+    high: float = 1.0
+    picture: Image | None = None
+
+
+Media = Image | Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable | Cube
 
 
 # --- events: what a method yields ------------------------------------------------------------------------
@@ -225,6 +240,14 @@ class Sound:
 @dataclass(frozen=True)
 class Shape:
     """Marks an object field of a Job, Mesh or None. A recipe may also name one of the studio's objects, as “horse”."""
+
+    required: bool = True
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Marks a cube field of a Job, Cube or None."""
 
     required: bool = True
     help: str = ""

@@ -68,5 +68,15 @@ def tiny(monkeypatch):
         from tests.tiny_sounds import tiny as tiny_sounds
 
         models._cache["sounds-dit"] = tiny_sounds()
+    if "untrained" in models.CARDS:
+        models._cache["untrained"] = models.resolve(models.get("untrained").loader)(models.get("untrained"))
+    if "restorers" in models.CARDS:
+        from tests.tiny_restorers import tiny as tiny_restorers
+
+        models._cache["restorers"] = tiny_restorers()
+    if "faces" in models.CARDS:
+        from tests.tiny_faces import tiny as tiny_faces
+
+        models._cache["faces"] = tiny_faces()
     yield model
     models.clear()

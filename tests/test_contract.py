@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from backends import METHODS, TASKS, BadInput, models, recipe, run
-from backends.spec import Audio, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens, Turntable
+from backends.spec import Audio, Cube, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens, Turntable
 from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds.
-QUICK = {"steps": 4, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1}
+QUICK = {"steps": 4, "N": 5, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1, "adapt": 10, "rounds": 2}
 SHORT = {"source": "a cactus", "length": 16, "reach": 1.0, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1"}
 SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
 
 
 def job_of(task):
     """A job with every field filled in."""
-    from backends.spec import Picture, Prompt, Shape, Sound
+    from backends.spec import Picture, Prompt, Shape, Sound, Spectra
+    from backends.worlds import cubes
 
     picture = emoji.render(emoji.sample(np.random.default_rng(2)))
     mask = np.zeros_like(picture)
@@ -30,6 +31,10 @@ def job_of(task):
             pixels = mask if mark.mask_of else picture
             pictures[recipe.digest(pixels)] = pixels
             job[name] = {"sha256": recipe.digest(pixels)}
+        if isinstance(mark, Spectra):
+            cube = cubes.generated(side=16, bands=4)
+            pictures[recipe.digest(cube)] = cube
+            job[name] = {"sha256": recipe.digest(cube)}
         if isinstance(mark, Shape):
             job[name] = "cactus"
         if isinstance(mark, Sound) and mark.required:
@@ -71,7 +76,7 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     steps = [e.event for e in events if isinstance(e.event, Step)]
     results = [e.event for e in events if isinstance(e.event, Result)]
     assert len(results) == 1 and steps
-    kinds = (Image,) if METHODS[slug].task.pictures else (Tokens, Heat, Plot, Audio, Spectrogram, Turntable)
+    kinds = (Image, Cube) if METHODS[slug].task.pictures else (Tokens, Heat, Plot, Audio, Spectrogram, Turntable)
     seen = (Image,) if METHODS[slug].task.slug.endswith("_object") else kinds  # an object turns while it is made
     assert all(isinstance(s.show, seen) for s in steps if s.show is not None)
     assert any(s.show is not None for s in steps)
@@ -80,7 +85,10 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
     if isinstance(value, Turntable):
         assert value.frames.ndim == 4 and value.frames.dtype == np.uint8
     if isinstance(value, Image):
-        assert value.pixels.shape == (128, 128, 3) and value.pixels.dtype == np.uint8
+        side = models.get(METHODS[slug].task.model).side
+        assert value.pixels.shape == (side, side, 3) and value.pixels.dtype == np.uint8
+    if isinstance(value, Cube):
+        assert value.values.dtype == np.float32 and value.picture.pixels.shape == (*value.values.shape[:2], 3)
     if isinstance(value, Tokens):
         assert len(value.pieces) == len(value.confidence) == len(value.marks) and "m" not in value.marks.rstrip("m")
         assert len(value.past) >= sum(isinstance(e.event, Step) for e in events)
@@ -97,7 +105,9 @@ def test_it_shows_its_steps_and_gives_one_result(tiny, slug):
 @pytest.mark.parametrize("slug", list(METHODS))
 def test_same_seed_same_bits(tiny, slug):
     first, second = (outcome(events_of(slug)).value for _ in range(2))
-    assert repr(first) == repr(second) and all(np.array_equal(getattr(first, part, 0), getattr(second, part, 0)) for part in ("pixels", "samples", "frames"))
+    assert repr(first) == repr(second) and all(
+        np.array_equal(getattr(first, part, 0), getattr(second, part, 0)) for part in ("pixels", "samples", "frames", "values")
+    )
 
 
 @pytest.mark.parametrize("slug", list(METHODS))

@@ -6,8 +6,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler
 
+from backends.nets import face_prompt
 from backends.nets.face_unet import FaceUNet
 from backends.train import faces_lcm, faces_prior
+from backends.worlds import faces
 
 
 class Knows(torch.nn.Module):
@@ -25,7 +27,7 @@ class Knows(torch.nn.Module):
 @pytest.mark.parametrize("space, start", [("pixels", 1000), ("pixels", 400), ("latents", 1000)])
 def test_the_walk_ends_at_the_data(space, start):
     x0, schedule = torch.rand(2, 3, 8, 8) * 1.6 - 0.8, faces_prior.SCHEDULES[space]
-    context = torch.ones(2, 10, 100) if space == "latents" else None
+    context = torch.ones(2, 16, 128) if space == "latents" else None
     out = faces_prior.walked(Knows(x0, schedule), schedule, torch.randn(2, 3, 8, 8), 50, context, start=start)
     assert (out - x0).abs().max() < 0.02
 
@@ -37,18 +39,18 @@ def test_the_students_estimate_is_the_schedulers():
     assert scheduler.timesteps.tolist() == [999, 759, 499, 259]
     t = scheduler.timesteps[1]
     theirs = scheduler.step(net(z, t.expand(3)).sample, t, z, return_dict=False)[1]
-    mine = faces_lcm.consistent(net, scheduler.alphas_cumprod, z, t.expand(3), torch.zeros(3, 10, 100), torch.ones(3))
+    mine = faces_lcm.consistent(net, scheduler.alphas_cumprod, z, t.expand(3), torch.zeros(3, 16, 128), torch.ones(3))
     torch.testing.assert_close(mine, theirs)
-    at_zero = faces_lcm.consistent(net, scheduler.alphas_cumprod, z, torch.zeros(3, dtype=torch.long), torch.zeros(3, 10, 100), torch.ones(3))
+    at_zero = faces_lcm.consistent(net, scheduler.alphas_cumprod, z, torch.zeros(3, dtype=torch.long), torch.zeros(3, 16, 128), torch.ones(3))
     assert torch.equal(at_zero, z)
-    assert (faces_lcm.drawn(net, z, torch.zeros(3, 10, 100), 4) - net.x0).abs().max() < 0.02
+    assert (faces_lcm.drawn(net, z, torch.zeros(3, 16, 128), 4) - net.x0).abs().max() < 0.02
 
 
-def test_tokens_hold_the_noise_once():
-    noise = torch.randn(2, 100)
-    context = faces_prior.tokens(noise)
-    assert context.shape == (2, 10, 100) and torch.equal(context.sum(1), noise) and torch.equal(context[:, 3, 30:40], noise[:, 30:40])
-    assert ((context != 0).sum(2) == 10).all()
+def test_a_prompt_tells_faces_and_places_apart():
+    x = faces.as_tensor(faces.kept()[:3]) * 2 - 1
+    context = face_prompt.prompt(x)
+    assert context.shape == (3, 16, face_prompt.WIDTH) and not torch.allclose(context[0], context[1])
+    assert torch.equal(context[..., face_prompt.FEATURES :], torch.eye(16).expand(3, -1, -1))
 
 
 def test_the_network_on_pixels_saves_and_restores(tmp_path):

@@ -52,6 +52,7 @@ def test_the_page_knows_the_backends_only_through_its_door():
         "backends.inputs",
         "backends.registry",
         "backends.sound",
+        "backends.cubes",
         "backends.worlds",
     }
     for path in [*files("ui"), ROOT / "app.py"]:

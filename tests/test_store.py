@@ -8,7 +8,26 @@ import numpy as np
 import pytest
 
 from backends import packing, recipe, spec
-from backends.spec import ArmEvent, Audio, Heat, Image, Images, Mesh, Metric, Note, Outcome, Plot, Result, Spectrogram, Step, Table, Text, Tokens, Turntable
+from backends.spec import (
+    ArmEvent,
+    Audio,
+    Cube,
+    Heat,
+    Image,
+    Images,
+    Mesh,
+    Metric,
+    Note,
+    Outcome,
+    Plot,
+    Result,
+    Spectrogram,
+    Step,
+    Table,
+    Text,
+    Tokens,
+    Turntable,
+)
 from backends.store import Store, default_folder
 
 RNG = np.random.default_rng(0)
@@ -24,6 +43,7 @@ MEDIA = {
     Heat: Heat(("r",), ("c", "d"), ((0.5, float("nan")),)),
     Audio: Audio(RNG.normal(size=99).astype(np.float32), 16_000, "sound", {"here": 0.001}),
     Spectrogram: Spectrogram(RNG.normal(size=(8, 9)).astype(np.float32), 1.0, 8000.0),
+    Cube: Cube(RNG.uniform(size=(6, 7, 5)).astype(np.float32), (400.0, 500.0, 600.0, 700.0, 800.0)),
     Turntable: Turntable(np.stack([PIXELS] * 3), MESH, "turning", b"ply\0\xff"),
 }
 

@@ -119,29 +119,6 @@ def test_training_makes_rewarded_tokens_likelier(model, slug, monkeypatch):
     assert all(torch.equal(before[k], v) for k, v in model.net.state_dict().items())
 
 
-def test_an_adapter_brings_a_trained_change_back(model, tmp_path):
-    """At full rank the whole change, at a low one its best approximation; the network it came from is untouched."""
-    import copy
-
-    from safetensors.torch import save_file
-
-    from backends.text.adapter import apply, difference
-
-    trained = copy.deepcopy(model.net)
-    with torch.no_grad():
-        for p in trained.parameters():
-            p.add_(torch.randn_like(p) * 0.01)
-    ids, gaps = torch.randint(4, 40, (2, 12)), {}
-    wanted, own = trained(input_ids=ids).logits, model.net(input_ids=ids).logits
-    for rank in (1, 8, 64):
-        other = copy.deepcopy(model.net)
-        save_file(difference(model.net, trained, rank), tmp_path / "a.safetensors")
-        apply(other, tmp_path / "a.safetensors")
-        gaps[rank] = float((other(input_ids=ids).logits - wanted).abs().mean())
-    assert gaps[64] < 0.01 < gaps[8] < gaps[1]
-    assert torch.equal(model.net(input_ids=ids).logits, own)
-
-
 def test_a_policy_of_low_rank_is_kept_whole(model, tmp_path):
     """Its own matrices alone are trained, and what is kept of them gives its logits back."""
     import copy

@@ -5,7 +5,7 @@
     client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
     client.predict("sing", [handle_file("bank.zip")], api_name="/bring")    # -> {"model": a name for recipes, "said": …}
 
-`inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds and objects of one's own that the recipe names.
+`inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds, objects and cubes of one's own that the recipe names.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ def methods() -> list[dict]:
 
 async def compare(recipe: dict, inputs: dict, request: gr.Request) -> AsyncIterator[tuple[dict, list[str]]]:
     """Run a recipe in the queue that the page has too: {"event": "queued", "place": …, "seconds": …} while it waits, each event as it comes (a slow
-    reader misses previews), at last the recipe with each arm's outcome and the files (PNG, FLAC, GLB, WebP, JSON). Closing the stream ends the run."""
+    reader misses previews), at last the recipe with each arm's outcome and the files (PNG, FLAC, GLB, WebP, npz, JSON). Closing the stream ends the run."""
     studio, place = jobs.studio(), 0
     with tempfile.TemporaryDirectory() as folder:  # what is yielded is copied before the next step
         try:

@@ -10,7 +10,7 @@ import gradio as gr
 from backends import recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
-from backends.spec import Picture, Task
+from backends.spec import Picture, Spectra, Task
 from ui import form, views
 
 PROMISE = '<p class="promise">Press Run: what this arm makes appears here, step by step.</p>'
@@ -109,10 +109,11 @@ def _knobs(column: Column, knobs, values: dict, place: int | None) -> None:
 
 
 def _empty(task: Task) -> list[str]:
-    """What an empty picture asks for (see style.css): a prompt, or a picture where there must be one; none where arms give none."""
+    """What an empty picture asks for (see style.css): a prompt, or a picture or cube where there must be one; none where arms give none."""
     if not task.pictures:
         return ["no-picture"]
-    return ["from-picture"] if any(isinstance(r, Picture) and r.required for r in recipe.marks(task.job).values()) else []
+    needed = [type(r) for r in recipe.marks(task.job).values() if isinstance(r, Picture | Spectra) and r.required]
+    return ["from-cube"] if Spectra in needed else ["from-picture"] if needed else []
 
 
 def _stacked(arms: list[dict], me: str, change: Callable) -> list[dict]:

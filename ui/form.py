@@ -9,9 +9,9 @@ import numpy as np
 
 from backends import inputs, models, recipe
 from backends.registry import METHODS
-from backends.spec import Audio, BadInput, Choice, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Task, Toggle, fields_of
+from backends.spec import Audio, BadInput, Choice, Cube, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Spectra, Task, Toggle, fields_of
 from backends.worlds.objects import OBJECTS
-from ui import shape, sound, upload
+from ui import cube, shape, sound, upload
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 DICE = "() => Math.floor(Math.random() * 4294967296)"
@@ -72,6 +72,8 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
             made[name] = sound.field(words(name).capitalize(), _label(name, rule), rule.help, rule.longest, shown)
         elif isinstance(rule, Shape):
             made[name] = shape.field(words(name).capitalize(), _label(name, rule), rule.help, _shape(values.get(name), pictures))
+        elif isinstance(rule, Spectra):
+            made[name] = cube.field(words(name).capitalize(), _label(name, rule), rule.help, _given(values.get(name), pictures, inputs.cube))
         elif isinstance(rule, Prompt):
             lines = 3 if rule.required else 1
             made[name] = gr.Textbox(
@@ -112,8 +114,8 @@ def _label(name: str, rule) -> str:
     return words(name).capitalize() + ("" if rule.required else " (optional)")
 
 
-def _given(value, pictures: dict, decode=inputs.picture) -> np.ndarray | Audio | None:
-    """What a job names: pixels or a sound, the hash of one that came along, or a file of assets/examples."""
+def _given(value, pictures: dict, decode=inputs.picture) -> np.ndarray | Audio | Cube | None:
+    """What a job names: pixels, a sound or a cube, the hash of one that came along, or a file of assets/examples."""
     if isinstance(value, dict):
         return pictures.get(value.get("sha256"))
     if isinstance(value, str):
@@ -157,7 +159,7 @@ def example_picture(task: Task, example: dict) -> str | None:
 
 
 def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]:
-    """(the recipe's job, its pictures, sounds and meshes by hash) from what the panel's components hold."""
+    """(the recipe's job, its pictures, sounds, meshes and cubes by hash) from what the panel's components hold."""
     rules, found = recipe.marks(task.job), dict(zip(names, values))
     given, pictures = {}, {}
     for name, rule in rules.items():
@@ -181,6 +183,11 @@ def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]
             mesh = inputs.mesh(value, words(name).capitalize())
             digest = recipe.digest(mesh)
             given[name], pictures[digest] = {"sha256": digest}, mesh
+        elif isinstance(rule, Spectra):
+            if value is None:
+                continue
+            digest = recipe.digest(value)
+            given[name], pictures[digest] = {"sha256": digest}, value
         elif value is not None:
             given[name] = value
     return given, pictures

@@ -12,10 +12,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from backends import jobs
+from backends import cubes, jobs
 from backends.jobs import Run
 from backends.registry import METHODS, TASKS
-from backends.spec import Audio, BadInput, Heat, Outcome, Plot, Spectrogram, Table, Text, Tokens
+from backends.spec import Audio, BadInput, Cube, Heat, Outcome, Plot, Spectrogram, Table, Text, Tokens
 from ui import colours, form, running, sound, views, visitor
 from ui.compare import LIGHT, STATE
 
@@ -201,6 +201,8 @@ def thumbnail(value: Any) -> str:
     """A medium as small HTML. One that is not named here shows its first picture or its words."""
     if isinstance(value, Audio | Spectrogram):
         return f'<img alt="sound" src="{sound.thumbnail(value)}">'
+    if isinstance(value, Cube):
+        value = cubes.picture(value)
     if isinstance(value, Heat):
         cells = np.nan_to_num(np.array(value.values, float))
         size = max(1, 96 // max(cells.shape))

@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, bring, catalogue, compare, history, running, sound, turntable, visitor
+from ui import api, bring, catalogue, compare, cube, history, running, sound, turntable, visitor
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -32,7 +32,7 @@ runs is used up, the oldest go; keep a result by downloading it: it carries its 
 minutes is stopped when others wait. Models you bring are deleted within a day.
 
 ### From a program
-The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB and WebP made here.
+The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB, WebP and npz made here.
 
 ```python
 from gradio_client import Client
@@ -58,7 +58,7 @@ def build() -> gr.Blocks:
             gr.HTML(HEADER)
             file = gr.UploadButton(
                 "Open a result or recipe",
-                file_types=[".png", ".flac", ".glb", ".webp", ".json"],
+                file_types=[".png", ".flac", ".glb", ".webp", ".npz", ".json"],
                 size="sm",
                 elem_id="open-file",
                 elem_classes=["quiet"],
@@ -155,6 +155,6 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
-        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT,
+        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT,
         footer_links=["api"], show_error=True, ssr_mode=False, app_kwargs={"middleware": [Middleware(visitor.Cookie)]}, **options,
     )  # fmt: skip

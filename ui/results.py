@@ -10,9 +10,9 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from backends import headless, recipe
+from backends import cubes, headless, recipe
 from backends.registry import METHODS
-from backends.spec import Audio, Image, Outcome, Turntable
+from backends.spec import Audio, Cube, Image, Outcome, Turntable
 from ui import form, sound, views
 
 SKIP = gr.skip()
@@ -45,15 +45,22 @@ def named(pairs: list[tuple]) -> list[tuple[str, int]]:
 
 def final(outcome: Outcome, pictures: dict) -> str | None:
     """The path of a PNG file with the recipe inside; None when the arm gave no picture."""
-    if not isinstance(outcome.value, Image):
+    if (seen := pictured(outcome)) is None:
         return None
-    data = recipe.png(outcome.value.pixels, outcome.recipe, pictures)
+    data = recipe.png(seen.pixels, outcome.recipe, pictures)
     return sound.saved(data, f"{_name(outcome)}.png")
 
 
+def pictured(outcome: Outcome) -> Image | None:
+    """The picture that an arm gave, or that of three bands of its cube."""
+    return cubes.picture(outcome.value) if isinstance(outcome.value, Cube) else outcome.value if isinstance(outcome.value, Image) else None
+
+
 def taken(outcome: Outcome, pictures: dict) -> list[str]:
-    """The paths of a sound's or an object's files (headless.files_of): FLAC; GLB, or PNG while it has no surface, the WebP in which it turns, splats."""
-    files = headless.files_of(outcome, pictures) if isinstance(outcome.value, Audio | Turntable) else []
+    """The paths of a sound's, an object's or a cube's files (headless.files_of): FLAC; GLB, or PNG while it has no surface, the WebP in which it turns,
+    splats; npz."""
+    files = headless.files_of(outcome, pictures) if isinstance(outcome.value, Audio | Turntable | Cube) else []
+    files = (f for f in files if not (isinstance(outcome.value, Cube) and f[0] == ".png"))  # which stands above as the arm's picture
     return [sound.saved(data, f"{_name(outcome)}{ending}") for ending, data, _ in files]
 
 
@@ -62,10 +69,10 @@ def _name(outcome: Outcome) -> str:
 
 
 def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[list[str]] = ()) -> Shown:
-    """`files`: those of each arm's sound or object, for the switch and the viewer."""
+    """`files`: those of each arm's sound, object or cube, for the switch and the viewer."""
     slugs = [[arm["method"], *(s["method"] for s in arm.get("stack", ()))] for arm in given["arms"]]
     titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
-    pictures_of = [(o, o.value) for o in outcomes if isinstance(o.value, Image)]
+    pictures_of = [(o, seen) for o in outcomes if (seen := pictured(o)) is not None]
     # Before and after is the first pair that is seen; the others are chosen.
     seen = [("as it came", views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
     seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]

@@ -242,7 +242,7 @@ class Board:
         self.given, self.pictures, self.ids = given, pictures, ids
         self.lives = [views.Live("waiting", TASKS[given["task"]].pictures) for _ in ids]
         self.outcomes: list[Outcome] = []
-        self.finals, self.files = [None] * len(ids), [[]] * len(ids)  # of a picture; of a sound or object
+        self.finals, self.files = [None] * len(ids), [[]] * len(ids)  # of a picture; of a sound, object or cube
         self.held, self.spent = 0.0, False  # seconds that a pause may still last; whether they are used up
 
     def blank(self) -> list:

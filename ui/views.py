@@ -7,8 +7,27 @@ from html import escape
 import numpy as np
 import PIL.Image
 
-from backends.spec import ArmEvent, Audio, Heat, Held, Image, Images, Media, Metric, Note, Outcome, Plot, Spectrogram, Step, Table, Text, Tokens, Turntable
-from ui import colours, inline, sound, turntable
+from backends.spec import (
+    ArmEvent,
+    Audio,
+    Cube,
+    Heat,
+    Held,
+    Image,
+    Images,
+    Media,
+    Metric,
+    Note,
+    Outcome,
+    Plot,
+    Spectrogram,
+    Step,
+    Table,
+    Text,
+    Tokens,
+    Turntable,
+)
+from ui import colours, cube, inline, sound, turntable
 
 DRAWN = 100  # points at most of a curve; of longer ones means of neighbours, since a line to and fro at each step hides the others
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
@@ -26,7 +45,7 @@ def number(value: float) -> str:
 
 
 def media(value: Media, *paths: str) -> str:
-    """`paths`: the file that a sound's player plays, or those of an object; without one a sound is only drawn."""
+    """`paths`: the file that a sound's player plays, or those of an object or cube; without one a sound is only drawn."""
     if isinstance(value, Plot):
         return plot(value)
     if isinstance(value, Images):
@@ -45,6 +64,8 @@ def media(value: Media, *paths: str) -> str:
         return sound.spectrogram(value)
     if isinstance(value, Turntable):
         return turntable.html(value, *paths)
+    if isinstance(value, Cube):
+        return cube.html(value, *paths)
     if isinstance(value, Text):
         return f'<p class="text">{escape(value.text)}</p>'
     return ""
@@ -208,7 +229,9 @@ class Live:
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
         main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
-        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable) or (isinstance(main, Image) and not self.pictures):
+        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable | Cube) or (
+            isinstance(main, Image) and not self.pictures
+        ):
             self.main = main
         if aside := getattr(what, "aside", ()):
             self.aside = aside

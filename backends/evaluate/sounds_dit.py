@@ -62,13 +62,13 @@ def generate(model: LatentAudio, texts: list[str], seed: int, scale: float, resc
 @torch.no_grad()
 def heard(model: LatentAudio, latents: torch.Tensor) -> torch.Tensor:
     """(n, T) waves, not clipped."""
-    return torch.cat([model.waves(part) for part in latents.split(BATCH)])
+    return torch.cat([model.waves(part).cpu() for part in latents.split(BATCH)])
 
 
 def judged(waves: torch.Tensor, texts: list[str]) -> dict[str, float]:
     """Agreement with the captions; share of clips whose own caption is the likeliest of GROUP; distance from held-out clips' features."""
     audio, text = metric.embed_waves(waves.clamp(-1, 1)), metric.embed_texts(texts)
-    groups = [(a @ t.T).argmax(1) == torch.arange(len(a)) for a, t in zip(audio.split(GROUP), text.split(GROUP))]
+    groups = [(a @ t.T).argmax(1).cpu() == torch.arange(len(a)) for a, t in zip(audio.split(GROUP), text.split(GROUP))]
     out = {"agreement": 100 * float((audio * text).sum(1).mean()), "right_of_32": float(torch.cat(groups).float().mean())}
     if FEATURES.exists():
         out["frechet"] = distance(audio)
@@ -110,7 +110,7 @@ def reference(model: LatentAudio, corpus: Path, n: int) -> dict:
     made = heard(model, latents)
     return {
         "clips": judged(waves, texts), "autoencoder": judged(made, texts),
-        "autoencoder_spectral_distance": float(spectral_distance(made, waves)), "autoencoder_snr_db": held_out(model.vae, waves[:, None])[1],
+        "autoencoder_spectral_distance": float(spectral_distance(made, waves)), "autoencoder_snr_db": held_out(model.vae, waves[:, None].to(model.device))[1],
         "autoencoder_mel_db": float(np.mean([metric.mel_distance(Audio(a.numpy(), model.rate), Audio(b.numpy(), model.rate)) for a, b in zip(made[:32], waves)])),
         "clips_latent_deviation": float(latents.std()),
     }  # fmt: skip

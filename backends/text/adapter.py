@@ -1,4 +1,4 @@
-"""What a training changed, kept small: of each matrix's change its best approximation of low rank."""
+"""What a training changed, kept small: a change of low rank a matrix."""
 
 from __future__ import annotations
 
@@ -11,19 +11,6 @@ ROWS = ".rows"  # the first rows of a matrix, as they are to be
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def difference(before, after, rank: int) -> dict[str, Tensor]:
-    """name.up (out, rank) and name.down (rank, in), fp16, of every 2-d weight that differs between two networks of one kind; vectors whole."""
-    old, found = dict(before.named_parameters()), {}
-    for name, new in after.named_parameters():
-        change = (new - old[name]).detach().float()
-        if new.ndim != 2:
-            found[name] = change.half()
-        elif change.any():
-            u, s, v = torch.linalg.svd(change, full_matrices=False)
-            found[f"{name}.up"], found[f"{name}.down"] = (u[:, :rank] * s[:rank]).half().contiguous(), v[:rank].half().contiguous()
-    return {k: v for k, v in found.items() if v.any()}
 
 
 def low_rank(net, rank: int) -> None:
@@ -42,7 +29,7 @@ def _changed(layer, args, out: Tensor) -> Tensor:
 
 
 def kept(net) -> dict[str, Tensor]:
-    """What `low_rank` added to a network, as `difference` gives it."""
+    """name.up (out, rank) and name.down (rank, in), fp16, of each change that `low_rank` gave a network."""
     ends = {n: n.rsplit(".", 1) for n, _ in net.named_parameters()}
     return {f"{at}.weight.{end}": net.get_parameter(n).detach().half().contiguous() for n, (at, end) in ends.items() if end in ("up", "down")}
 

@@ -65,7 +65,7 @@ class MuonAdamW:
     same memory; call after `.to(memory_format=…)`.
     """
 
-    def __init__(self, net: torch.nn.Module, lr: float, first_and_last=("conv_in", "conv_out", "embed", "head")):
+    def __init__(self, net: torch.nn.Module, lr: float, first_and_last=("conv_in", "conv_out", "embed", "head", "codes")):
         self.views, rest = [], []
         for name, p in net.named_parameters():
             if not p.requires_grad:

@@ -1,6 +1,6 @@
 """Distil the latent face prior into a latent consistency model (Luo et al., arXiv 2310.04378): faces in one to four evaluations.
 
-    python -m backends.train.faces_lcm --minutes 2    # needs faces-ldm and faces-vae; see faces_loop.py for the order
+    python -m backends.train.faces_lcm --minutes 2 [--fresh 1]    # needs faces-ldm and faces-vae; see faces_loop.py for the order
 
 As there: a jump of 20 timesteps by DDIM under the teacher, guided by a scale w that the student is told (its embedding of w − 1), a Huber
 loss against the student's average at the earlier end. Drawn by diffusers' LCMScheduler.
@@ -9,29 +9,22 @@ loss against the student's average at the earlier end. Drawn by diffusers' LCMSc
 import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 
+from backends.nets.face_prompt import prompt
+from backends.restore.consistency import SCALE_WIDTH, boundary, embedded
 from backends.train.common import MODELS, arguments
 from backends.train.faces_loop import Faces, begun, seed_of, train
-from backends.train.faces_prior import GUIDANCE, LATENTS, SCHEDULES, decoded, encoded, frozen_vae, held_out, likeness, noise_like, predicted, tokens
+from backends.train.faces_prior import GUIDANCE, LATENTS, SCHEDULES, decoded, encoded, frozen_vae, held_out, likeness, noise_like, predicted
 from backends.worlds.faces_build import sheet
 
-WIDTH = 64  # of the guidance embedding
 GUIDED = (1.0, 4.0)  # scales that the student is taught
 SKIP = 20  # timesteps a jump: a grid of 50
 SCHEDULE = {k: v for k, v in SCHEDULES["latents"].items() if k not in ("timestep_spacing", "clip_sample")} | dict(original_inference_steps=50)
 
 
-def embedded(scale: torch.Tensor) -> torch.Tensor:
-    """(B, WIDTH) of guidance scales (B,): cosines and sines of 1000·(w − 1), as diffusers' LCM pipeline."""
-    rates = torch.exp(torch.arange(WIDTH // 2, device=scale.device) * -(torch.log(torch.tensor(10000.0)) / (WIDTH // 2 - 1)))
-    angles = 1000 * (scale - 1)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], 1)
-
-
 def consistent(net, bar: torch.Tensor, z: torch.Tensor, t: torch.Tensor, context: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """f(z, t): the estimate of x0, which at t = 0 is z; σ_data = 0.5 and timesteps tenfold, as LCMScheduler."""
-    a, s = bar[t].view(-1, 1, 1, 1), 10.0 * t.view(-1, 1, 1, 1)
-    x0 = (z - (1 - a).sqrt() * predicted(net, z, t, context, timestep_cond=embedded(scale))) / a.sqrt()
-    return 0.25 / (s**2 + 0.25) * z + s / (s**2 + 0.25).sqrt() * x0
+    """f(z, t): the estimate of x0, which at t = 0 is z, as LCMScheduler's."""
+    a = bar[t].view(-1, 1, 1, 1)
+    return boundary(z, (z - (1 - a).sqrt() * predicted(net, z, t, context, timestep_cond=embedded(scale))) / a.sqrt(), t)
 
 
 @torch.no_grad()
@@ -47,11 +40,11 @@ def drawn(net, z: torch.Tensor, context: torch.Tensor, steps: int, scale: float 
 
 
 def main() -> None:
-    args = arguments("faces-lcm", batch=0, lr=5e-4, ema=0.98)
+    args = arguments("faces-lcm", batch=0, lr=5e-4, ema=0.98, fresh=False)
     gpu, device = args.device != "cpu", args.device
     args.batch = args.batch or (512 if gpu else 8)
     teacher = UNet2DConditionModel.from_pretrained(MODELS / "faces-ldm", torch_dtype=torch.float32).eval().requires_grad_(False)
-    net, log = begun(UNet2DConditionModel, args.out, LATENTS | dict(time_cond_proj_dim=WIDTH))
+    net, log = begun(UNet2DConditionModel, args.out, LATENTS | dict(time_cond_proj_dim=SCALE_WIDTH), args.fresh)
     if not log["samples"]:
         net.load_state_dict(teacher.state_dict(), strict=False)
         torch.nn.init.zeros_(net.time_embedding.cond_proj.weight)
@@ -59,12 +52,12 @@ def main() -> None:
     vae, source = frozen_vae(device), Faces(device, seed_of(args, log))
     scheduler = LCMScheduler(**SCHEDULE)
     bar = scheduler.alphas_cumprod.to(device)
-    test, test_noise = held_out(device, 64 if gpu else 8)
-    test_z, test_context = encoded(vae, test), tokens(test_noise)
+    test = held_out(device, 64 if gpu else 8)
+    test_z, test_context = encoded(vae, test), prompt(test)
 
     def loss_of(net, average):
-        x, noise = source.draw(args.batch)
-        z0, context = encoded(vae, x), tokens(noise) * (torch.rand(len(x), 1, 1, device=device) > 0.1)
+        x = source.draw(args.batch)
+        z0, context = encoded(vae, x), prompt(x) * (torch.rand(len(x), 1, 1, device=device) > 0.1)
         t = torch.randint(1, 1000 // SKIP + 1, (len(x),), device=device) * SKIP - 1
         before = (t - SKIP).clamp_min(0)
         scale = GUIDED[0] + (GUIDED[1] - GUIDED[0]) * torch.rand(len(x), device=device)
@@ -79,11 +72,11 @@ def main() -> None:
         return ((off.square() + 0.001**2).sqrt() - 0.001).mean()
 
     def figures(net) -> dict:
-        """Of held-out faces asked for by their noise, four evaluations and one: confidence of a detector, cosines of identities."""
+        """Of held-out faces asked for by their prompts, four evaluations and one: confidence of a detector, cosines of identities."""
         return {f"steps_{k}": likeness(decoded(vae, drawn(net, noise_like(test_z), test_context, k)), test) for k in (4, 1)}
 
     def rows(net):
-        """Held-out faces, then what four, two and one evaluations draw of their noise, then four of no noise."""
+        """Held-out faces, then what four, two and one evaluations draw of their prompts, then four of no prompt."""
         z = noise_like(test_z)
         made = [drawn(net, z, test_context, k) for k in (4, 2, 1)] + [drawn(net, z, 0 * test_context, 4, 1.0)]
         return sheet(torch.cat([part[:16] for part in (test, *(decoded(vae, m) for m in made))]), min(len(test), 16))

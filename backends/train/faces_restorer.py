@@ -37,7 +37,7 @@ def main() -> None:
     tests = {"held_out": degraded(clean, faces.TRAINED, 0), "harder": degraded(clean, faces.HARDER, 0)}
 
     def loss_of(net, average):
-        x, _ = source.draw(args.batch)
+        x = source.draw(args.batch)
         y = degraded(x).contiguous(memory_format=torch.channels_last)
         with autocast(args.device):
             added = net(y, 0).sample

@@ -24,7 +24,7 @@ def main() -> None:
         args.decoder_only = True
     torch.backends.cudnn.benchmark = True
     source = Faces(args.device, args.seed)
-    emoji_vae.train(args, CONFIG, lambda rng, n: source.draw(n)[0], faces.as_tensor(faces.kept()) * 2 - 1, RUNS / "faces-vae.pt")
+    emoji_vae.train(args, CONFIG, lambda rng, n: source.draw(n), faces.as_tensor(faces.kept()) * 2 - 1, RUNS / "faces-vae.pt")
 
 
 if __name__ == "__main__":

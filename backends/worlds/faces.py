@@ -76,20 +76,22 @@ def chosen(blur: float = 0.0, factor: float = 1.0, noise: float = 0.0, quality: 
 
 
 def degrade(faces: Tensor, how: Harm, generator: Generator | None = None) -> Tensor:
-    """(B, 3, 64, 64) in [0, 1] to the same, degraded; the generator is that of the faces' device.
+    """(B, 3, 64, 64) in [0, 1] to the same, degraded; the generator is that of the faces' device. Larger pictures, of a multiple of 64 px a side,
+    are blurred and lose pixels in proportion.
 
     JPEG's rounding passes no gradient.
     """
-    how = Harm(*(part.to(faces.device, torch.float32).expand(len(faces)) for part in how))
-    x = resized(blurred(faces.float(), how), SIDE, how.side, CANVAS)
+    how, larger = Harm(*(part.to(faces.device, torch.float32).expand(len(faces)) for part in how)), faces.shape[-1] // SIDE
+    how = how._replace(blur=how.blur * larger, across=how.across * larger, side=how.side * larger)
+    x = resized(blurred(faces.float(), how, 16 * larger), SIDE * larger, how.side, CANVAS * larger)
     x = x + torch.randn(x.shape, device=x.device, generator=generator) * (how.noise / 255).view(-1, 1, 1, 1)
     x = jpeg(_edged(x, how.side), how.quality)
-    return resized(x, how.side, torch.full_like(how.side, SIDE), SIDE).clamp(0, 1)
+    return resized(x, how.side, torch.full_like(how.side, SIDE * larger), SIDE * larger).clamp(0, 1)
 
 
-def blurred(x: Tensor, how: Harm) -> Tensor:
-    """By a Gaussian, as a product of spectra; edges are mirrored."""
-    pad, (h, w) = 16, x.shape[-2:]
+def blurred(x: Tensor, how: Harm, pad: int = 16) -> Tensor:
+    """By a Gaussian, as a product of spectra; edges are mirrored for `pad` px."""
+    h, w = x.shape[-2:]
     wide = F.pad(x, (pad,) * 4, mode="reflect")
     fy = 2 * math.pi * torch.fft.fftfreq(h + 2 * pad, device=x.device).view(1, -1, 1)
     fx = 2 * math.pi * torch.fft.rfftfreq(w + 2 * pad, device=x.device).view(1, 1, -1)

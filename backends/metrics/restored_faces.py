@@ -1,0 +1,71 @@
+"""Figures under each arm of “Restore a face”: how near it comes to the good face, or, where there is none, how it looks by itself.
+
+LAFR and InterLCM were trained with LPIPS-like, LAFR with MTCNN's points too; the identity's network trained none of the arms.
+"""
+
+import numpy as np
+
+from backends.denoiser import from_uint8
+from backends.lazy import F, torch
+from backends.metrics import faces as judges
+from backends.metrics import perceptual
+from backends.metrics.image import psnr
+from backends.models import device
+from backends.restore import face_task
+from backends.restore.face_task import RestoreFace
+from backends.spec import Image, Media, Metric
+
+COARSE = 8  # px a side of what “keeps to the input” compares
+
+
+def restore_face(job: RestoreFace, value: Media, reference: Media | None) -> list[Metric]:
+    if not isinstance(value, Image):
+        return []
+    given = face_task.given(job, value.pixels.shape[0])
+    made, y = (from_uint8(p, device()) for p in (value.pixels, given.y))
+    own = [
+        Metric("sharpness", sharpness(value.pixels), "", f"{sharpness(given.y):.3g} as given"),
+        Metric("surely a face, %", 100 * float(judges.points(made)[0]), "higher"),
+        Metric("keeps to the input, dB", agreement(value.pixels, given.y), "higher", f"in {COARSE}×{COARSE} means"),
+    ]
+    if given.reference is None:
+        return [*own, Metric("identity to the input", float(alike(made, y)), "higher")]
+    x = from_uint8(given.reference, device())
+    return [
+        Metric("PSNR, dB", psnr(value.pixels, given.reference), "higher", f"{psnr(given.y, given.reference):.2f} as given"),
+        Metric("SSIM", ssim(value.pixels, given.reference), "higher", f"{ssim(given.y, given.reference):.3f} as given"),
+        Metric("LPIPS-like", float(perceptual.distance(made, x)), "lower", f"{float(perceptual.distance(y, x)):.3f} as given"),
+        Metric("identity", float(alike(made, x)), "higher", f"{float(alike(y, x)):.3f} as given"),
+        Metric("eyes, nose, mouth off, %", float(apart(made, x)), "lower", f"{float(apart(y, x)):.2f} as given"),
+        *own,
+    ]
+
+
+def alike(a, b):
+    """(B,) cosine of two faces' identities: 1 for one picture, about 0.15 for two faces."""
+    return (judges.identity(a) * judges.identity(b)).sum(1)
+
+
+def apart(a, b):
+    """(B,) mean distance between the five points of two faces, in percent of the side."""
+    return 100 * (judges.points(a)[1] - judges.points(b)[1]).norm(dim=-1).mean(1)
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Structural similarity, at most 1 (scikit-image's, windows of 7 px, over channels)."""
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(a, b, channel_axis=-1, data_range=255))
+
+
+def sharpness(pixels: np.ndarray) -> float:
+    """Variance of the grey values' Laplacian, values from 0 to 255."""
+    grey = torch.from_numpy(pixels @ np.array([0.299, 0.587, 0.114]))[None, None]
+    kernel = grey.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return float(F.conv2d(grey, kernel).var())
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR in dB of two pictures' means over COARSE×COARSE fields, which no degradation changes much."""
+    a, b = (F.adaptive_avg_pool2d(torch.from_numpy(p.astype(np.float32)).permute(2, 0, 1), COARSE) for p in (a, b))
+    return float(min(100.0, 10 * np.log10(255**2 / max(float((a - b).square().mean()), 1e-12))))
