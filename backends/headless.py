@@ -128,27 +128,37 @@ def words(media) -> dict | None:
     return {"text": media.text} if isinstance(media, Text | Tokens) else None
 
 
-def run(given: dict | str, pictures: dict[str, recipe.Input], folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
-    """Run a recipe, yielding each event as JSON; files are written into `folder`.
+class Written:
+    """A run's events as JSON, and its files in `folder`. `given`, `pictures`: a recipe as recipe.build makes it and its inputs."""
 
-    The last object is {"event": "end", "complete": …, "recipe": …}: the whole comparison with each arm's outcome and files.
-    Raises BadInput before anything starts.
-    """
-    task, job, arms = recipe.parse(given, pictures)
-    inputs = recipe.inputs_of(job)
-    for digest, value in inputs.items():
-        kind = "flac" if isinstance(value, Audio) else "npz" if isinstance(value, Mesh | Cube) else "png"
-        (folder / f"input-{digest[:16]}.{kind}").write_bytes(recipe.packed(value))
-    outcomes = []
-    for event in backends.run(given, pictures, stop):
+    def __init__(self, given: dict, pictures: dict[str, recipe.Input], folder: Path):
+        self.given, self.pictures, self.folder, self.outcomes = given, pictures, folder, []
+        for digest, value in pictures.items():
+            kind = "flac" if isinstance(value, Audio) else "npz" if isinstance(value, Mesh | Cube) else "png"
+            (folder / f"input-{digest[:16]}.{kind}").write_bytes(recipe.packed(value))
+
+    def see(self, event: ArmEvent) -> dict:
         said = line(event)
         if isinstance(event.event, Outcome):
-            said["files"] = save(event.event, inputs, folder, f"{event.arm + 1}-{arms[event.arm].method}")
-            outcomes.append({k: v for k, v in said.items() if k != "event"})
-        yield said
-    whole = recipe.with_outcome(recipe.build(task, job, arms), arms=outcomes)
-    (folder / "recipe.json").write_text(json.dumps(recipe.with_inputs(whole, inputs), indent=1))
-    yield {"event": "end", "complete": complete(outcomes, len(arms)), "recipe": whole}
+            name = f"{event.arm + 1}-{self.given['arms'][event.arm]['method']}"
+            said["files"] = save(event.event, self.pictures, self.folder, name)
+            self.outcomes.append({k: v for k, v in said.items() if k != "event"})
+        return said
+
+    def end(self) -> dict:
+        """{"event": "end", "complete": …, "recipe": …}: the whole comparison with each arm's outcome and files."""
+        whole = recipe.with_outcome(self.given, arms=self.outcomes)
+        (self.folder / "recipe.json").write_text(json.dumps(recipe.with_inputs(whole, self.pictures), indent=1))
+        return {"event": "end", "complete": complete(self.outcomes, len(self.given["arms"])), "recipe": whole}
+
+
+def run(given: dict | str, pictures: dict[str, recipe.Input], folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
+    """Run a recipe, yielding each event as JSON, at last Written.end; files are written into `folder`. Raises BadInput before anything starts."""
+    task, job, arms = recipe.parse(given, pictures)
+    written = Written(recipe.build(task, job, arms), recipe.inputs_of(job), folder)
+    for event in backends.run(given, pictures, stop):
+        yield written.see(event)
+    yield written.end()
 
 
 def complete(outcomes: list[dict], arms: int) -> bool:

@@ -127,6 +127,11 @@ def load(name: str):
         return model
 
 
+def loaded(name: str) -> bool:
+    with _lock:
+        return name in _cache
+
+
 def clear() -> None:
     with _lock:
         _cache.clear()

@@ -1,11 +1,21 @@
 """Fixtures: a small random model with the real classes, so that tests need no weights and take milliseconds."""
 
+import atexit
 import dataclasses
+import os
+import shutil
+import tempfile
 
 import pytest
 import torch
 
 from backends import models
+
+# Runs of tests are kept apart from the user's own, and each process's from the others'; some tests import this file again.
+MINE = f"unnoise-tests-{os.getpid()}-"
+if MINE not in os.environ.get("UNNOISE_DATA", ""):
+    os.environ["UNNOISE_DATA"] = tempfile.mkdtemp(prefix=MINE)
+    atexit.register(shutil.rmtree, os.environ["UNNOISE_DATA"], ignore_errors=True)
 
 # As many processes as cores run the tests (Makefile), and networks this small only wait for each other's threads.
 torch.set_num_threads(1)

@@ -9,8 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 from gradio_client import Client, handle_file
+from test_jobs import Source, asked, until
 
-from backends import recipe
+from backends import jobs, recipe
+from backends.store import Store
 
 RECIPE = {"schema": 1, "task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}, "arms": [{"method": "ddim", "knobs": {"steps": 2}}]}
 
@@ -65,6 +67,29 @@ def test_compare_streams_each_event(client):
     job.result()
     kinds = [event["event"] for event, _ in job.outputs()]
     assert kinds[-1] == "end" and "step" in kinds and "outcome" in kinds
+
+
+def test_calls_wait_in_the_pages_queue_and_closing_one_ends_it_alone(client, tmp_path, monkeypatch):
+    source = Source()
+    queue = jobs.Executor(Store(tmp_path), source)
+    monkeypatch.setattr(jobs, "_studio", [queue])
+    mine, yours = (queue.submit(asked(name, 2), {}, name) for name in ("mine", "yours"))
+    until(lambda: source.ran == ["mine"])
+    call = client.submit(asked("call", 50), {}, api_name="/compare")
+    until(lambda: call.outputs())
+    assert call.outputs()[0][0] == {"event": "queued", "place": 2, "seconds": None}
+    source.let(5)
+    until(lambda: any(event["event"] == "step" for event, _ in call.outputs()))
+    assert source.ran == ["mine", "yours", "call"] and mine.state == yours.state == "done"
+    (run,) = queue._running
+    call.cancel()
+    until(lambda: run.stopped())
+    source.let(2)
+    until(lambda: run.over)
+    assert run.state == "stopped" and queue.store.used() and queue.find(run.id, run.owner) is None, "a call is in nobody's list"
+    source.open = True
+    assert client.predict(asked("next", 1), {}, api_name="/run")[0]["complete"]
+    queue.close()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import PIL.Image
 import pytest
@@ -69,7 +68,7 @@ def test_two_arms_run_with_previews_before_the_end_and_are_compared(page):
     assert "pixels differ" in page.locator(".said").last.inner_text()
     assert page.locator(".arm-2 .plot polyline").count() >= 1, "Adaptive Guidance shows its curve"
     page.get_by_role("tab", name="My runs").click()
-    page.locator(".past [data-open]").first.wait_for()
+    page.locator(".past [data-act=open]").first.wait_for()
 
 
 def test_a_seed_out_of_range_is_refused_and_run_is_free_again(page):
@@ -181,23 +180,46 @@ def test_a_run_is_paused_and_goes_on_and_is_stopped_while_paused(page):
     assert "stopped at step" in line.inner_text() and page.locator("button.pause:visible").count() == 1
 
 
-def test_a_paused_run_whose_visitor_leaves_gives_its_place_away(page, address):
-    from ui import running
+def step_of(page) -> int:
+    page.wait_for_function("/^step [0-9]/.test(document.querySelector('.arm-1 .line b')?.innerText ?? '')")
+    return int(re.search(r"step (\d+)", page.locator(".arm-1 .line b").inner_text())[1])
 
-    other = page.context.browser.new_page()
-    other.goto(address)
-    other.locator(".arm-2 .picture").wait_for()
-    other.wait_for_function("!document.querySelector('textarea').disabled")
-    other.locator("button.run").click()
-    other.locator(".arm-1 .picture img").wait_for()
-    other.locator("button.pause").click()
-    other.locator("button.resume:visible").wait_for()
-    assert len(running._paused) == 1
-    other.close()
-    deadline = time.monotonic() + 45  # Gradio asks every 15 s whether a visitor is still there
-    while running._running and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not running._running and not running._paused
+
+def test_a_run_goes_on_over_a_reload_is_listed_and_is_opened_by_a_link_once_it_is_shared(page, address):
+    set_steps(page, 16)
+    page.locator("textarea").first.fill("a cat that stays")
+    page.locator("button.run").click()
+    page.wait_for_url(re.compile(r"[?&]run="))
+    before = step_of(page)
+    page.reload()
+    page.locator(".arm-1 .picture img").wait_for()
+    after = step_of(page)
+    assert before <= after < 16 and page.locator("textarea").first.input_value() == "a cat that stays"
+    assert "running …" in page.locator(".message.prose").inner_text() and page.locator("button.stop").is_enabled()
+    page.wait_for_function("step => Number(/[0-9]+/.exec(document.querySelector('.arm-1 .line b').innerText)) > step", arg=after)
+    done(page)
+    link = page.url
+    page.reload()
+    done(page)
+    assert "done · 16 steps" in page.locator(".arm-2 .line").inner_text() and "Kept, from" in page.locator(".message.prose").inner_text()
+    page.get_by_role("tab", name="My runs").click()
+    row = page.locator(".past", has_text="a cat that stays")
+    row.locator(".thumbs img").nth(1).wait_for()
+    visitor = page.context.browser.new_context()
+    other = visitor.new_page()
+    other.goto(link)
+    other.get_by_text("has not shared it").first.wait_for()
+    other.get_by_role("tab", name="My runs").click()
+    other.get_by_text("Nothing of yours has run yet").wait_for()
+    row.get_by_role("button", name="Share link").click()
+    row.get_by_role("button", name="Stop sharing").wait_for()
+    other.reload()
+    done(other)
+    assert other.locator("textarea").first.input_value() == "a cat that stays" and "Shared with you" in other.locator(".message.prose").inner_text()
+    visitor.close()
+    row.get_by_role("button", name="Delete").click()
+    row.get_by_role("button", name="Really delete?").click()
+    row.wait_for(state="detached")
 
 
 def test_an_animation_is_refused_when_it_is_uploaded_and_a_good_picture_shown(page, tmp_path):

@@ -48,6 +48,7 @@ def test_the_page_knows_the_backends_only_through_its_door():
         "backends.recipe",
         "backends.models",
         "backends.headless",
+        "backends.jobs",
         "backends.inputs",
         "backends.registry",
         "backends.sound",

@@ -11,7 +11,7 @@ import soundfile
 import backends
 from backends import headless, inputs, recipe, sound
 from backends.spec import Audio, BadInput, Note, Outcome, Result, Spectrogram, Step
-from ui import form, history, running, views
+from ui import form, history, results, views
 from ui import sound as drawn_sound
 
 RATE = 16_000
@@ -210,20 +210,20 @@ def test_results_are_written_with_their_recipe(listen, tmp_path):
 def test_the_tab_shows_each_step_then_players_and_a_switch(listen):
     given, sounds = asked()
     given = given | {"schema": 1, "model": listen.model, "arms": [a | {"stack": []} for a in given["arms"]]}
-    import threading
+    from tests.boards import rows
 
-    said = list(running._run(given, sounds, [], threading.Event(), ["a", "b"]))
+    said = rows(given, sounds, ["a", "b"])
     lives = [row[-2] for row in said if isinstance(row[-2], str)]
     stepped = [html for html in lives if "step " in html]
     assert stepped and all('class="track map"' in html and "<audio" not in html for html in stepped), "drawn, not played, while it runs"
     assert lives[-1].count("<audio") == 1 and "unnoise-1-as_it_came" in lives[-1] and 'class="track wave"' in lives[-1]
-    _, shown, past, *_ = said[-1]
+    _, shown, *_ = said[-1]
     tracks = json.loads(shown.switch.split('data-tracks="')[1].split('"')[0].replace("&quot;", '"'))
     assert [t["arm"] for t in tracks] == [1, 2, 0], "both arms and the input"
     assert shown.switch.count("</i>sound</button>") == 1, "an input is called as its field is"
     assert tracks[1]["gain"] == 1 and tracks[0]["gain"] == pytest.approx(0.25, abs=0.01), "the louder is turned down to the quietest"
-    assert len(running.under(shown)) == running.UNDER
-    assert len(past[0]["thumbs"]) == 2 and "data:image/png" in history.html(past)
+    assert len(results.under(shown)) == results.UNDER
+    assert history.thumbnail(TONE).startswith('<img alt="sound" src="data:image/png')
     import zipfile
 
     assert {"unnoise-1-as_it_came-0.flac", "unnoise-2-quieter-0.flac"} < set(zipfile.ZipFile(shown.bundle).namelist())

@@ -112,14 +112,14 @@ def test_stopped_early_it_leaves_a_sound(tiny_speech):
 
 
 def test_the_page_names_both_sounds_by_their_fields():
-    from ui import running
+    from ui import results
 
     noisy, clean = clip(seconds=0.5), clip(kind="clean", seconds=0.5)
     job = {"sound": {"sha256": recipe.digest(noisy)}, "clean": {"sha256": recipe.digest(clean)}, "seed": 1}
     arm = {"method": "noisy", "knobs": {}, "stack": []}
     given = {"schema": 1, "task": "enhance_speech", "model": "speech", "job": job, "arms": [arm]}
     outcome = Outcome(0, 1.0, 0, 1.0, (), noisy, given | {"outcome": {}})
-    switch = running.summary(given, {recipe.digest(clean): clean, recipe.digest(noisy): noisy}, [outcome], ["one.flac"]).switch
+    switch = results.summary(given, {recipe.digest(clean): clean, recipe.digest(noisy): noisy}, [outcome], ["one.flac"]).switch
     assert "</i>sound</button>" in switch and "</i>clean</button>" in switch and "</i>input</button>" not in switch
 
 

@@ -18,7 +18,8 @@ import backends
 from backends import headless
 from backends.registry import METHODS, TASKS
 from backends.spec import Image, Metric, Outcome, Plot, Step, Table, Text
-from ui import arms, catalogue, compare, form, history, page, running, upload, views
+from backends.store import Kept
+from ui import arms, catalogue, compare, form, history, page, results, running, upload, views
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK = TASKS["text_to_image"]
@@ -98,17 +99,26 @@ def test_a_change_of_arms_first_takes_what_was_typed():
     me = state["arms"][0]["id"]
     column = arms.Column(me, "ddim", [], None, None, [(None, "steps")], [None])
     change = arms.Change(None, lambda old, slug: [*old, arms.new(slug)], (None,))
-    after = compare._changer(TASK, ("prompt", "seed", "model"), [column], change)(state, "euler", "new", 4, "emoji-ldm", 9)
+    after = compare._changer(TASK, ("prompt", "seed", "model"), [column], change, threading.Lock())(state, "euler", "new", 4, "emoji-ldm", 9)
     assert after["job"] == {"prompt": "new", "seed": 4}
     assert [a["method"] for a in after["arms"]] == ["ddim", "euler"]
     assert after["arms"][0]["knobs"] == {"steps": 9}
+
+
+def test_a_drawing_changes_once_and_what_changes_nothing_does_not_count():
+    state, once = compare.state_of({"arms": [{"method": "ddim"}], "job": {}}), threading.Lock()
+    same, more = (compare._changer(TASK, ("prompt", "model"), [], arms.Change(None, c), once) for c in (lambda old: old, lambda old: [*old, arms.new("euler")]))
+    state |= {"job": {"prompt": "x"}, "model": "emoji-ldm"}
+    assert same(state, "x", "emoji-ldm") == state
+    assert len(more(state, "x", "emoji-ldm")["arms"]) == 2
+    assert more(state, "x", "emoji-ldm")["__type__"] == "update", "a choice that is told of twice"
 
 
 def test_a_picture_that_can_not_be_taken_loses_no_words():
     task, state = backends.TASKS["edit_image"], compare.state_of({"job": {"prompt": "old"}})
     broken = {"background": np.full((8, 8, 4), np.nan), "layers": []}
     change = arms.Change(None, lambda old: old)
-    after = compare._changer(task, ("image", "prompt", "fill", "model"), [], change)(state, broken, "new", False, "emoji-ldm")
+    after = compare._changer(task, ("image", "prompt", "fill", "model"), [], change, threading.Lock())(state, broken, "new", False, "emoji-ldm")
     assert after["job"] == {"prompt": "new", "fill": False} and after["pictures"] == {}
 
 
@@ -152,18 +162,6 @@ def test_a_good_upload_goes_into_the_editor(tmp_path):
     assert upload.taken(None, "Image", 32) is None
 
 
-def test_a_model_that_can_not_be_had_says_why_and_leaves_no_arm_loading(monkeypatch):
-    def unreachable(name):
-        raise backends.BadInput("The hub can't be reached.")
-
-    monkeypatch.setattr("backends.models.load", unreachable)
-    given = {"schema": 1, "task": TASK.slug, "model": "sd-1.5", "job": {"prompt": "a cat"}, "arms": [{"method": "ddim", "stack": []}] * 2}
-    *_, last = running._run(given, {}, [], threading.Event(), ["a", "b"])
-    assert "can&#x27;t be reached" in last[0]
-    assert all("not started" in html and "loading" not in html for html in last[-2:])
-    assert len(last) == 3 + running.UNDER + 4
-
-
 def test_a_large_upload_is_shrunk_with_its_mask():
     task = backends.TASKS["edit_image"]
     layer = np.zeros((3000, 2000, 4), np.uint8)
@@ -191,8 +189,8 @@ def test_text_is_escaped_wherever_it_is_shown():
         Plot({evil: ([0.0, 1.0], [0.0, 1.0])}, x=evil, y=evil, marks={evil: 0.5}),
         Image(np.zeros((4, 4, 3), np.uint8), evil),
     )
-    entry = history.add([], {"task": "text_to_image", "job": {"prompt": evil}, "arms": [{"method": "ddim"}]}, {}, [])
-    for html in (live.html, history.html(entry), views.metrics_table([evil], [outcome(metrics=(Metric(evil, 1.0),))])):
+    entry = Kept("x", "me", {"task": "text_to_image", "job": {"prompt": evil}, "arms": [{"method": evil}]}, "failed", evil, 0.0, 0.0, 0.0, False, 0, " ")
+    for html in (live.html, history._row(entry), history.thumbnail(Text(evil)), views.metrics_table([evil], [outcome(metrics=(Metric(evil, 1.0),))])):
         assert "<img src=x" not in html and "&lt;img" in html
 
 
@@ -261,49 +259,6 @@ def test_a_paper_opens_beside_its_baseline(slug):
     assert catalogue.opened("no_such") is None
 
 
-def test_one_visitor_cannot_stop_another():
-    import threading
-
-    mine, other = threading.Event(), threading.Event()
-    running._running.update({("me", "text_to_image"): mine, ("you", "text_to_image"): other})
-    try:
-        running.stop("me")
-        assert mine.is_set() and not other.is_set()
-    finally:
-        running._running.clear()
-
-
-def test_a_visitor_pauses_the_own_run_alone():
-    from types import SimpleNamespace
-
-    me, you = (SimpleNamespace(session_hash=name) for name in ("me", "you"))
-    running._running.update({("me", TASK.slug): threading.Event(), ("you", TASK.slug): threading.Event()})
-    try:
-        running.pauser(TASK, True)(me)
-        assert running._paused == {("me", TASK.slug)}
-        running.pauser(TASK, False)(you)
-        assert running._paused == {("me", TASK.slug)}
-        running.pauser(TASK, False)(me)
-        running._running.clear()
-        running.pauser(TASK, True)(me)
-        assert not running._paused, "what does not run is not paused"
-        running.waiter(TASK)(me), running.pauser(TASK, True)(me), running.stopper(TASK)(me), running.waiter(TASK)(me)
-        assert not running._paused and not running._running["me", TASK.slug].is_set(), "a run asked for while the paused one ends is not paused"
-    finally:
-        running._running.clear(), running._paused.clear()
-
-
-def test_the_panel_says_that_it_is_paused_and_when_it_is_not_any_more(tiny, monkeypatch):
-    monkeypatch.setattr("backends.runner.HOLD_SECONDS", 0.1)
-    given = {"schema": 1, "task": TASK.slug, "model": TASK.model, "job": {"prompt": "a cat"}, "arms": [{"method": "ddim", "knobs": {"steps": 3}, "stack": []}]}
-    for asked in (range(2), range(999)):
-        left = iter(asked)
-        rows = list(running._run(given, {}, [], threading.Event(), ["a"], lambda left=left: next(left, None) is not None))
-        said = [re.search('"(.*?)"', row[0])[1] for row in rows[:-1] if isinstance(row[0], str)]
-        assert said == ["running", "running paused", "running" if len(asked) == 2 else "running spent"] and rows[-1][0] == ""
-        assert any("paused at step 1 of 3" in row[-1] for row in rows if isinstance(row[-1], str)) and "done" in rows[-1][-1]
-
-
 def test_a_bundle_holds_pictures_recipe_and_figures(tmp_path, monkeypatch):
     import zipfile
 
@@ -315,10 +270,10 @@ def test_a_bundle_holds_pictures_recipe_and_figures(tmp_path, monkeypatch):
         "arms": [{"method": "ddim", "knobs": {}, "stack": []}] * 2,
     }
     seen = [outcome(i, np.full((8, 8, 3), 90 * i, np.uint8), metrics=(Metric("m", 2.0),)) for i in range(2)]
-    shown = running.summary(given, {}, seen)
+    shown = results.summary(given, {}, seen)
     names = zipfile.ZipFile(shown.bundle).namelist()
     assert {"recipe.json", "figures.csv"} < set(names) and len(names) == 4
-    assert len(running.under(shown)) == running.UNDER
+    assert len(results.under(shown)) == results.UNDER
     assert json.loads(shown.recipe)["arms"] == given["arms"]
 
 

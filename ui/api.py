@@ -9,15 +9,18 @@
 """
 
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import gradio as gr
+from anyio.to_thread import run_sync
 
-from backends import TASKS, BadInput, headless
+from backends import TASKS, BadInput, headless, jobs
+from backends.headless import Written
 from backends.recipe import decode_inputs
-from ui import bring
-from ui.compare import ACCELERATOR
+from ui import bring, running, visitor
+from ui.running import Ticket
 
 
 def methods() -> list[dict]:
@@ -25,27 +28,50 @@ def methods() -> list[dict]:
     return headless.describe()
 
 
-def compare(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
-    """Run a recipe: each event as it comes, at last the recipe with each arm's outcome and the files (PNG, FLAC, GLB, WebP, npz, JSON)."""
+async def compare(recipe: dict, inputs: dict, request: gr.Request) -> AsyncIterator[tuple[dict, list[str]]]:
+    """Run a recipe in the queue that the page has too: {"event": "queued", "place": …, "seconds": …} while it waits, each event as it comes (a slow
+    reader misses previews), at last the recipe with each arm's outcome and the files (PNG, FLAC, GLB, WebP, npz, JSON). Closing the stream ends the run."""
+    studio, place = jobs.studio(), 0
     with tempfile.TemporaryDirectory() as folder:  # what is yielded is copied before the next step
-        events = iter(())
         try:
-            events = headless.run(recipe, decode_inputs(inputs or {}), Path(folder))
-            for event in events:
-                files = sorted(map(str, Path(folder).glob("[1-9]-*"))) if event["event"] == "end" else []
-                yield event, files
+            run = await run_sync(_submitted, recipe, inputs, visitor.owner(request))
         except BadInput as bad:
-            raise gr.Error(str(bad), print_exception=False, title="Not run") from None
+            raise _refusal(bad) from None
+        ticket = running.take(request, f"api {run.id}", Ticket(run))
+        try:
+            written = await run_sync(Written, run.given, run.pictures, Path(folder))
+            async with aclosing(running.news(run, ticket)) as news:
+                async for events in news:
+                    if (now := studio.place(run)) != place:
+                        place = now
+                        if place:
+                            yield {"event": "queued", "place": place, "seconds": studio.estimate(run)}, []
+                    for event in events:
+                        yield await run_sync(written.see, event), []
+            if run.error:
+                raise _refusal(run.error)
+            if run.over:
+                end = await run_sync(written.end)
+                yield end, sorted(map(str, Path(folder).glob("[1-9]-*")))
         finally:
-            if isinstance(events, Generator):
-                events.close()
+            ticket.close()
+            studio.stop(run)
 
 
-def run(recipe: dict, inputs: dict) -> Iterator[tuple[dict, list[str]]]:
+def _submitted(recipe: dict, inputs: dict, owner: str) -> jobs.Run:
+    return jobs.studio().submit(recipe, decode_inputs(inputs or {}), owner, kept=False)
+
+
+def _refusal(said: BadInput | str) -> gr.Error:
+    return gr.Error(str(said), print_exception=False, title="Not run")
+
+
+async def run(recipe: dict, inputs: dict, request: gr.Request) -> AsyncIterator[tuple[dict, list[str]]]:
     """Run a recipe to its end: the recipe with each arm's outcome, and the files."""
-    for event, files in compare(recipe, inputs):
-        if event["event"] == "end":
-            yield event["recipe"] | {"complete": event["complete"]}, files
+    async with aclosing(compare(recipe, inputs, request)) as events:
+        async for event, files in events:
+            if event["event"] == "end":
+                yield event["recipe"] | {"complete": event["complete"]}, files
 
 
 def take(task: str, files: list[str]) -> dict:
@@ -67,6 +93,6 @@ def build() -> None:
         task, own, answer = gr.Textbox(label="task"), gr.File(file_count="multiple", label="files"), gr.JSON(label="model")
         ask, start, stream, load = gr.Button(), gr.Button(), gr.Button(), gr.Button()
     ask.click(methods, None, listed, api_name="methods", queue=False)
-    start.click(run, [given, inputs], [said, files], api_name="run", **ACCELERATOR)
-    stream.click(compare, [given, inputs], [said, files], api_name="compare", **ACCELERATOR)
+    start.click(run, [given, inputs], [said, files], api_name="run", concurrency_limit=None)
+    stream.click(compare, [given, inputs], [said, files], api_name="compare", concurrency_limit=None)
     load.click(take, [task, own], answer, api_name="bring", **bring.QUEUE)

@@ -2,24 +2,28 @@
 
 The tab is drawn by gr.render from its state, {"model", "job", "pictures", "arms"}, so that a page of many tasks stays
 small and a new task or method needs nothing here. An arm added or a method chosen first takes what stands in the
-components into the state and then draws anew (Gradio 6 does not keep values by key); `results`, the last run's Shown,
-puts pictures and figures back.
+components into the state and then draws anew (Gradio 6 does not keep values by key); `left`, the last run's Shown,
+puts pictures and figures back. A state with "run" shows that run: the tab watches it as soon as it is drawn.
 """
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
+from gradio import utils
 
-from backends import recipe
+from backends import jobs, recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
 from backends.spec import BadInput, Picture, Shape, Sound, Spectra, Task
-from ui import arms, bring, form, running, views
-from ui.running import Shown
+from ui import arms, bring, form, results, running, views, visitor
+from ui.results import Shown
 
-ACCELERATOR = dict(concurrency_id="accelerator", concurrency_limit=1)
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private")
 STATE = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # a state's change is heard from the queue alone
+
+FIRST = dict(STATE, concurrency_id="first", concurrency_limit=1)  # a room and its first tab are chosen at once: in turn, so that it is drawn once
 
 
 @dataclass
@@ -35,6 +39,24 @@ def state_of(given: dict, pictures: dict | None = None) -> dict:
     return {"model": given.get("model", ""), "job": given.get("job", {}), "pictures": pictures or {}, "arms": chosen[:MAX_ARMS]}
 
 
+def state_of_run(run: jobs.Run) -> dict:
+    """The state in which the tab shows that run, as it goes on or as it ended; raises BadInput when it was made with a method that is not here."""
+    if not here(run.given):
+        raise BadInput("This run was made by another version of the studio: one of its methods is not here.")
+    state = state_of(run.given, run.pictures)
+    for i, arm in enumerate(state["arms"]):
+        arm["id"] = f"{run.id}-{i}"  # the same whenever it is asked for, so that a tab is drawn once
+    return state | {"run": run.id}
+
+
+def restored(request: gr.Request) -> jobs.Run | None:
+    """What a page that is opened shows: the run that its address names, else the newest of the visitor's that runs or waits."""
+    owner, studio = visitor.owner(request), jobs.studio()
+    if name := str(dict(request.query_params).get("run", ""))[:40]:
+        return studio.find(name, owner, shared=True)
+    return max(studio.active(owner), key=lambda run: run.at, default=None)
+
+
 def here(example: dict) -> bool:
     return all(arm["method"] in METHODS for arm in example.get("arms", []))
 
@@ -46,22 +68,34 @@ def first_state(task: Task) -> dict:
     return state_of(example | {"arms": chosen})
 
 
-def build(task: Task, past: gr.State) -> Tab:
+def opened(task: Task) -> Callable:
+    """The handler that fills a tab when it is first shown."""
+
+    def fill(now: dict | None, request: gr.Request) -> dict:
+        run = None if now else restored(request)
+        if run is None or run.given["task"] != task.slug or not here(run.given):
+            return now or first_state(task)
+        return state_of_run(run)
+
+    return fill
+
+
+def build(task: Task) -> Tab:
     """The tab's frame; its inside is drawn when it is first opened."""
     with gr.Tab(task.title, id=task.slug, elem_classes=["studio"]) as item:
-        state, results, mine = gr.State(None), gr.State(None), gr.State(bring.Mine(), time_to_live=86400)
+        state, left, mine = gr.State(None), gr.State(None), gr.State(bring.Mine(), time_to_live=86400)
 
-        @gr.render(inputs=[state, results, mine], triggers=[state.change], show_progress="hidden")
+        @gr.render(inputs=[state, left, mine], triggers=[state.change], show_progress="hidden")
         def draw(now: dict | None, shown: Shown | None, own: bring.Mine):
             if now:
                 same = shown and any(arm["id"] in shown.arms for arm in now["arms"])  # not after an example was loaded
-                _draw(task, now, shown if same else Shown(), own, mine, state, results, past)
+                _draw(task, now, shown if same else Shown(), own, mine, state, left)
 
-    item.select(lambda now: now or first_state(task), state, state, **STATE)
+    item.select(opened(task), state, state, **FIRST)
     return Tab(task, item, state)
 
 
-def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, state: gr.State, results: gr.State, past: gr.State) -> None:
+def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, state: gr.State, left: gr.State) -> None:
     with gr.Row(elem_classes=["bench"]):
         with gr.Column(elem_classes=["desk"], min_width=250, scale=0):
             if task.help:
@@ -80,23 +114,24 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
             with gr.Row(elem_classes=["arms"]):
                 drawn = [arms.draw(task, arm, i, len(now["arms"]), shown.arms.get(arm["id"], (None, ""))) for i, arm in enumerate(now["arms"])]
             more = arms.more(task, now["arms"])
-            under = _under(shown, results)
+            under = _under(shown, left)
     columns, changes = [column for column, _ in drawn], [c for _, some in drawn for c in some] + more
     sources = [*fields.values(), *(s for column in columns for s in column.sources)]
+    once = threading.Lock()
     for change in changes:
-        handler = _changer(task, tuple(fields), columns, change)
+        handler = _changer(task, tuple(fields), columns, change, once)
         change.event(handler, [state, *change.inputs, *sources], state, **STATE)
     run.click(None, None, message, js=running.QUEUED, api_visibility="private")
     run.click(running.waiter(task), None, None, **LIGHT)
-    ran = run.click(
-        running.runner(task, tuple(fields), columns), [past, *sources],
-        [message, results, past, *under, *(c.picture for c in columns), *(c.live for c in columns)],
-        show_progress="minimal", show_progress_on=[message], trigger_mode="once", api_visibility="private", **ACCELERATOR,
-    )  # fmt: skip
+    outputs = [message, left, *under, *(c.picture for c in columns), *(c.live for c in columns)]
+    ran = run.click(running.runner(task, tuple(fields), columns), sources, outputs, trigger_mode="once", **STATE)
     # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
     ran.failure(lambda: "", None, message, **LIGHT)
     *_, viewer, _, _ = under
-    ran.then(running.solid, results, viewer, **LIGHT)
+    ran.then(results.solid, left, viewer, **LIGHT)
+    if name := now.get("run"):
+        drawn = gr.HTML("", js_on_load="trigger('click')", elem_classes=["hook"])
+        drawn.click(running.watcher(task, name, columns), None, outputs, **STATE).then(results.solid, left, viewer, **LIGHT)
     stop.click(running.stopper(task), None, None, **LIGHT)
     for button, on, said in ((pause, True, running.PAUSING), (resume, False, running.RESUMING)):
         button.click(None, None, message, js=said, api_visibility="private")
@@ -115,10 +150,25 @@ def _examples(task: Task, state: gr.State) -> None:
             chip.click(lambda example=example: state_of(example), None, state, **STATE)
 
 
-def _changer(task: Task, names: tuple, columns: list, change: arms.Change):
-    """The handler of a change: what stands in the components goes into the state, then the arms change."""
+def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once: threading.Lock):
+    """The handler of a change: what stands in the components goes into the state, then the arms change.
+
+    `once`: a drawing's own, taken by its first change, since another drawing then stands in its place. Gradio's dropdown tells of a choice twice, and a
+    press on what is drawn a second time would be lost.
+    """
 
     def handler(state: dict, *values):
+        if not once.acquire(blocking=False):
+            return gr.skip()
+        after = state
+        try:
+            after = changed(state, *values)
+            return after
+        finally:
+            if utils.deep_hash(after) == utils.deep_hash(state):  # nothing is drawn
+                once.release()
+
+    def changed(state: dict, *values):
         extra, values = values[: len(change.inputs)], values[len(change.inputs) :]
         try:
             job, pictures = form.job(task, names, values[: len(names)])
@@ -139,8 +189,8 @@ def _kept(arm: dict, filled: dict) -> dict:
     return arm | {"knobs": filled["knobs"], "stack": stack}
 
 
-def _under(shown: Shown, results: gr.State) -> list:
-    """What stands under the arms, in the order of running.under."""
+def _under(shown: Shown, left: gr.State) -> list:
+    """What stands under the arms, in the order of results.under."""
     table, switch, choices, slider, heat, said, bundle, code = shown.parts()
     with gr.Column(visible=bool(shown.table), elem_classes=["under"]) as frame:
         figures = gr.HTML(table)
@@ -156,11 +206,11 @@ def _under(shown: Shown, results: gr.State) -> list:
                 gap = gr.Image(
                     heat, show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"], height=400, elem_classes=["picture"]
                 )
-        first = running.solid(shown)
+        first = results.solid(shown)
         with gr.Column(visible=bool(first), elem_classes=["solid"]) as solid:
             with gr.Row(elem_classes=["head"]):
                 which = gr.Dropdown(
-                    running.named(shown.solids), value=0 if first else None, label="object to turn freely", interactive=True, container=False, min_width=200
+                    results.named(shown.solids), value=0 if first else None, label="object to turn freely", interactive=True, container=False, min_width=200
                 )
                 gr.HTML('<p class="said">Drag to turn it, scroll to come nearer.</p>')
             viewer = gr.Model3D(first, show_label=False, interactive=False, clear_color=(0.93, 0.93, 0.93, 1.0), height=360)
@@ -169,6 +219,6 @@ def _under(shown: Shown, results: gr.State) -> list:
         with gr.Accordion("Recipe", open=False, elem_classes=["recipe"]):
             text = gr.Code(code, language="json", show_label=False, interactive=False, max_lines=24)
     for chooser in (a, b):
-        chooser.input(running.pair, [results, a, b], [before, gap, words], **LIGHT)
-    which.input(running.solid, [results, which], viewer, **LIGHT)
+        chooser.input(results.pair, [left, a, b], [before, gap, words], **LIGHT)
+    which.input(results.solid, [left, which], viewer, **LIGHT)
     return [frame, figures, listen, pair, a, b, before, gap, words, solid, which, viewer, download, text]

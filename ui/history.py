@@ -1,43 +1,234 @@
-"""My runs: what this session ran, each one press away from being filled in again."""
+"""My runs: on top what runs or waits, under it what has ended, each one press away from being seen again.
 
+Everything here is asked of the visitor's own runs; a name that is another's is answered like one that is not there.
+"""
+
+import dataclasses
 import datetime
-import uuid
+from collections.abc import Callable
 from html import escape
+from typing import Any
 
-from backends import cubes
+import gradio as gr
+import numpy as np
+
+from backends import cubes, jobs
+from backends.jobs import Run
 from backends.registry import METHODS, TASKS
-from backends.spec import Audio, Cube, Image, Outcome, Text, Tokens, Turntable
-from ui import form, sound, views
+from backends.spec import Audio, BadInput, Cube, Heat, Outcome, Plot, Spectrogram, Table, Text, Tokens
+from ui import colours, form, running, sound, views, visitor
+from ui.compare import LIGHT, STATE
 
-KEPT = 24
+PAGE = 40  # ended runs that are shown at first, and more at each press
 SHOWN = 120  # characters of an answer
+MB = 2**20
+
+# Buttons tell what they do and to which run; Delete asks once more; a link is copied by the press itself, as browsers want it. While something runs or waits
+# and is seen, the list asks how far it is.
+SCRIPT = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-act]');
+  if (!button) return;
+  const { act, run, sure } = button.dataset;
+  if (sure && button.textContent !== sure) { button.textContent = sure; return; }
+  if (act === 'share' || act === 'copy') {
+    const link = new URL('?run=' + run, location.href).href;
+    (navigator.clipboard ? navigator.clipboard.writeText(link) : Promise.reject()).then(() => { button.textContent = 'Link copied'; }, () => window.prompt('The link', link));
+  }
+  if (act !== 'copy') trigger('click', { act, run });
+});
+setInterval(() => { if (element.offsetParent && element.querySelector('.active')) trigger('input'); }, 1500);
+"""
 
 
-def add(past: list, given: dict, pictures: dict, outcomes: list[Outcome]) -> list:
-    """`past` with a run in front. Kept in the session's own state, so that nobody else sees it."""
-    thumbs = [views.data_uri(o.value.pixels, 96, "JPEG") for o in outcomes if isinstance(o.value, Image)]
-    thumbs += [views.data_uri(o.value.frames[0], 96, "JPEG") for o in outcomes if isinstance(o.value, Turntable)]
-    thumbs += [views.data_uri(cubes.picture(o.value).pixels, 96, "JPEG") for o in outcomes if isinstance(o.value, Cube)]
-    thumbs += [sound.thumbnail(o.value) for o in outcomes if isinstance(o.value, Audio)]
-    words = [o.value.text.strip() for o in outcomes if isinstance(o.value, Tokens | Text) and o.value.text.strip()]
-    entry = {"id": uuid.uuid4().hex[:12], "at": datetime.datetime.now().strftime("%H:%M"), "given": given, "pictures": pictures, "thumbs": thumbs, "words": words,
-             "stopped": any(o.stopped for o in outcomes)}  # fmt: skip
-    return [entry, *(past or [])][:KEPT]
+@dataclasses.dataclass
+class Parts:
+    """The tab's components. `seen`: (the newest ended run in the list, how many the list may hold)."""
+
+    item: gr.Tab
+    active: gr.HTML
+    query: gr.Textbox
+    listed: gr.HTML
+    seen: gr.State
 
 
-def html(past: list) -> str:
-    if not past:
-        return '<p class="empty">Nothing has run in this session yet. What you run is listed here, for you alone.</p>'
-    return '<div class="runs">' + "".join(map(_row, past)) + "</div>"
+def tab() -> Parts:
+    with gr.Tab("My runs", id="runs", elem_classes=["catalogue"]) as item:
+        active = gr.HTML("", js_on_load=SCRIPT)
+        with gr.Row(elem_classes=["filters"]):
+            query = gr.Textbox(
+                placeholder="Search your runs: words, method, task, answer", show_label=False, container=False, min_width=220, elem_classes=["search"]
+            )
+        listed = gr.HTML("", js_on_load=SCRIPT.partition("setInterval")[0])
+        return Parts(item, active, query, listed, gr.State(("", PAGE)))
 
 
-def _row(entry: dict) -> str:
-    given = entry["given"]
-    thumbs = "".join(f'<img alt="" src="{t}">' for t in entry["thumbs"])
-    task = TASKS[given["task"]]
-    said = form.said_in(task, given["job"]) or task.title
-    methods = " · ".join(METHODS[a["method"]].title for a in given["arms"]) + (" · stopped" if entry["stopped"] else "")
-    words = "".join(f'<p class="words">{escape(w[:SHOWN])}</p>' for w in dict.fromkeys(entry["words"]))
-    return (f'<article class="past"><div class="thumbs">{thumbs}</div><div><h4>{escape(str(said))}</h4>'
-            f'<p>{entry["at"]} · {escape(task.title)} · seed {escape(str(given["job"].get("seed", 0)))} · {escape(methods)}</p>{words}</div>'
-            f'<button data-open="{entry["id"]}">Load again</button></article>')  # fmt: skip
+def wire(parts: Parts, open_: Callable[[Run, gr.Request], list], filled: list) -> None:
+    """`open_` gives updates of `filled` that show a run in its tab."""
+    lists = [parts.active, parts.listed, parts.seen]
+
+    def drawn(query: str, seen: tuple, request: gr.Request) -> tuple:
+        owner = visitor.owner(request)
+        return (now(owner), *past(owner, query, seen[1]))
+
+    def refreshed(query: str, seen: tuple, request: gr.Request) -> tuple:
+        owner = visitor.owner(request)
+        same = seen[0] == newest(owner)
+        return (now(owner), *((gr.skip(), gr.skip()) if same else past(owner, query, seen[1])))
+
+    def pressed(query: str, seen: tuple, event: gr.EventData, request: gr.Request) -> list:
+        act, name, owner, studio = str(event.act), str(event.run), visitor.owner(request), jobs.studio()
+        if act == "more":
+            return [*[gr.skip()] * len(filled), *drawn(query, (seen[0], seen[1] + PAGE), request)]
+        run = studio.find(name, owner)
+        if run is None:
+            gr.Warning("That run is no longer kept.", title="Not there")
+            return [*[gr.skip()] * len(filled), *drawn(query, seen, request)]
+        tabs = [gr.skip()] * len(filled)
+        if act == "open":
+            return [*open_(run, request), *[gr.skip()] * len(lists)]
+        if act == "again":
+            try:
+                tabs = open_(studio.submit(run.given, run.pictures, owner), request)
+            except BadInput as bad:
+                gr.Warning(str(bad), title="Not run")
+        elif act == "stop":
+            studio.stop(run)
+        elif act == "delete":
+            studio.store.delete(name, owner)
+        elif act in ("share", "keep"):
+            studio.share(name, owner, act == "share")
+        return [*tabs, *drawn(query, seen, request)]
+
+    asked = [parts.query, parts.seen]
+    parts.item.select(drawn, asked, lists, **LIGHT)
+    parts.query.change(drawn, asked, lists, trigger_mode="always_last", **LIGHT)
+    parts.active.input(refreshed, asked, lists, **LIGHT)
+    gr.on([parts.active.click, parts.listed.click], pressed, asked, [*filled, *lists], **STATE)
+
+
+# --- what runs and what waits ----------------------------------------------------------------------------
+
+
+def now(owner: str) -> str:
+    """The owner's runs that run or wait, with place and estimate."""
+    rows = "".join(map(_active, jobs.studio().active(owner)))
+    return f'<div class="runs active" role="status">{rows}</div>' if rows else ""
+
+
+def _active(run: Run) -> str:
+    studio, progress = jobs.studio(), run.progress
+    known = studio.estimate(run)
+    if place := studio.place(run):
+        state = running.PLACES.get(place, f"{place} in line") + ("" if known is None else f" · done in about {running.lasting(known)}")
+    else:
+        state = "paused" if progress.paused else "running" if known is None else f"running · about {running.lasting(known)} left"
+        state += f" · arm {progress.arm + 1} of {len(run.given['arms'])}, step {progress.i} of {progress.n}" if progress.n else ""
+    share = (progress.arm + (progress.i / progress.n if progress.n else 0)) / len(run.given["arms"])
+    return (f'<article class="past"><div class="way"><i style="width:{100 * share:.0f}%"></i></div><div>{_title(run.given)}<p>{escape(state)} · {_said(run)}</p></div>'
+            f'<span class="acts">{_button("open", run, "Watch")}{_button("stop", run, "Stop")}</span></article>')  # fmt: skip
+
+
+# --- what has ended --------------------------------------------------------------------------------------
+
+
+def newest(owner: str) -> str:
+    rows, _ = jobs.studio().store.ended(owner, most=1)
+    return rows[0].id if rows else ""
+
+
+def past(owner: str, query: str, most: int) -> tuple[str, tuple]:
+    """(the list, what Parts.seen holds then)."""
+    store = jobs.studio().store
+    rows, count = store.ended(owner, query or "", most)
+    seen = newest(owner), most
+    room = f"{store.limit / MB:,.0f} MB are kept for all visitors together; then the oldest go."
+    if not rows:
+        said = "No run of yours fits. Try fewer words." if query else f"Nothing of yours has run yet. What you run is listed here, for you alone. {room}"
+        return f'<p class="empty">{said}</p>', seen
+    more = f'<button class="quiet" data-act="more" data-run="">{count - most} more</button>' if count > most else ""
+    head = f'<p class="count">{count} {"run" if count == 1 else "runs"} · yours take {store.used(owner) / MB:.1f} MB · {room}</p>'
+    return head + '<div class="runs">' + "".join(map(_row, rows)) + f"</div>{more}", seen
+
+
+def _row(run: Any) -> str:
+    shared = _button("copy", run, "Copy link") + _button("keep", run, "Stop sharing") if run.shared else _button("share", run, "Share link", TELLS)
+    acts = _button("open", run, "Load again") + _button("again", run, "Run again") + shared + _button("delete", run, "Delete", sure="Really delete?")
+    mark = "" if run.state == "done" else f' · <b class="{run.state}">{run.state}</b>'
+    mark += f" · {escape(run.error)}" if run.error else ""
+    return (f'<article class="past">{_remembered(run)}<div>{_title(run.given)}<p>{_said(run)}{mark}</p></div>'
+            f'<span class="acts">{acts}</span></article>')  # fmt: skip
+
+
+TELLS = "Whoever has the link sees this run's recipe, its inputs and results, and can change nothing."
+
+
+def _button(act: str, run: Any, words: str, title: str = "", sure: str = "") -> str:
+    more = (f' title="{escape(title)}"' if title else "") + (f' data-sure="{escape(sure)}"' if sure else "")
+    return f'<button class="{act}" data-act="{act}" data-run="{escape(run.id)}"{more}>{escape(words)}</button>'
+
+
+def _title(given: dict) -> str:
+    task = TASKS.get(given["task"])
+    return f"<h4>{escape(str(task and form.said_in(task, given['job']) or (task.title if task else given['task'])))}</h4>"
+
+
+def _said(run: Any) -> str:
+    """When, what and how: methods that are not here any more go by their slug."""
+    when, today = datetime.datetime.fromtimestamp(run.at), datetime.date.today()
+    at = when.strftime("%H:%M" if when.date() == today else "%d %b, %H:%M" if when.year == today.year else "%d %b %Y")
+    task, given = TASKS.get(run.given["task"]), run.given
+    methods = " · ".join(METHODS[a["method"]].title if a["method"] in METHODS else a["method"] for a in given["arms"])
+    return f"{at} · {escape(task.title if task else given['task'])} · seed {escape(str(given['job'].get('seed', 0)))} · {escape(methods)}"
+
+
+def _remembered(kept: Any) -> str:
+    """The thumbnails, drawn when the run is first listed and kept with it."""
+    if kept.shown:
+        return kept.shown
+    store = jobs.studio().store
+    made = thumbnails([e.event for e in store.events(kept.id) if isinstance(e.event, Outcome)])
+    store.change(kept.id, shown=made)
+    return made
+
+
+def thumbnails(outcomes: list[Outcome]) -> str:
+    drawn = [thumbnail(o.value) for o in outcomes if o.value is not None]
+    return f'<div class="thumbs">{"".join(dict.fromkeys(drawn))}</div>'
+
+
+def thumbnail(value: Any) -> str:
+    """A medium as small HTML. One that is not named here shows its first picture or its words."""
+    if isinstance(value, Audio | Spectrogram):
+        return f'<img alt="sound" src="{sound.thumbnail(value)}">'
+    if isinstance(value, Cube):
+        value = cubes.picture(value)
+    if isinstance(value, Heat):
+        cells = np.nan_to_num(np.array(value.values, float))
+        size = max(1, 96 // max(cells.shape))
+        return f'<img alt="map" src="{views.data_uri(np.kron(colours.warm(cells), np.ones((size, size, 1), np.uint8)), 96)}">'
+    if isinstance(value, Plot):
+        return f'<div class="small">{views.plot(value)}</div>'
+    if isinstance(value, Table):
+        said = " · ".join(f"{c} {v}" for c, v in zip(value.columns, value.rows[0] if value.rows else ()))
+    else:
+        picture = None if isinstance(value, Text | Tokens) else _picture(value)
+        if picture is not None:
+            return f'<img alt="" src="{views.data_uri(picture, 96, "JPEG")}">'
+        said = getattr(value, "text", "") or getattr(value, "caption", "") or type(value).__name__
+    return f'<p class="words">{escape(said.strip()[:SHOWN])}</p>'
+
+
+def _picture(value: Any) -> np.ndarray | None:
+    """The first picture in a medium: (H, W, 3) uint8, the first of several, or one in what it holds."""
+    if isinstance(value, np.ndarray):
+        while value.ndim > 3 and len(value):
+            value = value[0]
+        return value if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size else None
+    if isinstance(value, tuple | list):
+        inner = value
+    elif dataclasses.is_dataclass(value):
+        inner = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    else:
+        return None
+    return next((found for v in inner if (found := _picture(v)) is not None), None)

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from backends import TASKS, BadInput, Task, inputs, recipe
-from ui import api, bring, catalogue, compare, cube, history, running, sound, turntable
-from ui.compare import LIGHT, STATE, Tab
+from backends import TASKS, BadInput, Task, inputs, jobs, recipe
+from ui import api, bring, catalogue, compare, cube, history, running, sound, turntable, visitor
+from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
 HEADER = """<div class="brand"><svg viewBox="0 0 64 40" aria-hidden="true"><g class="dots"><circle cx="5" cy="9" r="2.2"/><circle cx="12" cy="28" r="1.6"/>
@@ -25,8 +26,10 @@ The embedded models are small and know little: scenes of emoji, sums, 4×4 sudok
 downloaded. Cards under “Model” load the real checkpoints of the papers; they want a GPU and a hub within reach. **Papers** lists all 79, what runs here, and what
 each proof measured, also where it failed.
 
-What you upload and make is yours alone and is deleted within a day. “My runs” lasts as long as this page stays open; keep a result by downloading it: it carries its
-recipe, and dropped in here it fills its tab in again.
+What you run goes on when you leave: close the page or lose the connection, come back with the same browser, and “My runs” has it, running or done. It is yours alone, known by
+a random number in a cookie, until you delete it or press “Share link”, which lets whoever has the link see that recipe, its inputs and results. When the studio's disk space for
+runs is used up, the oldest go; keep a result by downloading it: it carries its recipe, and dropped in here it fills its tab in again. A run that nobody has watched for ten
+minutes is stopped when others wait. Models you bring are deleted within a day.
 
 ### From a program
 The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB, WebP and npz made here.
@@ -51,7 +54,6 @@ OPEN = "element.addEventListener('click', (e) => { const b = e.target.closest('[
 
 def build() -> gr.Blocks:
     with gr.Blocks(title="Unnoise", analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
-        past = gr.State([], time_to_live=86400)
         with gr.Row(elem_classes=["top"]):
             gr.HTML(HEADER)
             file = gr.UploadButton(
@@ -64,19 +66,27 @@ def build() -> gr.Blocks:
                 min_width=190,
             )
         with gr.Tabs(elem_classes=["rooms"]) as tabs:
-            rooms = {name: room for name, title in ROOMS.items() if (room := _room(name, title, past))}
+            rooms = {name: room for name, title in ROOMS.items() if (room := _room(name, title))}
             papers = _papers()
-            runs, listed = _runs(past)
+            runs = history.tab()
             with gr.Tab("About", id="about", elem_classes=["about"]):
                 gr.Markdown(ABOUT)
         studios = [studio for _, some in rooms.values() for studio in some]
         filled = [tabs, *(inner for inner, _ in rooms.values()), *(s.state for s in studios)]
+        nothing = [gr.skip()] * len(filled)
 
         def fill(task: str, state: dict, request: gr.Request) -> list:
-            running.stop(request.session_hash, task)  # its outputs are about to be drawn anew
+            running.leave(request.session_hash, task)  # its outputs are about to be drawn anew
             own = room_of(TASKS[task])
             inner = (gr.Tabs(selected=task) if name == own else gr.skip() for name in rooms)
             return [gr.Tabs(selected=own), *inner, *(state if s.task.slug == task else gr.skip() for s in studios)]
+
+        def from_run(run: jobs.Run, request: gr.Request) -> list:
+            try:
+                return fill(run.given["task"], compare.state_of_run(run), request)
+            except BadInput as bad:
+                gr.Warning(str(bad), title="Not opened")
+                return nothing
 
         def from_file(path: str, request: gr.Request):
             try:
@@ -84,27 +94,26 @@ def build() -> gr.Blocks:
                 task, *_ = recipe.parse(given, pictures)
             except BadInput as bad:
                 gr.Warning(str(bad), title="Not opened")
-                return [gr.skip()] * len(filled)
+                return nothing
             return fill(task.slug, compare.state_of(given, pictures), request)
 
         def from_papers(event: gr.EventData, request: gr.Request):
             found = catalogue.opened(str(event.open))
-            return fill(*found, request) if found else [gr.skip()] * len(filled)
+            return fill(*found, request) if found else nothing
 
-        def from_past(past: list, event: gr.EventData, request: gr.Request):
-            entry = next((e for e in past or [] if e["id"] == str(event.open)), None)
-            if entry is None:  # pushed out by newer runs since the list was drawn
-                gr.Warning("That run is no longer kept.", title="Not opened")
-                return [gr.skip()] * len(filled)
-            return fill(entry["given"]["task"], compare.state_of(entry["given"], entry["pictures"]), request)
+        def from_address(request: gr.Request):
+            run = compare.restored(request)
+            if run is None and dict(request.query_params).get("run"):
+                gr.Warning(running.GONE, title="Not opened")
+            return (from_run(run, request) if run else nothing)[: 1 + len(rooms)]  # the tab fills itself when it is chosen (compare.opened)
 
         file.upload(from_file, file, filled, **STATE)
         papers.click(from_papers, None, filled, **STATE)
-        listed.click(from_past, past, filled, **STATE)
-        runs.select(history.html, past, listed, **LIGHT)
-        page.unload(running.leave)
+        history.wire(runs, from_run, filled)
+        page.load(from_address, None, filled[: 1 + len(rooms)], **STATE)
+        page.unload(running.closed)
         api.build()
-    return page.queue(max_size=64)
+    return page.queue(max_size=None)
 
 
 def room_of(task: Task) -> str:
@@ -112,15 +121,15 @@ def room_of(task: Task) -> str:
     return task.job.__module__.split(".")[1]
 
 
-def _room(name: str, title: str, past: gr.State) -> tuple[gr.Tabs, list[Tab]] | None:
+def _room(name: str, title: str) -> tuple[gr.Tabs, list[Tab]] | None:
     """A room's tab, with a tab in it for each task that is ready."""
     tasks = [task for task in TASKS.values() if task.ready and room_of(task) == name]
     if not tasks:
         return None
     with gr.Tab(title, id=name) as item, gr.Tabs(elem_classes=["tasks"]) as inner:
-        studios = [compare.build(task, past) for task in tasks]
+        studios = [compare.build(task) for task in tasks]
     first = studios[0]  # what a room shows when it is entered; the others are drawn when they are chosen
-    item.select(lambda now: now or compare.first_state(first.task), first.state, first.state, **STATE)
+    item.select(compare.opened(first.task), first.state, first.state, **FIRST)
     return inner, studios
 
 
@@ -141,16 +150,11 @@ def _papers() -> gr.HTML:
     return shown
 
 
-def _runs(past: gr.State):
-    with gr.Tab("My runs", id="runs", elem_classes=["catalogue"]) as item:
-        shown = gr.HTML("", js_on_load=OPEN)
-    return item, shown
-
-
 def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
         server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT,
-        footer_links=["api"], show_error=True, ssr_mode=False, **options,
+        footer_links=["api"], show_error=True, ssr_mode=False, app_kwargs={"middleware": [Middleware(visitor.Cookie)]}, **options,
     )  # fmt: skip

@@ -1,82 +1,101 @@
-"""From a press on Run to what the tab shows: events become previews, then the summary under the arms."""
+"""From a press on Run to what the tab shows. A run belongs to the queue (backends/jobs.py); a tab watches it, and may come back to it.
 
-import csv
-import io
+The page's sessions hold tickets: which run a tab shows, so that Stop and Pause find it, also while it is being submitted.
+"""
+
+import asyncio
 import itertools
-import json
 import logging
 import math
-import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 
+import anyio
 import gradio as gr
-import numpy as np
 
-import backends
-from backends import cubes, headless, recipe
-from backends.registry import METHODS, TASKS
-from backends.spec import Audio, BadInput, Cube, Held, Image, Outcome, Step, Task, Turntable
-from ui import form, history, sound, views
+from backends import jobs, recipe
+from backends.jobs import Run
+from backends.registry import TASKS
+from backends.spec import ArmEvent, BadInput, Held, Image, Outcome, Step, Task
+from ui import results, views, visitor
+from ui.form import job
+from ui.results import SKIP, UNDER
 
-_running: dict[tuple[str, str], threading.Event] = {}  # (session, task) -> its stop flag
-_paused: set[tuple[str, str]] = set()  # those that shall wait after their step
-SKIP = gr.skip()
-QUEUED = """() => '<p class="running queued">waiting in the queue …</p>'"""
+TICK = 0.05  # seconds between two looks at what is new
+BEAT = 5.0  # at least so often something is sent: only then Gradio finds out who has left
+QUEUED = """() => '<p class="running queued">on its way to the queue …</p>'"""
 RUNNING = '<p class="running">running …</p>'
-VIEWED = {".glb": "surface", ".ply": "Gaussians"}  # files that the viewer of objects shows
-PAUSING, RESUMING = (f"() => '{said}'" for said in ('<p class="running pausing">pausing after this step …</p>', RUNNING))
+PAUSED = '<p class="running pausing">pausing after this step …</p>'
+PAUSING, RESUMING = (f"() => '{said}'" for said in (PAUSED, RUNNING))
+INTERRUPTED = "Interrupted: the studio ended while this ran. What it had made by then is here; Run makes it anew."
 log = logging.getLogger(__name__)
-UNDER = 14  # components that `under` fills
 
 
 @dataclass
-class Shown:
-    """What a run left on its tab: `arms`: arm id -> (path of the picture, what is said under it)."""
+class Ticket:
+    """A run that a tab, or a call of the API, asked for or shows. `run`: None until it is submitted, and for another visitor's; `left`: it is not
+    watched here any more, as the tab shows something else or the session is over."""
 
-    arms: dict[str, tuple] = field(default_factory=dict)
-    pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (title, pixels) of each arm with a picture
-    table: str = ""
-    switch: str = ""  # between the arms' sounds
-    solids: list[tuple[str, str]] = field(default_factory=list)  # (title, path) of what the viewer of objects can show
-    bundle: str | None = None
-    recipe: str = ""
+    run: Run | None = None
+    stopped: bool = False
+    left: bool = False
 
-    def parts(self) -> tuple:
-        """(table, switch, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
-        choices = named(self.pictures)
-        return self.table, self.switch, choices, *(pair(self, 0, 1) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
+    def close(self) -> None:
+        self.left = True
+        for key in [key for key, ticket in list(_tickets.items()) if ticket is self]:
+            _tickets.pop(key, None)
 
 
-def named(pairs: list[tuple]) -> list[tuple[str, int]]:
-    """A chooser's choices between (title, what it stands for): it gives a place, never a path."""
-    return [(title, i) for i, (title, _) in enumerate(pairs)]
+_tickets: dict[tuple[str, str], Ticket] = {}  # (session, task or call) -> the newest
 
 
-def stop(session: str, task: str = "") -> None:
-    """End what the session has running in the task's tab; in all tabs when none is named."""
-    for (owner, slug), flag in list(_running.items()):
-        if owner == session and task in ("", slug):
-            flag.set()
+def take(request: gr.Request, task: str, ticket: Ticket) -> Ticket:
+    """The ticket takes the place of the one before it."""
+    leave(request.session_hash, task)
+    _tickets[request.session_hash, task] = ticket
+    return ticket
+
+
+def leave(session: str, task: str = "") -> None:
+    """The tab, or all of the session's, is to show something else: its run goes on without it."""
+    for key, ticket in list(_tickets.items()):
+        if key[0] == session and task in ("", key[1]):
+            ticket.close()
+
+
+def closed(request: gr.Request) -> None:
+    """The page was closed, or a program's session."""
+    leave(request.session_hash)
+
+
+async def news(run: Run, ticket: Ticket) -> AsyncIterator[list[ArmEvent]]:
+    """What is new of a run, which may be nothing, every TICK until it is over or left."""
+    with jobs.studio().watch(run) as feed:
+        while (events := feed.take()) is not None and not ticket.left:
+            yield events
+            await asyncio.sleep(TICK)
+
+
+# --- buttons ---------------------------------------------------------------------------------------------
 
 
 def waiter(task: Task) -> Callable:
-    """The light half of a press on Run: a stop flag from the start, so that a run still in the queue can be stopped."""
+    """The light half of a press on Run: a ticket from the start, so that what is still on its way can be stopped."""
 
     def press(request: gr.Request) -> None:
-        key = request.session_hash, task.slug
-        if key not in _running or _running[key].is_set():
-            _running[key] = threading.Event()
-            _paused.discard(key)  # which was meant for the run that is being stopped
+        take(request, task.slug, Ticket())
 
     return press
 
 
 def stopper(task: Task) -> Callable:
     def press(request: gr.Request) -> None:
-        stop(request.session_hash, task.slug)
+        ticket = _tickets.get((request.session_hash, task.slug), Ticket())
+        ticket.stopped = True
+        if ticket.run:
+            jobs.studio().stop(ticket.run)
 
     return press
 
@@ -85,18 +104,14 @@ def pauser(task: Task, on: bool) -> Callable:
     """The handler of Pause (`on`) and of Resume."""
 
     def press(request: gr.Request) -> None:
-        key = request.session_hash, task.slug
-        if on and key in _running:
-            _paused.add(key)
-        else:
-            _paused.discard(key)
+        ticket = _tickets.get((request.session_hash, task.slug))
+        if ticket and ticket.run:
+            jobs.studio().pause(ticket.run, on)
 
     return press
 
 
-def leave(request: gr.Request) -> None:
-    """The page was closed."""
-    stop(request.session_hash)
+# --- the two ways to a run -------------------------------------------------------------------------------
 
 
 def filled(columns: list, values: tuple) -> list[dict]:
@@ -108,159 +123,172 @@ def filled(columns: list, values: tuple) -> list[dict]:
 def runner(task: Task, names: tuple[str, ...], columns: list) -> Callable:
     """The handler of Run for a tab whose panel has the fields `names`."""
 
-    def go(request: gr.Request, past: list, *values) -> Iterator[list]:
+    def submitted(owner: str, values: tuple) -> Run:
         panel = dict(zip(names, values))
-        key = request.session_hash, task.slug
-        flag = _running.setdefault(key, threading.Event())
-        blank = [SKIP] * (2 + UNDER + 2 * len(columns))
+        given, pictures = job(task, panel, panel.values())
+        asked = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": given, "arms": filled(columns, values[len(names) :])}
+        return jobs.studio().submit(asked, pictures, owner)
+
+    async def go(request: gr.Request, *values) -> AsyncIterator[list]:
+        ticket = _tickets.get((request.session_hash, task.slug)) or take(request, task.slug, Ticket())
         try:
-            job, pictures = form.job(task, panel, panel.values())
-            arms = filled(columns, values[len(names) :])
-            given = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": job, "arms": arms}
-            yield from _run(given, pictures, past, flag, [c.id for c in columns], lambda: key in _paused)
+            run = await anyio.to_thread.run_sync(submitted, visitor.owner(request), values)
         except Exception as failure:
-            yield [_said(failure), *blank]
-        finally:
-            if _running.get(key) is flag:
-                del _running[key]
-                _paused.discard(key)
+            yield [_said(failure), *[SKIP] * (1 + UNDER + 2 * len(columns))]
+            return
+        ticket.run = run
+        if ticket.stopped:
+            jobs.studio().stop(run)
+        async for row in _follow(run, ticket, [c.id for c in columns]):
+            yield row
 
     return go
 
 
+def watcher(task: Task, name: str, columns: list) -> Callable:
+    """The handler that shows the run of that name in a tab whose arms are its own: as it goes on, or what it left."""
+
+    async def go(request: gr.Request) -> AsyncIterator[list]:
+        owner = visitor.owner(request)
+        run = await anyio.to_thread.run_sync(jobs.studio().find, name, owner, True)
+        if run is None:
+            yield [f'<p class="note">{GONE}</p>', *[SKIP] * (1 + UNDER + 2 * len(columns))]
+            return
+        mine = run.owner == owner
+        ticket = take(request, task.slug, Ticket(run if mine else None))
+        since = "" if not run.over else f"{'Kept' if mine else 'Shared with you'}, from {time.strftime('%d %b %Y, %H:%M', time.localtime(run.at))}."
+        async for row in _follow(run, ticket, [c.id for c in columns], since, mine):
+            yield row
+
+    return go
+
+
+GONE = "This run is not kept any more, or its owner has not shared it."
+
+
+async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine: bool = True) -> AsyncIterator[list]:
+    """The rows that a tab is given while it watches the run. `note`: what is said of it at the end."""
+    studio, board = jobs.studio(), Board(run.given, run.pictures, ids)
+    said, sent = "", time.monotonic()
+    try:
+        yield board.begin()
+        async with aclosing(news(run, ticket)) as fresh:
+            async for events in fresh:
+                row = await anyio.to_thread.run_sync(board.see, events) if events else board.start() if run.state == "running" else None
+                now = line(studio, run, board) if mine else ""
+                if row or now != said or time.monotonic() - sent > BEAT:
+                    yield [SKIP if now == said else now, *(row or board.blank())[1:]]
+                    said, sent = now, time.monotonic()
+        if not ticket.left:
+            row = await anyio.to_thread.run_sync(board.end)
+            yield [ending(run, note), *row[1:]]
+    finally:
+        ticket.close()
+
+
+# --- what is said under the buttons ----------------------------------------------------------------------
+
+
+def line(studio: jobs.Executor, run: Run, board: "Board") -> str:
+    """What the panel says of one's run that waits or runs. The address bar follows data-run (theme.py)."""
+    data, known = f' data-run="{run.id}"', studio.estimate(run)
+    if place := studio.place(run):
+        return f'<p class="running queued"{data}>{PLACES.get(place, f"{place} in line")}{"" if known is None else f" · done in about {lasting(known)}"}</p>'
+    if board.held:
+        left = f"{math.ceil(board.held / 60)} min" if board.held > 60 else f"{math.ceil(board.held)} s"
+        return f'<p class="running paused"{data}>Paused. The clock stands; by itself it goes on in {left}, since others may wait. Stop keeps what there is.</p>'
+    if board.spent:
+        return f'<p class="running spent"{data}>Paused long enough: it goes on, so that the queue does.</p>'
+    if run.state == "running" and run.held():
+        return PAUSED.replace("<p", f"<p{data}")
+    return f'<p class="running"{data}>running …{"" if known is None else f" about {lasting(known)} left"}</p>'
+
+
+PLACES = {1: "next in the queue", 2: "second in the queue", 3: "third in the queue"}
+
+
+def lasting(seconds: float) -> str:
+    """“8 s”, “40 s”, “3 min”: as exact as an estimate is."""
+    if seconds < 90:
+        return f"{max(1, math.ceil(seconds)) if seconds < 10 else 5 * math.ceil(seconds / 5)} s"
+    return f"{math.ceil(seconds / 60)} min"
+
+
+def ending(run: Run, note: str = "") -> str:
+    """What the panel says of a run that is over."""
+    data = f' data-run="{run.id}"'
+    if run.error:
+        return f'<p class="error" role="alert"{data}>{views.escape(run.error)}</p>'
+    if run.state == "interrupted":
+        return f'<p class="error" role="alert"{data}>{INTERRUPTED}</p>'
+    return f'<p class="note"{data}>{note}</p>'
+
+
 def _said(failure: Exception) -> str:
-    """What the panel says of a run that could not begin; what we did not foresee goes to the log."""
+    """What the panel says of a run that was not taken; what we did not foresee goes to the log."""
     if not isinstance(failure, BadInput):
-        log.error("a run failed", exc_info=failure)
+        log.error("a run was not taken", exc_info=failure)
     said = str(failure) if isinstance(failure, BadInput) else "The run failed; the log holds the details."
     return f'<p class="error" role="alert">{views.escape(said)}</p>'
 
 
-def _run(given: dict, pictures: dict, past: list, flag: threading.Event, ids: list[str], pause: Callable[[], bool] = lambda: False) -> Iterator[list]:
-    n, held = len(ids), False
-    lives = [views.Live("loading" if i == 0 else "waiting", TASKS[given["task"]].pictures) for i in range(n)]
-    outcomes: list[Outcome] = []
-    finals, files = [None] * n, [[]] * n  # of a picture, of a sound, object or cube
-    events, failed = backends.run(given, pictures, flag.is_set, pause), ""
-    try:
+# --- the arms --------------------------------------------------------------------------------------------
+
+
+class Board:
+    """A tab's arms and what stands under them, filled by a run's events. Each method gives a row: message, results, *under, *pictures, *lives."""
+
+    def __init__(self, given: dict, pictures: dict, ids: list[str]):
+        self.given, self.pictures, self.ids = given, pictures, ids
+        self.lives = [views.Live("waiting", TASKS[given["task"]].pictures) for _ in ids]
+        self.outcomes: list[Outcome] = []
+        self.finals, self.files = [None] * len(ids), [[]] * len(ids)  # of a picture; of a sound, object or cube
+        self.held, self.spent = 0.0, False  # seconds that a pause may still last; whether they are used up
+
+    def blank(self) -> list:
+        return [SKIP] * (2 + UNDER + 2 * len(self.ids))
+
+    def _row(self, message=SKIP, shown=SKIP, under=None, pictures=None, lives=None) -> list:
+        n = len(self.ids)
+        return [message, shown, *(under or [SKIP] * UNDER), *(pictures or [SKIP] * n), *(lives or [SKIP] * n)]
+
+    def begin(self) -> list:
         hidden = [gr.Column(visible=False), *[SKIP] * (UNDER - 1)]
-        yield [RUNNING, None, SKIP, *hidden, *finals, *(live.html for live in lives)]
+        return self._row(RUNNING, None, hidden, list(self.finals), [live.html for live in self.lives])
+
+    def start(self) -> list | None:
+        """It runs now, and says nothing yet; None once that was said."""
+        if self.lives[0].state != "waiting":
+            return None
+        self.lives[0].state = "loading"
+        return self._row(lives=[self.lives[0].html, *[SKIP] * (len(self.ids) - 1)])
+
+    def see(self, events: list[ArmEvent]) -> list:
+        pictures, lives = [SKIP] * len(self.ids), [SKIP] * len(self.ids)
         for event in events:
-            lives[event.arm].see(event)
-            shown: list = [SKIP] * n
-            if isinstance(event.event, Step) and isinstance(event.event.show, Image):
-                shown[event.arm] = event.event.show.pixels
-            elif isinstance(event.event, Outcome):
-                outcomes.append(event.event)
-                shown[event.arm] = finals[event.arm] = final(event.event, pictures)
-                lives[event.arm].files = files[event.arm] = taken(event.event, pictures)
-            said = _held(event.event.left) if isinstance(event.event, Held) else RUNNING if held else SKIP
-            held = isinstance(event.event, Held) and event.event.left > 0
-            yield [said, *[SKIP] * (2 + UNDER), *shown, *(live.html if i == event.arm else SKIP for i, live in enumerate(lives))]
-    except Exception as failure:  # such as a model that can't be had
-        failed = _said(failure)
-    finally:
-        events.close()
-    for live in lives[len(outcomes) :]:
-        live.state = "skipped"
-    if failed:
-        yield [failed, *[SKIP] * (2 + UNDER + n), *(live.html for live in lives)]
-        return
-    shown = summary(given, pictures, outcomes, files)
-    shown.arms = dict(zip(ids, zip(finals, (live.html for live in lives))))
-    yield ["", shown, history.add(past, given, pictures, outcomes), *under(shown), *[SKIP] * n, *(live.html for live in lives)]
+            arm, what = event.arm, event.event
+            self.lives[arm].see(event)
+            if isinstance(what, Held):
+                self.held, self.spent = what.left, not what.left
+            elif self.held:
+                self.held = 0.0
+            if isinstance(what, Step) and isinstance(what.show, Image):
+                pictures[arm] = what.show.pixels
+            elif isinstance(what, Outcome):
+                self.outcomes.append(what)
+                pictures[arm] = self.finals[arm] = results.final(what, self.pictures)
+                self.lives[arm].files = self.files[arm] = results.taken(what, self.pictures)
+        for arm in {event.arm for event in events}:
+            lives[arm] = self.lives[arm].html
+        return self._row(pictures=pictures, lives=lives)
 
-
-def _held(left: float) -> str:
-    """What the panel says of a paused run that has `left` seconds."""
-    if not left:
-        return '<p class="running spent">Paused long enough: it goes on, so that the queue does.</p>'
-    time = f"{math.ceil(left / 60)} min" if left > 60 else f"{math.ceil(left)} s"
-    return f'<p class="running paused">Paused. The clock stands; by itself it goes on in {time}, since others may wait. Stop keeps what there is.</p>'
-
-
-def final(outcome: Outcome, pictures: dict) -> str | None:
-    """The path of a PNG file with the recipe inside; None when the arm gave no picture."""
-    if (seen := pictured(outcome)) is None:
-        return None
-    data = recipe.png(seen.pixels, outcome.recipe, pictures)
-    return sound.saved(data, f"{_name(outcome)}.png")
-
-
-def pictured(outcome: Outcome) -> Image | None:
-    """The picture that an arm gave, or that of three bands of its cube."""
-    return cubes.picture(outcome.value) if isinstance(outcome.value, Cube) else outcome.value if isinstance(outcome.value, Image) else None
-
-
-def taken(outcome: Outcome, pictures: dict) -> list[str]:
-    """The paths of a sound's, an object's or a cube's files (headless.files_of): FLAC; GLB, or PNG while it has no surface, the WebP in which it turns,
-    splats; npz."""
-    files = headless.files_of(outcome, pictures) if isinstance(outcome.value, Audio | Turntable | Cube) else []
-    files = (f for f in files if not (isinstance(outcome.value, Cube) and f[0] == ".png"))  # which stands above as the arm's picture
-    return [sound.saved(data, f"{_name(outcome)}{ending}") for ending, data, _ in files]
-
-
-def _name(outcome: Outcome) -> str:
-    return f"unnoise-{outcome.arm + 1}-{outcome.recipe['arms'][0]['method']}-{outcome.recipe['job'].get('seed', 0)}"
-
-
-def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[list[str]] = ()) -> Shown:
-    """`files`: those of each arm's sound, object or cube, for the switch and the viewer."""
-    slugs = [[arm["method"], *(s["method"] for s in arm["stack"])] for arm in given["arms"]]
-    titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
-    pictures_of = [(o, seen) for o in outcomes if (seen := pictured(o)) is not None]
-    # Before and after is the first pair that is seen; the others are chosen.
-    seen = [("as it came", views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
-    seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
-    whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
-    names = [titles[o.arm] for o in outcomes]
-    table = views.metrics_table(names, outcomes) if outcomes else ""
-    heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm][0]) for o in outcomes if isinstance(o.value, Audio) and files]
-    fields = {value["sha256"]: form.words(name) for name, value in reversed(given["job"].items()) if isinstance(value, dict)}  # of two with one sound the first
-    asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
-    solids = [(f"{o.arm + 1} · {titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
-              for o in outcomes if isinstance(o.value, Turntable) and files for path in files[o.arm] if Path(path).suffix in VIEWED]  # fmt: skip
-    return Shown({}, seen, table, sound.switch(heard + asked), solids, _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
-
-
-def under(shown: Shown) -> list:
-    """Updates of compare._under's components."""
-    table, switch, choices, slider, heat, said, bundle, code = shown.parts()
-    two = len(choices) > 1
-    choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in (0, 1)]
-    # The viewer draws nothing when it is given its object in the event that shows it: `solid` is called after.
-    solid = [gr.Column(visible=bool(shown.solids)), gr.Dropdown(choices=named(shown.solids), value=0) if shown.solids else SKIP, None]
-    return [
-        gr.Column(visible=bool(table)), table, switch, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), *solid, bundle, code,
-    ]  # fmt: skip
-
-
-def solid(shown: Shown | None, i: int = 0) -> str | None:
-    """The file of the object that the viewer shows."""
-    return shown.solids[i][1] if shown and shown.solids else None
-
-
-def pair(shown: Shown, a: int, b: int) -> tuple:
-    """Before/after slider, difference map and its line for two arms."""
-    left, right = shown.pictures[a][1], shown.pictures[b][1]
-    heat, said = views.difference(left, right)
-    return (left, right), heat, f'<p class="said">Difference: {said}.</p>'
-
-
-def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str]) -> str:
-    """A zip of the results, the recipe with its inputs, and the figures as CSV."""
-    out, rows = io.BytesIO(), io.StringIO()
-    columns = list(dict.fromkeys(m.name for o in outcomes for m in o.metrics))
-    table = csv.writer(rows)
-    table.writerow(["arm", "method", "seconds", "nfe", "peak_mb", *columns, "stopped", "error"])
-    with zipfile.ZipFile(out, "w") as archive:
-        for outcome, name in zip(outcomes, names):
-            measured = {m.name: m.value for m in outcome.metrics}
-            table.writerow(
-                [outcome.arm + 1, name, outcome.seconds, outcome.nfe, outcome.peak_mb, *(measured.get(c, "") for c in columns), outcome.stopped, outcome.error]
-            )
-            for ending, data, _ in headless.files_of(outcome, pictures):
-                archive.writestr(f"{_name(outcome)}{ending}", data)
-        archive.writestr("recipe.json", json.dumps(recipe.with_inputs(whole, pictures), indent=1))
-        archive.writestr("figures.csv", rows.getvalue())
-    return sound.saved(out.getvalue(), "unnoise-comparison.zip")
+    def end(self) -> list:
+        """What is left to show once the run is over."""
+        for live in self.lives[len(self.outcomes) :]:
+            live.state = "skipped"
+        lives = [live.html for live in self.lives]
+        if not self.outcomes:
+            return self._row("", None, lives=lives)
+        shown = results.summary(self.given, self.pictures, self.outcomes, self.files)
+        shown.arms = dict(zip(self.ids, zip(self.finals, lives)))
+        return self._row("", shown, results.under(shown), lives=lives)

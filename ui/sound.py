@@ -91,8 +91,9 @@ def spectrogram(value: Spectrogram) -> str:
     return f'<figure class="sound">{caption}{_map(value)}{_ruler(value.seconds)}</figure>'
 
 
-def thumbnail(value: Audio) -> str:
-    return _image(sound.log_mel(value, 48, 96).values)
+def thumbnail(value: Audio | Spectrogram) -> str:
+    """Its map alone, as a small inline picture."""
+    return _image((sound.log_mel(value, 48, 96) if isinstance(value, Audio) else value).values, (96, 48))
 
 
 def _wave(samples: np.ndarray) -> str:
@@ -127,14 +128,14 @@ def _mel(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
-def _image(values: np.ndarray) -> str:
+def _image(values: np.ndarray, size: tuple[int, int] | None = None) -> str:
     """Inline PNG with the palette, low rows at the bottom; what is 70 (dB) under the loudest, or the least, is dark."""
     values = np.nan_to_num(np.asarray(values, np.float32), nan=-1e9, posinf=1e9, neginf=-1e9)
     top = float(np.percentile(values, 99.9))
     low = max(float(np.percentile(values, 1)), top - sound.FLOOR)
     level = np.clip((values[::-1] - low) / max(top - low, 1e-6), 0, 1) if top > low else np.zeros_like(values)
     picture = PIL.Image.fromarray((255 * level).astype(np.uint8), "L")
-    picture = picture.resize((min(480, max(240, picture.width)), 96), PIL.Image.BILINEAR).convert("P")
+    picture = picture.resize(size or (min(480, max(240, picture.width)), 96), PIL.Image.BILINEAR).convert("P")
     picture.putpalette(PALETTE)
     return inline.data_uri(picture, compress_level=4)
 

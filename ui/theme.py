@@ -45,7 +45,8 @@ HEAD = """
 (() => {
   const press = (kind) => {
     const button = [...document.querySelectorAll('button.' + kind)].find((b) => b.offsetParent !== null);
-    if (button) button.click();
+    const busy = kind === 'run' && button?.closest('.bench')?.querySelector('.message .running');
+    if (button && !busy) button.click();
     return Boolean(button);
   };
   document.addEventListener('keydown', (event) => {
@@ -55,6 +56,16 @@ HEAD = """
       event.preventDefault();
     } else if (event.key === 'Escape') press('stop');
   }, true);
+  // The address names the run that is seen, so that a page that is loaded again shows it again.
+  let named = '';
+  setInterval(() => {
+    const bench = [...document.querySelectorAll('.bench')].find((b) => b.offsetParent), run = bench?.querySelector('.message [data-run]')?.dataset.run ?? '';
+    if (run === named || !bench) return;
+    const address = new URL(location.href);
+    run ? address.searchParams.set('run', run) : address.searchParams.delete('run');
+    history.replaceState(null, '', address);
+    named = run;
+  }, 200);
   // On a narrow page the arms stand under the panel: Run takes the eye there.
   document.addEventListener('click', (event) => {
     const bench = event.target.closest('button.run') && event.target.closest('.bench');

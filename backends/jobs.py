@@ -1,0 +1,343 @@
+"""The queue: a run is submitted, a worker runs it, and whoever may watches it, now or later, from one page or from several.
+
+    jobs = studio()
+    run = jobs.submit(recipe, inputs, owner)       # raises BadInput; the run goes on whether anyone watches or not
+    for event in jobs.watch(run): ...              # where it stands, then what comes; a slow reader misses previews and delays nobody
+    jobs.stop(run); jobs.pause(run); jobs.place(run); jobs.estimate(run)
+
+The order is fair: owners take turns, who has just had one is the last, and of one owner's runs the oldest is next. What has run is kept in a Store,
+from which `find` brings it back.
+Only `source` knows how a run is made, `slots` how many may be at once: replicas elsewhere need another source and as many slots, and nothing else.
+"""
+
+import contextvars
+import dataclasses
+import logging
+import secrets
+import sqlite3
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import backends
+from backends import estimates, gpu, models, recipe
+from backends.estimates import Progress
+from backends.feeds import Feed, Pile
+from backends.registry import METHODS
+from backends.spec import ArmEvent, BadInput, Outcome, Result, Step, Text, Tokens
+from backends.store import ENDED, Kept, Store
+
+MOST, OWN = 64, 8  # runs that may wait, of all and of one owner
+LEFT_SECONDS = 600.0  # a running run that nobody has watched for so long is stopped when others wait
+HELD_SECONDS = 60.0  # a paused one goes on
+LOOK_SECONDS = 1.0  # between two looks at that
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A switch that is seen from other processes, since ZeroGPU runs a method in one of its own: a file that is there or not."""
+
+    path: Path
+
+    def __call__(self) -> bool:
+        return self.path.exists()
+
+    def turn(self, on: bool) -> None:
+        self.path.touch() if on else self.path.unlink(missing_ok=True)
+
+
+@dataclass(eq=False)
+class Run:
+    """`given`, `pictures`: a recipe as recipe.build makes it and the inputs it names. `state`: queued, running, or one of store.ENDED; `error`: why there
+    is no result, a sentence. `at`, `began`, `ended`: seconds since 1970. The rest is the executor's."""
+
+    id: str
+    owner: str
+    given: dict
+    pictures: dict
+    state: str = "queued"
+    error: str = ""
+    at: float = field(default_factory=time.time)
+    began: float = 0.0
+    ended: float = 0.0
+    shared: bool = False
+    kept: bool = True
+    events: Pile | None = None  # None: they are in the store
+    feeds: set[Feed] = field(default_factory=set)
+    seen: float = field(default_factory=time.monotonic)  # when the last one who watched it left, or it began
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    progress: Progress | None = None
+    stopped: Flag | None = None
+    held: Flag | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes: it has ended, or it is another process's."""
+        return self.state in ENDED or self.progress is None
+
+
+def _events(given: dict, pictures: dict, stop: Callable[[], bool], hold: Callable[[], bool]) -> Iterator[ArmEvent]:
+    """A run's events without what can't leave the process that made them."""
+    for event in backends.run(given, pictures, stop, hold):
+        yield dataclasses.replace(event, event=dataclasses.replace(event.event, keep=None)) if isinstance(event.event, Step) else event
+
+
+here = gpu.on_gpu(_events)  # on ZeroGPU it borrows a GPU, in the name of the request in whose context it runs
+
+
+class Executor:
+    def __init__(self, store: Store, source: Callable[..., Iterator[ArmEvent]] = here, slots: int = 1):
+        self.store, self._source, self._slots = store, source, slots
+        self._changed = threading.Condition()
+        self._waiting: dict[str, deque[Run]] = {}  # owners in the order of their turns
+        self._running: list[Run] = []
+        self._closing = False
+        self._flags = tempfile.TemporaryDirectory(prefix="unnoise-flags-")
+        for kept in self._safely(store.lost) or []:
+            self._enqueue(self._restored(kept))
+        self._safely(store.clean)
+        self._workers = [threading.Thread(target=self._work, daemon=True, name=f"slot-{i}") for i in range(slots)]
+        for thread in [*self._workers, threading.Thread(target=self._look_after, daemon=True, name="queue")]:
+            thread.start()
+
+    # --- asking ---
+
+    def submit(self, given: dict | str, pictures: dict, owner: str, kept: bool = True) -> Run:
+        """Raises BadInput when the recipe can't run or too many wait. `kept`: whether the owner finds it among the runs afterwards."""
+        task, job, arms = recipe.parse(given, pictures)
+        run = Run(secrets.token_urlsafe(12), owner, recipe.build(task, job, arms), recipe.inputs_of(job), kept=kept)
+        with self._changed:
+            if len(self._waiting.get(owner, ())) >= OWN:
+                raise BadInput(f"{OWN} of your runs wait already; stop one of them under “My runs”, or wait until one has begun.")
+            if sum(map(len, self._waiting.values())) >= MOST:
+                raise BadInput(f"{MOST} runs wait already; try again in some minutes.")
+        if kept:
+            titles = [METHODS[m].title for a in run.given["arms"] for m in (a["method"], *(s["method"] for s in a.get("stack", ())))]
+            words = [v for v in run.given["job"].values() if isinstance(v, str)]
+            words = " ".join([task.title, task.slug, run.given["model"], *titles, *words])
+            self._safely(self.store.begin, run.id, owner, run.given, run.pictures, words, run.at)
+        self._enqueue(run)
+        return run
+
+    def watch(self, run: Run) -> Feed:
+        """The run's events from its beginning, previews that were passed by left out; close it, or use it in a `with`."""
+        with self._changed:
+            feed = Feed(self._changed, run, Pile(self.store.events(run.id) if run.events is None else run.events), self._left)
+            if not run.over:
+                run.feeds.add(feed)
+            return feed
+
+    def stop(self, run: Run) -> None:
+        """End it within a step; one that waits does not begin."""
+        with self._changed:
+            if run.over:
+                return
+            if run.state == "running":
+                run.stopped.turn(True)
+            else:
+                self._unqueue(run)
+                self._settle(run, "stopped")
+
+    def pause(self, run: Run, on: bool = True) -> None:
+        """Hold it after its step (runner.HOLD_SECONDS at most), or let it go on; one that does not run yet is not held."""
+        with self._changed:
+            if run.state == "running" and not run.over:
+                run.held.turn(on)
+
+    def place(self, run: Run) -> int:
+        """How many runs begin before it, itself counted: 1 is next; 0 when it does not wait."""
+        with self._changed:
+            order = self._order()
+            return order.index(run) + 1 if run in order else 0
+
+    def estimate(self, run: Run) -> float | None:
+        """Seconds until it is done, waiting included; None when the like of it, or of one before it, has not run here yet."""
+        with self._changed:
+            place = self.place(run)
+            own = run.progress.left(not place) if run.progress and not run.over else None
+            before = [r.progress.left(r in self._running) for r in [*self._running, *self._order()[: place - 1]]] if place else []
+            return None if None in (own, *before) else sum(before) / self._slots + own
+
+    # --- one's own ---
+
+    def active(self, owner: str) -> list[Run]:
+        """The owner's runs that run or wait, in their order."""
+        with self._changed:
+            return [run for run in [*self._running, *self._order()] if run.owner == owner and run.kept]
+
+    def find(self, name: str, owner: str, shared: bool = False) -> Run | None:
+        """The owner's run of that name, active or kept; with `shared`, also another's that is shared."""
+        with self._changed:
+            run = next((r for r in [*self._running, *self._order()] if r.id == name and r.kept), None)
+        if run is not None:
+            return run if run.owner == owner or (shared and run.shared) else None
+        kept = self.store.get(name, owner, shared)
+        return kept and self._restored(kept)
+
+    def share(self, name: str, owner: str, on: bool) -> Run | None:
+        """Let whoever has the link see the recipe, its inputs and results, or nobody else any more. Gives the run if it is the owner's."""
+        run = self.find(name, owner)
+        if run is not None:
+            run.shared = on
+            self.store.change(name, shared=on)
+        return run
+
+    # --- the worker's side ---
+
+    def _restored(self, kept: Kept) -> Run:
+        given = {f: getattr(kept, f) for f in ("id", "owner", "given", "state", "error", "at", "began", "ended", "shared")}
+        return Run(**given, pictures=self.store.inputs(kept.id))
+
+    def _enqueue(self, run: Run) -> None:
+        run.stopped, run.held = (Flag(Path(self._flags.name) / f"{run.id}.{kind}") for kind in ("stop", "hold"))
+        run.events, run.progress = Pile(), Progress(self._expected(run))
+        with self._changed:
+            self._waiting.setdefault(run.owner, deque()).append(run)
+            self._changed.notify_all()
+
+    def _expected(self, run: Run) -> list[float | None]:
+        return [self._safely(estimates.expected, self.store, run.given, arm, run.pictures) for arm in run.given["arms"]]
+
+    def _order(self) -> list[Run]:
+        """Those that wait, as they will begin: in rounds, one of each owner; who has one running now is the last of each."""
+        busy = {run.owner for run in self._running}
+        queues = [self._waiting[owner] for owner in sorted(self._waiting, key=busy.__contains__)]
+        return [runs[i] for i in range(max(map(len, queues), default=0)) for runs in queues if i < len(runs)]
+
+    def _unqueue(self, run: Run) -> None:
+        self._waiting[run.owner].remove(run)
+        if not self._waiting[run.owner]:
+            del self._waiting[run.owner]
+
+    def _work(self) -> None:
+        while (run := self._next()) is not None:
+            run.context.run(self._run, run)
+
+    def _next(self) -> Run | None:
+        """The run that is next, now running."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._order())
+            if self._closing:
+                return None
+            run = self._order()[0]
+            self._unqueue(run)
+            self._running.append(run)
+            run.state, run.began, run.seen, run.progress = "running", time.time(), time.monotonic(), Progress(self._expected(run))
+        if run.kept:
+            self._safely(self.store.change, run.id, state="running", began=run.began)
+        return run
+
+    def _run(self, run: Run) -> None:
+        warm = models.loaded(run.given["model"])
+        try:
+            with closing(self._source(run.given, run.pictures, run.stopped, run.held)) as events:
+                for event in events:
+                    self._tell(run, event, warm)
+        except BadInput as bad:
+            run.error = str(bad)
+        except BaseException:  # the worker goes on whatever a run does
+            log.exception("a run failed")
+            run.error = "The run failed; the log holds the details."
+        outcomes = [e.event for e in run.events if isinstance(e.event, Outcome)]
+        stopped = run.stopped() and (len(outcomes) < len(run.given["arms"]) or any(o.stopped for o in outcomes))  # not by a press that came too late
+        self._safely(self._keep, run)
+        with self._changed:
+            self._running.remove(run)
+            if run.owner in self._waiting:  # to the end of the line
+                self._waiting[run.owner] = self._waiting.pop(run.owner)
+            for flag in (run.stopped, run.held):
+                flag.turn(False)
+            broken = run.error or (outcomes and all(o.error for o in outcomes))
+            self._settle(run, "interrupted" if stopped and self._closing else "stopped" if stopped else "failed" if broken else "done")
+        self._safely(self.store.clean)
+
+    def _tell(self, run: Run, event: ArmEvent, warm: bool) -> None:
+        with self._changed:
+            took = run.progress.see(event)
+            run.events.add(event)
+            for feed in run.feeds:
+                feed.add(event)
+            self._changed.notify_all()
+        if isinstance(event.event, Outcome) and not event.event.error and not event.event.stopped:
+            arm = run.given["arms"][event.arm]  # a model that was loaded meanwhile would teach too much
+            self._safely(estimates.learn, self.store, run.given, arm, run.pictures, took if warm or event.arm else event.event.seconds)
+        if isinstance(event.event, Outcome):
+            self._safely(self._keep, run)
+
+    def _keep(self, run: Run) -> None:
+        """Its events as they are kept: of the steps only what stands beside the result, of the result its value once."""
+        if not run.kept:
+            return
+        ended = {e.arm for e in run.events if isinstance(e.event, Outcome)}
+        lean = []
+        for event in run.events:
+            if isinstance(event.event, Step) and event.arm in ended:
+                event = dataclasses.replace(event, event=dataclasses.replace(event.event, show=None))
+            elif isinstance(event.event, Result):
+                event = dataclasses.replace(event, event=dataclasses.replace(event.event, value=None))
+            lean.append(event)
+        self.store.save(run.id, lean)
+
+    def _settle(self, run: Run, state: str) -> None:
+        run.state, run.ended = state, time.time()
+        if run.kept:
+            said = [e.event.value.text for e in run.events if isinstance(e.event, Outcome) and isinstance(e.event.value, Text | Tokens)]
+            self._safely(self.store.change, run.id, state=state, error=run.error, ended=run.ended)
+            self._safely(self.store.add_words, run.id, " ".join(said))
+        self._changed.notify_all()
+
+    def _left(self, run: Run, feed: Feed) -> None:
+        """One who watched it closed the feed."""
+        run.feeds.discard(feed)
+        run.seen = time.monotonic()
+
+    def _look_after(self) -> None:
+        """While another owner waits, what nobody has watched for long gives way."""
+        with self._changed:
+            while not self._closing:
+                self._changed.wait(LOOK_SECONDS)
+                for run in self._running:
+                    alone = 0.0 if run.feeds or not any(owner != run.owner for owner in self._waiting) else time.monotonic() - run.seen
+                    if alone > HELD_SECONDS:
+                        run.held.turn(False)
+                    if alone > LEFT_SECONDS:
+                        run.stopped.turn(True)
+                        run.error = f"Stopped, as nobody had watched it for {LEFT_SECONDS / 60:.0f} minutes and others waited."
+
+    def _safely(self, do: Callable, *values, **named):
+        """What the store can't do, such as writing to a full disk, ends no run."""
+        try:
+            return do(*values, **named)
+        except (OSError, sqlite3.Error, TypeError):
+            log.exception("the store failed")
+            return None
+
+    def close(self) -> None:
+        """Stop what runs, which counts as interrupted; what waits does so until the next start."""
+        with self._changed:
+            self._closing = True
+            for run in self._running:
+                run.stopped.turn(True)
+            self._changed.notify_all()
+        for thread in self._workers:
+            thread.join(30)
+        self.store.close()
+        self._flags.cleanup()
+
+
+_studio: list[Executor] = []
+_making = threading.Lock()
+
+
+def studio() -> Executor:
+    """The process's own executor, made when it is first asked for."""
+    with _making:
+        if not _studio:
+            _studio.append(Executor(Store()))
+        return _studio[0]

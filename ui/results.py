@@ -1,0 +1,130 @@
+"""What a run leaves on its tab and as files: pictures, players and objects in the arms; table, pairs, zip and recipe under them."""
+
+import csv
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+
+from backends import cubes, headless, recipe
+from backends.registry import METHODS
+from backends.spec import Audio, Cube, Image, Outcome, Turntable
+from ui import form, sound, views
+
+SKIP = gr.skip()
+VIEWED = {".glb": "surface", ".ply": "Gaussians"}  # files that the viewer of objects shows
+UNDER = 14  # components that `under` fills
+
+
+@dataclass
+class Shown:
+    """What a run left on its tab: `arms`: arm id -> (path of the picture, what is said under it)."""
+
+    arms: dict[str, tuple] = field(default_factory=dict)
+    pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (title, pixels) of each arm with a picture
+    table: str = ""
+    switch: str = ""  # between the arms' sounds
+    solids: list[tuple[str, str]] = field(default_factory=list)  # (title, path) of what the viewer of objects can show
+    bundle: str | None = None
+    recipe: str = ""
+
+    def parts(self) -> tuple:
+        """(table, switch, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
+        choices = named(self.pictures)
+        return self.table, self.switch, choices, *(pair(self, 0, 1) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
+
+
+def named(pairs: list[tuple]) -> list[tuple[str, int]]:
+    """A chooser's choices between (title, what it stands for): it gives a place, never a path."""
+    return [(title, i) for i, (title, _) in enumerate(pairs)]
+
+
+def final(outcome: Outcome, pictures: dict) -> str | None:
+    """The path of a PNG file with the recipe inside; None when the arm gave no picture."""
+    if (seen := pictured(outcome)) is None:
+        return None
+    data = recipe.png(seen.pixels, outcome.recipe, pictures)
+    return sound.saved(data, f"{_name(outcome)}.png")
+
+
+def pictured(outcome: Outcome) -> Image | None:
+    """The picture that an arm gave, or that of three bands of its cube."""
+    return cubes.picture(outcome.value) if isinstance(outcome.value, Cube) else outcome.value if isinstance(outcome.value, Image) else None
+
+
+def taken(outcome: Outcome, pictures: dict) -> list[str]:
+    """The paths of a sound's, an object's or a cube's files (headless.files_of): FLAC; GLB, or PNG while it has no surface, the WebP in which it turns,
+    splats; npz."""
+    files = headless.files_of(outcome, pictures) if isinstance(outcome.value, Audio | Turntable | Cube) else []
+    files = (f for f in files if not (isinstance(outcome.value, Cube) and f[0] == ".png"))  # which stands above as the arm's picture
+    return [sound.saved(data, f"{_name(outcome)}{ending}") for ending, data, _ in files]
+
+
+def _name(outcome: Outcome) -> str:
+    return f"unnoise-{outcome.arm + 1}-{outcome.recipe['arms'][0]['method']}-{outcome.recipe['job'].get('seed', 0)}"
+
+
+def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[list[str]] = ()) -> Shown:
+    """`files`: those of each arm's sound, object or cube, for the switch and the viewer."""
+    slugs = [[arm["method"], *(s["method"] for s in arm.get("stack", ()))] for arm in given["arms"]]
+    titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
+    pictures_of = [(o, seen) for o in outcomes if (seen := pictured(o)) is not None]
+    # Before and after is the first pair that is seen; the others are chosen.
+    seen = [("as it came", views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
+    seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
+    whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
+    names = [titles[o.arm] for o in outcomes]
+    table = views.metrics_table(names, outcomes) if outcomes else ""
+    heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm][0]) for o in outcomes if isinstance(o.value, Audio) and files]
+    fields = {value["sha256"]: form.words(name) for name, value in reversed(given["job"].items()) if isinstance(value, dict)}  # of two with one sound the first
+    asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
+    solids = [(f"{o.arm + 1} · {titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
+              for o in outcomes if isinstance(o.value, Turntable) and files for path in files[o.arm] if Path(path).suffix in VIEWED]  # fmt: skip
+    return Shown({}, seen, table, sound.switch(heard + asked), solids, _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
+
+
+def under(shown: Shown) -> list:
+    """Updates of compare._under's components."""
+    table, switch, choices, slider, heat, said, bundle, code = shown.parts()
+    two = len(choices) > 1
+    choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in (0, 1)]
+    # The viewer draws nothing when it is given its object in the event that shows it: `solid` is called after.
+    solid = [gr.Column(visible=bool(shown.solids)), gr.Dropdown(choices=named(shown.solids), value=0) if shown.solids else SKIP, None]
+    return [
+        gr.Column(visible=bool(table)), table, switch, gr.Row(visible=two), *choosers, *([slider, heat, said] if two else [SKIP] * 3), *solid, bundle, code,
+    ]  # fmt: skip
+
+
+def solid(shown: Shown | None, i: int = 0) -> str | None:
+    """The file of the object that the viewer shows."""
+    return shown.solids[i][1] if shown and shown.solids else None
+
+
+def pair(shown: Shown, a: int, b: int) -> tuple:
+    """Before/after slider, difference map and its line for two arms."""
+    left, right = shown.pictures[a][1], shown.pictures[b][1]
+    heat, said = views.difference(left, right)
+    return (left, right), heat, f'<p class="said">Difference: {said}.</p>'
+
+
+def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str]) -> str:
+    """A zip of the results, the recipe with its inputs, and the figures as CSV."""
+    out, rows = io.BytesIO(), io.StringIO()
+    columns = list(dict.fromkeys(m.name for o in outcomes for m in o.metrics))
+    table = csv.writer(rows)
+    table.writerow(["arm", "method", "seconds", "nfe", "peak_mb", *columns, "stopped", "error"])
+    with zipfile.ZipFile(out, "w") as archive:
+        for outcome, name in zip(outcomes, names):
+            measured = {m.name: m.value for m in outcome.metrics}
+            table.writerow(
+                [outcome.arm + 1, name, outcome.seconds, outcome.nfe, outcome.peak_mb, *(measured.get(c, "") for c in columns), outcome.stopped, outcome.error]
+            )
+            for ending, data, _ in headless.files_of(outcome, pictures):
+                archive.writestr(f"{_name(outcome)}{ending}", data)
+        archive.writestr("recipe.json", json.dumps(recipe.with_inputs(whole, pictures), indent=1))
+        archive.writestr("figures.csv", rows.getvalue())
+    return sound.saved(out.getvalue(), "unnoise-comparison.zip")

@@ -1,0 +1,63 @@
+"""Who asks: a random token in a cookie that scripts can't read. A run's owner is the token's digest; docs/design.md says why a cookie."""
+
+import hashlib
+import re
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+import gradio as gr
+from starlette.datastructures import MutableHeaders
+
+PLAIN, SECURE = "unnoise", "__Host-unnoise"  # the second is taken by browsers from this very host and over TLS alone
+TOKEN = re.compile(r"[0-9a-f]{32}")
+YEAR = 365 * 86400
+
+
+class Cookie:
+    """ASGI middleware: a page that is asked for without the cookie brings one. Over TLS it may stand in another site's frame, as a Space does."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or "text/html" not in (_header(scope, b"accept") or ""):
+            return await self.app(scope, receive, send)
+        secure = "https" in (scope["scheme"], _header(scope, b"x-forwarded-proto").split(",")[0].strip())
+        name, kind = (SECURE, "SameSite=None; Secure; Partitioned") if secure else (PLAIN, "SameSite=Lax")
+        try:
+            token = _token({k: v.value for k, v in SimpleCookie(_header(scope, b"cookie")).items()})
+        except CookieError:
+            token = ""
+
+        async def sent(message) -> None:
+            if message["type"] == "http.response.start":  # also when it was there: a year from the last visit
+                kept = f"{name}={token or secrets.token_hex(16)}; Path=/; Max-Age={YEAR}; HttpOnly; {kind}"
+                MutableHeaders(scope=message).append("set-cookie", kept)
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+
+def _header(scope: dict, name: bytes) -> str:
+    return b"; ".join(value for key, value in scope["headers"] if key == name).decode("latin-1")
+
+
+def _token(cookies) -> str:
+    found = str(cookies.get(SECURE) or cookies.get(PLAIN) or "")
+    return found if TOKEN.fullmatch(found) else ""
+
+
+def owner(request: gr.Request) -> str:
+    """The visitor's name in the store. Without a cookie, as for a program or where a browser keeps none, it is the session's, and ends with it."""
+    token = _token(dict(request.cookies)) if _own(dict(request.headers)) else ""
+    said = f"visitor {token}" if token else f"session {request.session_hash}"
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def _own(headers: dict) -> bool:
+    """Whether the request comes from this page: Gradio answers scripts of every site, and an old browser would send them the cookie."""
+    if site := headers.get("sec-fetch-site"):
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return not origin or urlsplit(origin).netloc in (headers.get("host"), headers.get("x-forwarded-host"))
