@@ -17,6 +17,7 @@ from ui import form, sound, views
 
 SKIP = gr.skip()
 VIEWED = {".glb": "surface", ".ply": "Gaussians"}  # files that the viewer of objects shows
+CAME = "as it came"  # what the arms' pictures were made from
 UNDER = 14  # components that `under` fills
 
 
@@ -32,10 +33,15 @@ class Shown:
     bundle: str | None = None
     recipe: str = ""
 
+    @property
+    def opposed(self) -> tuple[int, int]:
+        """The pair that the slider shows first: what came and what the last arm made of it; else the first two arms."""
+        return 0, len(self.pictures) - 1 if self.pictures and self.pictures[0][0] == CAME else 1
+
     def parts(self) -> tuple:
         """(table, switch, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
         choices = named(self.pictures)
-        return self.table, self.switch, choices, *(pair(self, 0, 1) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
+        return self.table, self.switch, choices, *(pair(self, *self.opposed) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
 
 
 def named(pairs: list[tuple]) -> list[tuple[str, int]]:
@@ -73,8 +79,7 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[li
     slugs = [[arm["method"], *(s["method"] for s in arm.get("stack", ()))] for arm in given["arms"]]
     titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
     pictures_of = [(o, seen) for o in outcomes if (seen := pictured(o)) is not None]
-    # Before and after is the first pair that is seen; the others are chosen.
-    seen = [("as it came", views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
+    seen = [(CAME, views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
     seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
     whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
     names = [titles[o.arm] for o in outcomes]
@@ -91,7 +96,7 @@ def under(shown: Shown) -> list:
     """Updates of compare._under's components."""
     table, switch, choices, slider, heat, said, bundle, code = shown.parts()
     two = len(choices) > 1
-    choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in (0, 1)]
+    choosers = [gr.Dropdown(choices=choices, value=i) if two else SKIP for i in shown.opposed]
     # The viewer draws nothing when it is given its object in the event that shows it: `solid` is called after.
     solid = [gr.Column(visible=bool(shown.solids)), gr.Dropdown(choices=named(shown.solids), value=0) if shown.solids else SKIP, None]
     return [

@@ -48,7 +48,7 @@ def difface(
     eta: Annotated[float, Slider(0, 1, 0.05, help="0: nearer to the restorer's face; 1: livelier detail")] = 0.5,
     start: Annotated[str, Choice(tuple(START), help="what is noised; the picture as it is shows what the restorer is for")] = "the restorer's",
 ) -> Events:
-    """DifFace: a rough answer is noised until its errors drown, and a prior of faces walks back.
+    """DifFace: diffused error contraction.
 
     A restorer trained with one pixel loss gives a soft face f(y). Noised to a middle timestep, what is wrong with it is smaller than the noise; an
     unconditional diffusion model, which never saw a degraded face, brings it back as a face.

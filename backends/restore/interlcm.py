@@ -55,7 +55,7 @@ def drawing(face: Face, model: FaceModel, states, done: int, steps: int, fix: bo
 
 @method("interlcm", task=RESTORE_FACE, needs={"interlcm"})
 def interlcm(job: RestoreFace, model: FaceModel, steps: Steps = 4, colour_fix: ColourFix = True) -> Events:
-    """InterLCM: the bad picture taken as a consistency model's first answer.
+    """InterLCM: the picture as an intermediate state.
 
     A consistency model answers from any noise at once and keeps what stands there. So the degraded face's latent is taken for its estimate after the
     first step, noised to the second step's level, and finished in one or three evaluations; two encoders read the picture for it.

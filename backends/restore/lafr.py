@@ -45,7 +45,7 @@ def lafr(
     steps: Annotated[int, Slider(0, 4, 1, help="evaluations of the prior; trained on 1 and 2, with 0 the latent is decoded as it is")] = 1,
     start: Annotated[int, Slider(19, 399, 20, help="timestep, of 1000, that the latent is noised to; later is sharper and less the same person")] = START,
 ) -> Events:
-    """LAFR: a codebook between a frozen autoencoder and a frozen prior.
+    """LAFR: latent codebook alignment.
 
     An autoencoder that saw only good faces encodes bad ones to the wrong place. A small adapter looks each place's features up in a codebook made of
     good faces' and maps the codes back to latents; a change of low rank then lets the prior finish the face in one evaluation. All of it learned from
