@@ -191,15 +191,16 @@ def _kept(arm: dict, filled: dict) -> dict:
 
 def _under(shown: Shown, left: gr.State) -> list:
     """What stands under the arms, in the order of results.under."""
-    (left, right), (table, switch, choices, slider, heat, said, bundle, code) = shown.opposed, shown.parts()
+    table, switch, choices, slider, heat, said, bundle, code = shown.parts()
+    one, other = shown.opposed if len(choices) > 1 else (None, None)
     with gr.Column(visible=bool(shown.table), elem_classes=["under"]) as frame:
         figures = gr.HTML(table)
         listen = gr.HTML(switch)
         with gr.Row(elem_classes=["pair"], visible=len(choices) > 1) as pair:
             with gr.Column(min_width=260):
                 with gr.Row(elem_classes=["head"]):
-                    a = gr.Dropdown(choices, value=left if len(choices) > 1 else None, label="left", interactive=True, container=False, min_width=100)
-                    b = gr.Dropdown(choices, value=right if len(choices) > 1 else None, label="right", interactive=True, container=False, min_width=100)
+                    a = gr.Dropdown(choices, value=one, label="left", interactive=True, container=False, min_width=100)
+                    b = gr.Dropdown(choices, value=other, label="right", interactive=True, container=False, min_width=100)
                 before = gr.ImageSlider(slider, show_label=False, interactive=False, buttons=["fullscreen"], max_height=420, elem_classes=["picture"])
             with gr.Column(min_width=260):
                 words = gr.HTML(said)
