@@ -76,7 +76,8 @@ def _lives(server: str) -> bool:
     """Whether the process that wrote a row still runs."""
     pid, _, began = server.partition("@")
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == began
+        process = psutil.Process(int(pid))
+        return f"{process.create_time():.2f}" == began and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False
 
