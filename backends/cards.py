@@ -68,7 +68,7 @@ add(
     ),
     Card(
         name="photos-sr", title="Photo enlarger (embedded)", loader="backends.restore.upscaler:load_embedded", capabilities=frozenset({"upscale"}),
-        licence="Apache-2.0 (weights)", source="sr", parameters="11 M in twelve networks",
+        licence="Apache-2.0 (weights)", source="sr", parameters="13 M in twelve networks",
         trained_on="crops of photographs, drawings and renders, made ×1.3 to ×8 smaller, two in five with noise and JPEG",
         command="python -m backends.train.sr_vae --minutes 2 and what stands there",
         about="ResShift and its one-step students, latent diffusion as one UNet and as experts, three decoders; latents of a quarter of the side and 8 channels.",

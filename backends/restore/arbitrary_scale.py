@@ -60,9 +60,9 @@ def arbitrary_scale(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: N
     source = given(job)
     canvas = fixed(model, source.small)
     for i, (_, x0) in enumerate(diffused(canvas, lambda t: model.net["aligned" if aligned else "single"], steps, eta, job.seed), 1):
-        yield Step(i, steps, lambda x0=x0: canvas.preview(x0), keep=lambda x0=x0: closing(at_any_size(canvas, x0, source.size), source.small))
-    pixels = at_any_size(canvas, x0, source.size)
-    yield Result(closing(pixels, source.small), (zoomed(canvas, x0),))
+        aside = (lambda x0=x0: (zoomed(canvas, x0),)) if i == steps else ()
+        yield Step(i, steps, lambda x0=x0: canvas.preview(x0), aside, keep=lambda x0=x0: closing(at_any_size(canvas, x0, source.size), source.small))
+    yield Result(closing(at_any_size(canvas, x0, source.size), source.small))
 
 
 def zoomed(canvas: Canvas, z) -> Images:

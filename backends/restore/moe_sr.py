@@ -45,13 +45,15 @@ def moe_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0,
     nets = [model.net[f"stage{i}"] for i in range(STAGES)] if experts == EXPERTS[0] else [model.net["single"]] * STAGES
     decode = (lambda low, z: model.net["fa"](model.net["vae"], z, low)) if refine else None
 
-    def aside() -> tuple[Media, ...]:
-        return (progress(times),) if experts == EXPERTS[0] else ()
+    def aside(x0, last: bool) -> tuple[Media, ...]:
+        found = (progress(list(times)),) if experts == EXPERTS[0] else ()
+        if not last:
+            return found
+        pictures = {"plain decoder": canvas.decoded(x0)} | ({"refined": canvas.decoded(x0, decode)} if refine else {})
+        return (*found, spectra(pictures | ({"original": source.reference} if source.reference is not None else {})))
 
     for i, (t, x0) in enumerate(diffused(canvas, lambda t: nets[stage(t)], steps, eta, job.seed), 1):
         times.append(t)
-        yield Step(i, steps, lambda x0=x0: canvas.preview(x0), aside, keep=lambda x0=x0: closing(canvas.decoded(x0, decode), source.small))
-    pixels = canvas.decoded(x0, decode)
-    pictures = {"plain decoder": canvas.decoded(x0), "refined": pixels} if refine else {"plain decoder": pixels}
-    pictures |= {"original": source.reference} if source.reference is not None else {}
-    yield Result(closing(pixels, source.small), (*aside(), spectra(pictures)))
+        yield Step(i, steps, lambda x0=x0: canvas.preview(x0), lambda x0=x0, i=i: aside(x0, i == steps),
+                   keep=lambda x0=x0: closing(canvas.decoded(x0, decode), source.small))  # fmt: skip
+    yield Result(closing(canvas.decoded(x0, decode), source.small))

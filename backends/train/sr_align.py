@@ -1,6 +1,6 @@
 """Align the latent diffusion model with the any-size decoder: the last stage of arXiv 2403.10255.
 
-    python -m backends.train.sr_align --minutes 1.5    # needs sr-vae, sr-liif and sr-ldm, which it begins as
+    python -m backends.train.sr_align --minutes 1.5    # needs sr/vae, sr/liif and sr/ldm, which it begins as
 
 L = w_t (|z − ẑ0| + |y − ŷ|) with w_t = √ᾱ_t / √(1 − ᾱ_t), clipped at MOST, ẑ0 from ε̂, ŷ the frozen decoder's pixels of it at a random size.
 """

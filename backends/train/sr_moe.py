@@ -1,6 +1,6 @@
 """Train the sampling-space mixture of experts (arXiv 2310.12004) beside a single UNet on the same batches.
 
-    python -m backends.train.sr_moe --minutes 3    # needs sr-vae and sr-ldm, which all five networks begin as
+    python -m backends.train.sr_moe --minutes 3    # needs sr/vae and sr/ldm, which all five networks begin as
 
 Four UNets, for timesteps [0, 250), [250, 500), [500, 750), [750, 1000), each with 16 experts behind every attention block that draw
 near each other after every step, β rising from 0 to 0.3 over the first RAMP steps (the paper's 10,000 were of 32 pictures). What

@@ -1,7 +1,7 @@
 """Distil the residual-shifting teacher into one step: TAD-SR (arXiv 2408.07476), and regression alone beside it.
 
     python -m backends.train.sr_student --minutes 2.5                     # all three losses
-    python -m backends.train.sr_student --arm regression --minutes 1.5    # L_d alone; both need sr-vae and sr-shift
+    python -m backends.train.sr_student --arm regression --minutes 1.5    # L_d alone; both need sr/vae and sr/shift
 
 The student begins as the teacher and is only ever asked at the last timestep. All losses act on its estimate x̂_s, so their gradients are
 put together there: 2(x̂_s − x̂_t) of L_d against the teacher's deterministic answer from the same x_T; HFSD, the difference of the frozen
