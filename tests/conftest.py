@@ -2,6 +2,8 @@
 
 import atexit
 import dataclasses
+import functools
+import importlib
 import os
 import shutil
 import tempfile
@@ -39,6 +41,12 @@ def tiny_denoiser(card, prediction="v_prediction"):
     return Denoiser(card, net, vae, DDIMScheduler(**SCHEDULE | {"prediction_type": prediction}), encode_text)
 
 
+@functools.cache
+def made(module: str):
+    """A tiny model that takes a while to make, once a process: methods leave networks as they found them (test_contract.py)."""
+    return importlib.import_module(f"tests.{module}").tiny()
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """The tiny picture model; it and a tiny text model stand under the default cards' names, so that whole recipes run on them."""
@@ -71,16 +79,10 @@ def tiny(monkeypatch):
     if "untrained" in models.CARDS:
         models._cache["untrained"] = models.resolve(models.get("untrained").loader)(models.get("untrained"))
     if "restorers" in models.CARDS:
-        from tests.tiny_restorers import tiny as tiny_restorers
-
-        models._cache["restorers"] = tiny_restorers()
+        models._cache["restorers"] = made("tiny_restorers")
     if "faces" in models.CARDS:
-        from tests.tiny_faces import tiny as tiny_faces
-
-        models._cache["faces"] = tiny_faces()
+        models._cache["faces"] = made("tiny_faces")
     if "photos-sr" in models.CARDS:
-        from tests.tiny_upscaler import tiny as tiny_upscaler
-
-        models._cache["photos-sr"] = tiny_upscaler()
+        models._cache["photos-sr"] = made("tiny_upscaler")
     yield model
     models.clear()

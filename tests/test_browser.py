@@ -128,7 +128,7 @@ def test_a_dropped_result_fills_the_tab_again(page, tmp_path):
 def test_a_paper_opens_with_its_baseline_and_an_example(page):
     page.get_by_role("tab", name="Papers").click()
     page.locator(".papers .paper").first.wait_for()
-    page.locator(".search input, .search textarea").fill("attention segregation")
+    page.get_by_placeholder("Search 79 papers").fill("attention segregation")
     page.wait_for_function("document.querySelectorAll('.papers .paper').length == 1")
     page.locator("[data-open=astar]").click()
     page.wait_for_function("[...document.querySelectorAll('.arm .method input')].some(i => i.value.startsWith('A-STAR'))")
@@ -159,7 +159,7 @@ def test_every_tab_is_seen_on_a_narrow_screen(page):
 
 
 def test_a_run_is_paused_and_goes_on_and_is_stopped_while_paused(page):
-    set_steps(page, 30)
+    set_steps(page, 80)
     page.locator("button.run").click()
     page.locator(".arm-1 .picture img").wait_for()
     line = page.locator(".arm-1 .line")
@@ -181,8 +181,9 @@ def test_a_run_is_paused_and_goes_on_and_is_stopped_while_paused(page):
 
 
 def step_of(page) -> int:
-    page.wait_for_function("/^step [0-9]/.test(document.querySelector('.arm-1 .line b')?.innerText ?? '')")
-    return int(re.search(r"step (\d+)", page.locator(".arm-1 .line b").inner_text())[1])
+    """Read in one go: the line changes with every step."""
+    found = page.wait_for_function("/^step ([0-9]+)/.exec(document.querySelector('.arm-1 .line b')?.innerText ?? '')?.[1]")
+    return int(found.json_value())
 
 
 def test_a_run_goes_on_over_a_reload_is_listed_and_is_opened_by_a_link_once_it_is_shared(page, address):

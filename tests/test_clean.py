@@ -13,11 +13,9 @@ from backends.restore.clean_task import CleanPhoto
 from backends.spec import BadInput, Image, Outcome, Plot, Step
 from tests.tiny_restorers import tiny as tiny_restorers
 
-SLUG = "noise_da"
-
 
 def identity(statement: str):
-    return pytest.mark.identity(SLUG, statement)
+    return pytest.mark.identity("noise_da", statement)
 
 
 class Knows(torch.nn.Module):

@@ -18,11 +18,9 @@ from backends.restore.cube_task import Problem, RestoreCube
 from backends.spec import Cube, Image, Note, Outcome, Plot, Step
 from backends.worlds import cubes as world
 
-SLUG = "dds2m"
-
 
 def identity(statement: str):
-    return pytest.mark.identity(SLUG, statement)
+    return pytest.mark.identity("dds2m", statement)
 
 
 def small(side=16, bands=4, seed=0) -> Cube:
