@@ -15,7 +15,7 @@ import torch
 from backends import models
 from backends.metrics import faces as judges
 from backends.metrics import frechet, perceptual
-from backends.metrics.restored_faces import alike, apart
+from backends.metrics.restored_faces import alike, apart, sharpness
 from backends.models import ASSETS
 from backends.restore.aligned import finish
 from backends.restore.aligned import timesteps as low_times
@@ -110,11 +110,9 @@ ARMS = {
 
 def scores(made, x) -> dict[str, torch.Tensor]:
     """figure -> one value a face, on the CPU."""
-    grey = (made * made.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True) * 127.5
-    laplacian = torch.nn.functional.conv2d(grey, grey.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None])
     found = {
         "PSNR": -10 * ((made - x) / 2).square().mean((1, 2, 3)).clamp_min(1e-10).log10(), "LPIPS-like": perceptual.distance(made, x), "identity": alike(made, x),
-        "points off, %": apart(made, x), "sharpness": laplacian.var((1, 2, 3)), "face": judges.points(made)[0],
+        "points off, %": apart(made, x), "sharpness": sharpness(made), "face": judges.points(made)[0],
     }  # fmt: skip
     return {k: v.cpu() for k, v in found.items()}
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from backends.metrics.image import psnr
+from backends.image.conditions import LUMA
+from backends.metrics.image import psnr, sharpness, ssim
 from backends.restore import clean_task
 from backends.restore.clean_task import CleanPhoto
 from backends.spec import Image, Media, Metric
 
-GREY = np.array([0.299, 0.587, 0.114])
 LARGEST = 512  # px of a side for LPIPS-like, whose features take memory
 
 
@@ -29,13 +29,6 @@ def clean_photo(job: CleanPhoto, value: Media, reference: Media | None) -> list[
     ]
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity, at most 1 (scikit-image's, windows of 7 px, over channels)."""
-    from skimage.metrics import structural_similarity
-
-    return float(structural_similarity(a, b, channel_axis=-1, data_range=255))
-
-
 def lpips(a: np.ndarray, b: np.ndarray) -> float:
     from backends import inputs
     from backends.denoiser import from_uint8
@@ -46,15 +39,9 @@ def lpips(a: np.ndarray, b: np.ndarray) -> float:
     return float(perceptual.distance(one, two))
 
 
-def sharpness(pixels: np.ndarray) -> float:
-    """Mean absolute Laplacian of the grey values, 0 to 255."""
-    x = pixels @ GREY
-    return float(np.abs(4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]).mean())
-
-
 def pattern(given: np.ndarray, made: np.ndarray) -> float:
     """Correlation of what was taken out with itself a pixel further, the mean of down and across: 0 for white noise, near 1 for shapes."""
-    rest = (given.astype(float) - made) @ GREY
+    rest = (given.astype(float) - made) @ np.array(LUMA)
     rest -= rest.mean()
     power = max(float((rest**2).mean()), 1e-12)
     return float(((rest[1:] * rest[:-1]).mean() + (rest[:, 1:] * rest[:, :-1]).mean()) / (2 * power))

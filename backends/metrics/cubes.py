@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from backends.metrics.image import ssim
 from backends.restore.cube_task import Problem, RestoreCube
 from backends.spec import Cube, Media, Metric
 
@@ -15,7 +16,7 @@ def restore_cube(job: RestoreCube, value: Media, reference: Media | None) -> lis
     clean = job.cube.values
     return [
         Metric("PSNR, dB", psnr(value.values, clean), "higher", f"mean of the bands; {psnr(given, clean):.2f} as given"),
-        Metric("SSIM", ssim(value.values, clean), "higher", f"{ssim(given, clean):.3f} as given"),
+        Metric("SSIM", ssim(value.values, clean, 1.0), "higher", f"{ssim(given, clean, 1.0):.3f} as given"),
         Metric("spectral angle", angle(value.values, clean), "lower", f"degrees; {angle(given, clean):.1f} as given"),
     ]
 
@@ -23,13 +24,6 @@ def restore_cube(job: RestoreCube, value: Media, reference: Media | None) -> lis
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Mean over bands of the PSNR in dB, for values from 0 to 1; 100 at most for each."""
     return float(np.minimum(100, -10 * np.log10(np.maximum(((a - b).astype(float) ** 2).mean((0, 1)), 1e-12))).mean())
-
-
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity, the mean of the bands (scikit-image's, windows of 7 px)."""
-    from skimage.metrics import structural_similarity
-
-    return float(structural_similarity(a, b, channel_axis=-1, data_range=1.0))
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> float:

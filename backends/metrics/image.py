@@ -11,6 +11,7 @@ import numpy as np
 from backends import inputs
 from backends.denoiser import from_uint8
 from backends.image.concept_words import emoji_concepts
+from backends.image.conditions import LUMA
 from backends.image.tasks import EditImage, FindFailures, TextToImage
 from backends.lazy import F, torch
 from backends.models import device
@@ -53,6 +54,20 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
         b = _resized(b, a.shape[:2])
     mse = np.mean((a.astype(np.float64) - b) ** 2)
     return float(min(100.0, 10 * np.log10(255**2 / max(mse, 1e-12))))
+
+
+def ssim(a: np.ndarray, b: np.ndarray, span: float = 255) -> float:
+    """Structural similarity, at most 1 (scikit-image's, over channels, windows of 7 px or what fits). `span`: of the values."""
+    from skimage.metrics import structural_similarity
+
+    side = min(7, *a.shape[:2])
+    return float(structural_similarity(a, b, channel_axis=-1, data_range=span, win_size=side - 1 + side % 2))
+
+
+def sharpness(pixels: np.ndarray) -> float:
+    """Mean absolute Laplacian of the grey values, 0 to 255."""
+    x = pixels @ np.array(LUMA)
+    return float(np.abs(4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]).mean())
 
 
 def _resized(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

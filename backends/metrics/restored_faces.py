@@ -6,10 +6,11 @@ LAFR and InterLCM were trained with LPIPS-like, LAFR with MTCNN's points too; th
 import numpy as np
 
 from backends.denoiser import from_uint8
+from backends.image.conditions import LUMA
 from backends.lazy import F, torch
 from backends.metrics import faces as judges
 from backends.metrics import perceptual
-from backends.metrics.image import psnr
+from backends.metrics.image import psnr, ssim
 from backends.models import device
 from backends.restore import face_task
 from backends.restore.face_task import RestoreFace
@@ -24,7 +25,7 @@ def restore_face(job: RestoreFace, value: Media, reference: Media | None) -> lis
     given = face_task.given(job, value.pixels.shape[0])
     made, y = (from_uint8(p, device()) for p in (value.pixels, given.y))
     own = [
-        Metric("sharpness", sharpness(value.pixels), "", f"{sharpness(given.y):.3g} as given"),
+        Metric("sharpness", float(sharpness(made)), "", f"{float(sharpness(y)):.3g} as given"),
         Metric("surely a face, %", 100 * float(judges.points(made)[0]), "higher"),
         Metric("keeps to the input, dB", agreement(value.pixels, given.y), "higher", f"in {COARSE}×{COARSE} means"),
     ]
@@ -51,18 +52,10 @@ def apart(a, b):
     return 100 * (judges.points(a)[1] - judges.points(b)[1]).norm(dim=-1).mean(1)
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity, at most 1 (scikit-image's, windows of 7 px, over channels)."""
-    from skimage.metrics import structural_similarity
-
-    return float(structural_similarity(a, b, channel_axis=-1, data_range=255))
-
-
-def sharpness(pixels: np.ndarray) -> float:
-    """Variance of the grey values' Laplacian, values from 0 to 255."""
-    grey = torch.from_numpy(pixels @ np.array([0.299, 0.587, 0.114]))[None, None]
-    kernel = grey.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    return float(F.conv2d(grey, kernel).var())
+def sharpness(x):
+    """(B,) variance of the grey values' Laplacian, values from 0 to 255, of (B, 3, H, W) in [-1, 1]."""
+    grey = (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True) * 127.5
+    return F.conv2d(grey, grey.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]).var((1, 2, 3))
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float:

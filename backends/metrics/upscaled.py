@@ -5,14 +5,13 @@ import numpy as np
 from backends.denoiser import from_uint8
 from backends.lazy import F
 from backends.metrics import perceptual
-from backends.metrics.image import psnr
+from backends.metrics.image import psnr, sharpness, ssim
 from backends.models import device
 from backends.restore.upscale_task import Upscale, given, resized
 from backends.spec import Image, Media, Metric
 from backends.worlds.photos_harm import high_band
 
 LARGEST = 768  # px of a side that LPIPS-like looks at, the middle of a larger picture: its features take memory
-GREY = np.array([0.299, 0.587, 0.114])
 
 
 def upscale(job: Upscale, value: Media, reference: Media | None) -> list[Metric]:
@@ -38,14 +37,6 @@ def upscale(job: Upscale, value: Media, reference: Media | None) -> list[Metric]
     ]  # fmt: skip
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity, at most 1 (scikit-image's, over channels, windows of 7 px or what fits)."""
-    from skimage.metrics import structural_similarity
-
-    side = min(7, *a.shape[:2])
-    return float(structural_similarity(a, b, channel_axis=-1, data_range=255, win_size=side - 1 + side % 2))
-
-
 def lpips(a: np.ndarray, b: np.ndarray) -> float:
     top, left = (max(0, (n - LARGEST) // 2) for n in a.shape[:2])
     one, two = (from_uint8(p[top : top + LARGEST, left : left + LARGEST], device()) for p in (a, b))
@@ -57,9 +48,3 @@ def lpips(a: np.ndarray, b: np.ndarray) -> float:
 def band(pixels: np.ndarray) -> float:
     """Energy at the upper half of the spatial frequencies."""
     return float(high_band(from_uint8(pixels)))
-
-
-def sharpness(pixels: np.ndarray) -> float:
-    """Mean absolute Laplacian of the grey values, 0 to 255."""
-    x = pixels @ GREY
-    return float(np.abs(4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]).mean())

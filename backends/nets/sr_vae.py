@@ -1,7 +1,6 @@
 """The photo world's autoencoder: pixels to latents of a quarter of the side and 8 channels, a plain decoder."""
 
 import torch
-from torch.nn.functional import pixel_shuffle
 
 from backends.nets.patch_vae import PatchAutoencoderKL
 
@@ -29,11 +28,6 @@ class SrAutoencoder(PatchAutoencoderKL):
         for block in decoder.up_blocks:
             h = block(h)
         return h
-
-    def head(self, h: torch.Tensor) -> torch.Tensor:
-        """Pixels of a feature map as `trunk` gives it."""
-        decoder = self.decoder
-        return pixel_shuffle(decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(h))), self.patch)
 
 
 CONFIG = dict(

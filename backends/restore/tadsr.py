@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
+from backends.image.conditions import LUMA
 from backends.lazy import torch
 from backends.registry import method
 from backends.restore.resshift import Shift, estimate
@@ -36,7 +37,7 @@ def spectra(pictures: dict[str, np.ndarray], bins: int = 32) -> Plot:
     """Mean power of the grey values by spatial frequency, dB, of the largest square in the middle."""
     curves = {}
     for label, pixels in pictures.items():
-        grey = middle(pixels, min(pixels.shape[:2])) @ np.array([0.299, 0.587, 0.114])
+        grey = middle(pixels, min(pixels.shape[:2])) @ np.array(LUMA)
         window = np.hanning(len(grey))
         power = np.abs(np.fft.rfft2((grey - grey.mean()) * np.outer(window, window), norm="ortho")) ** 2
         far = np.hypot(np.fft.fftfreq(len(grey))[:, None], np.fft.rfftfreq(len(grey)))

@@ -10,7 +10,7 @@ import random
 from typing import TYPE_CHECKING
 
 from backends.lazy import F, torch
-from backends.worlds.faces import jpeg
+from backends.worlds.faces import YCC, jpeg
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,9 +47,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 def high_band(x: Tensor, above: float = 0.25) -> Tensor:
     """(B,) energy of the luma at spatial frequencies from `above` cycles a pixel on, a pixel."""
-    grey = (x.float() * x.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1) * torch.outer(
-        torch.hann_window(x.shape[-2]), torch.hann_window(x.shape[-1])
-    ).to(x)
+    grey = (x.float() * x.new_tensor(YCC[0]).view(3, 1, 1)).sum(1) * torch.outer(torch.hann_window(x.shape[-2]), torch.hann_window(x.shape[-1])).to(x)
     fy, fx = torch.fft.fftfreq(x.shape[-2], device=x.device)[:, None], torch.fft.rfftfreq(x.shape[-1], device=x.device)
     far = (fy.square() + fx.square()).sqrt() >= above
     return (torch.fft.rfft2(grey, norm="ortho").abs().square() * far).sum((1, 2)) / grey[0].numel()

@@ -11,17 +11,18 @@ from measure import interval
 from measure_upscale import drawn, figures, jobs, originals, seconds
 
 from backends import models
-from backends.metrics.upscaled import ssim
+from backends.image.conditions import LUMA
+from backends.metrics.image import ssim
 from backends.restore.arbitrary_scale import at_any_size, fixed
 from backends.restore.upscale_baselines import diffused
 from backends.restore.upscale_task import given, resized
 
-N, STEPS, GREY = 16, 25, np.array([0.299, 0.587, 0.114])
+N, STEPS = 16, 25
 
 
 def gradient(pixels: np.ndarray) -> float:
     """Mean energy of the differences of neighbours."""
-    grey = pixels @ GREY
+    grey = pixels @ np.array(LUMA)
     return float((np.diff(grey, axis=0) ** 2).mean() + (np.diff(grey, axis=1) ** 2).mean())
 
 
