@@ -5,11 +5,11 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
+from backends.gpu import COUNTS
 from backends.recipe import Input
 from backends.spec import ArmEvent, Audio, Held, Mesh, Outcome, Step
 from backends.store import Store
 
-COUNTS = ("steps", "iterations", "captures")  # knobs that the time grows with
 NEAR = 5  # past arms whose median is taken
 
 

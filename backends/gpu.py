@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 
+COUNTS = ("steps", "iterations", "captures", "adapt", "rounds")  # knobs that the time grows with
 LONGEST = 120  # seconds that a visitor may borrow at once
 
 
@@ -17,7 +18,7 @@ def seconds(recipe: dict, *_args, **_kwargs) -> int:
     total = 0.0
     for arm in arms if isinstance(arms, list) and arms else [{}]:
         knobs = arm.get("knobs") if isinstance(arm, dict) else None
-        counts = [knobs.get(name) for name in ("steps", "iterations", "captures", "adapt", "rounds")] if isinstance(knobs, dict) else []
+        counts = [knobs.get(name) for name in COUNTS] if isinstance(knobs, dict) else []
         total += 10 + (sum(n for n in counts if isinstance(n, int | float)) or 50) / 3
     return int(max(10, min(LONGEST, total)))
 

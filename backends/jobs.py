@@ -244,9 +244,11 @@ class Executor:
         except BaseException:  # the worker goes on whatever a run does
             log.exception("a run failed")
             run.error = "The run failed; the log holds the details."
-        outcomes = [e.event for e in run.events if isinstance(e.event, Outcome)]
+        events = [e.event for e in run.events]
+        outcomes = [e for e in events if isinstance(e, Outcome)]
         stopped = run.stopped() and (len(outcomes) < len(run.given["arms"]) or any(o.stopped for o in outcomes))  # not by a press that came too late
-        self._safely(self._keep, run)
+        if events and not isinstance(events[-1], Outcome):  # with which all was kept
+            self._safely(self._keep, run)
         with self._changed:
             self._running.remove(run)
             if run.owner in self._waiting:  # to the end of the line

@@ -110,7 +110,7 @@ def _value(name: str, rule, value, default, pictures):
         return Knob("seed", Slider(0, 2**32 - 1), 0).check(value, "Job")
     if isinstance(rule, Prompt):
         return inputs.text("" if value is None else value, label, rule.limit, rule.required)
-    if isinstance(rule, Picture | Sound | Shape | Spectra):
+    if type(rule) in KINDS:
         kind, read = KINDS[type(rule)]
         if isinstance(value, dict):
             digest = value.get("sha256")

@@ -187,7 +187,7 @@ def step_of(page) -> int:
 
 
 def test_a_run_goes_on_over_a_reload_is_listed_and_is_opened_by_a_link_once_it_is_shared(page, address):
-    set_steps(page, 16)
+    set_steps(page, 40)
     page.locator("textarea").first.fill("a cat that stays")
     page.locator("button.run").click()
     page.wait_for_url(re.compile(r"[?&]run="))
@@ -195,14 +195,16 @@ def test_a_run_goes_on_over_a_reload_is_listed_and_is_opened_by_a_link_once_it_i
     page.reload()
     page.locator(".arm-1 .picture img").wait_for()
     after = step_of(page)
-    assert before <= after < 16 and page.locator("textarea").first.input_value() == "a cat that stays"
+    assert before <= after < 40 and page.locator("textarea").first.input_value() == "a cat that stays"
     assert "running …" in page.locator(".message.prose").inner_text() and page.locator("button.stop").is_enabled()
     page.wait_for_function("step => Number(/[0-9]+/.exec(document.querySelector('.arm-1 .line b').innerText)) > step", arg=after)
     done(page)
     link = page.url
     page.reload()
     done(page)
-    assert "done · 16 steps" in page.locator(".arm-2 .line").inner_text() and "Kept, from" in page.locator(".message.prose").inner_text()
+    page.locator(".arm-1 .picture img").wait_for()
+    page.locator(".arm-2 .picture img").wait_for()
+    assert "done · 40 steps" in page.locator(".arm-2 .line").inner_text() and "Kept, from" in page.locator(".message.prose").inner_text()
     page.get_by_role("tab", name="My runs").click()
     row = page.locator(".past", has_text="a cat that stays")
     row.locator(".thumbs img").nth(1).wait_for()

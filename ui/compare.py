@@ -16,7 +16,7 @@ from gradio import utils
 from backends import jobs, recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
-from backends.spec import BadInput, Picture, Shape, Sound, Spectra, Task
+from backends.spec import BadInput, Task
 from ui import arms, bring, form, results, running, views, visitor
 from ui.results import Shown
 
@@ -175,7 +175,7 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once:
         except BadInput as bad:  # a picture, sound or object that can't be taken: the words and switches stay
             gr.Warning(str(bad), title="Not kept")
             rules = recipe.marks(task.job)
-            job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if not isinstance(rules.get(n), Picture | Sound | Shape | Spectra))))
+            job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if type(rules.get(n)) not in recipe.KINDS)))
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
         model = dict(zip(names, values))["model"]

@@ -10,12 +10,12 @@ import numpy as np
 import PIL.Image
 
 from backends import cubes, inputs
-from backends.spec import BadInput, Cube
+from backends.spec import Cube
 from ui import inline, sound
+from ui.reading import EVENT, read
 
 SIDE, BANDS = 128, 96  # px and bands at most that go to the page
 ENDINGS = [".npy", ".npz", ".mat", ".zip"]
-EVENT = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # queued: a warning needs the queue
 
 
 def field(what: str, label: str, help: str, value: Cube | None) -> gr.State:
@@ -32,12 +32,8 @@ def field(what: str, label: str, help: str, value: Cube | None) -> gr.State:
 
 def taken(path: Path, what: str) -> tuple:
     """(cube, its view) of an upload; what stood there stays, with a warning that says why, when it can't be taken."""
-    try:
-        found = inputs.cube(path, what)
-    except BadInput as bad:
-        gr.Warning(str(bad), title="Cube not taken")
-        return (gr.skip(),) * 2
-    return found, view(found)
+    found = read(inputs.cube, path, what, "Cube")
+    return (gr.skip(),) * 2 if found is None else (found, view(found))
 
 
 def view(value: Cube | None) -> str:

@@ -170,22 +170,12 @@ def job(task: Task, names: Iterable[str], values: Iterable) -> tuple[dict, dict]
                 value = _mask(source, value) if rule.mask_of else source.get("background")
             if value is None or (not rule.mask_of and isinstance(source, dict) and _blank(value)):
                 continue
-            pixels = inputs.shrunk(inputs.picture(value, words(name).capitalize()), rule.longest)
-            digest = recipe.digest(pixels)
-            given[name], pictures[digest] = {"sha256": digest}, pixels
-        elif isinstance(rule, Sound):
-            if value is None:
-                continue
-            heard = inputs.sound(value, words(name).capitalize(), rule.longest)
-            digest = recipe.digest(heard)
-            given[name], pictures[digest] = {"sha256": digest}, heard
+            value = inputs.shrunk(inputs.picture(value, words(name).capitalize()), rule.longest)
+        elif isinstance(rule, Sound) and value is not None:
+            value = inputs.sound(value, words(name).capitalize(), rule.longest)
         elif isinstance(rule, Shape) and isinstance(value, Mesh):
-            mesh = inputs.mesh(value, words(name).capitalize())
-            digest = recipe.digest(mesh)
-            given[name], pictures[digest] = {"sha256": digest}, mesh
-        elif isinstance(rule, Spectra):
-            if value is None:
-                continue
+            value = inputs.mesh(value, words(name).capitalize())
+        if isinstance(value, recipe.Input):
             digest = recipe.digest(value)
             given[name], pictures[digest] = {"sha256": digest}, value
         elif value is not None:

@@ -243,6 +243,7 @@ class Board:
         self.lives = [views.Live("waiting", TASKS[given["task"]].pictures) for _ in ids]
         self.outcomes: list[Outcome] = []
         self.finals, self.files = [None] * len(ids), [[]] * len(ids)  # of a picture; of a sound, object or cube
+        self.last = list(self.finals)  # the newest picture
         self.held, self.spent = 0.0, False  # seconds that a pause may still last; whether they are used up
 
     def blank(self) -> list:
@@ -273,10 +274,10 @@ class Board:
             elif self.held:
                 self.held = 0.0
             if isinstance(what, Step) and isinstance(what.show, Image):
-                pictures[arm] = what.show.pixels
+                pictures[arm] = self.last[arm] = what.show.pixels
             elif isinstance(what, Outcome):
                 self.outcomes.append(what)
-                pictures[arm] = self.finals[arm] = results.final(what, self.pictures)
+                pictures[arm] = self.finals[arm] = self.last[arm] = results.final(what, self.pictures)
                 self.lives[arm].files = self.files[arm] = results.taken(what, self.pictures)
         for arm in {event.arm for event in events}:
             lives[arm] = self.lives[arm].html
@@ -287,8 +288,9 @@ class Board:
         for live in self.lives[len(self.outcomes) :]:
             live.state = "skipped"
         lives = [live.html for live in self.lives]
+        pictures = [SKIP if last is None else last for last in self.last]  # again: of rows that come at once the page may show the last alone
         if not self.outcomes:
             return self._row("", None, lives=lives)
         shown = results.summary(self.given, self.pictures, self.outcomes, self.files)
         shown.arms = dict(zip(self.ids, zip(self.finals, lives)))
-        return self._row("", shown, results.under(shown), lives=lives)
+        return self._row("", shown, results.under(shown), pictures, lives)

@@ -10,14 +10,14 @@ import numpy as np
 import PIL.Image
 
 from backends import inputs
-from backends.spec import BadInput, Mesh
+from backends.spec import Mesh
 from backends.worlds.objects import ASSETS, OBJECTS, plain
 from ui import inline, sound
+from ui.reading import EVENT, read
 
 SHEET = ASSETS / "sheet.webp"  # all objects in the order of OBJECTS, CELL px each, COLUMNS in a row
 CELL, COLUMNS, SIDE = 64, 10, 224
 ENDINGS = [".glb", ".obj", ".ply"]
-EVENT = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # queued: a warning needs the queue
 CHOOSE = "element.addEventListener('click', (e) => { const b = e.target.closest('[data-object]'); if (b) trigger('click', { object: b.dataset.object }); });"
 
 
@@ -46,12 +46,8 @@ def field(what: str, label: str, help: str, value: str | Mesh | None) -> gr.Stat
 
 def taken(path: Path, what: str) -> tuple:
     """(mesh, its view, no name) of an upload; what stood there stays, with a warning that says why, when it can't be taken."""
-    try:
-        mesh = inputs.mesh(path, what)
-    except BadInput as bad:
-        gr.Warning(str(bad), title="Object not taken")
-        return (gr.skip(),) * 3
-    return mesh, view(mesh), None
+    mesh = read(inputs.mesh, path, what, "Object")
+    return (gr.skip(),) * 3 if mesh is None else (mesh, view(mesh), None)
 
 
 def view(value: str | Mesh | None) -> str:

@@ -15,12 +15,12 @@ import PIL.Image
 from gradio import processing_utils, utils
 
 from backends import inputs, recipe, sound
-from backends.spec import Audio, BadInput, Spectrogram
+from backends.spec import Audio, Spectrogram
 from ui import colours, inline
+from ui.reading import EVENT, read
 
 COLUMNS = 240  # of a drawn wave
 MATCH_DB = 30.0  # at most this much is taken from a loud arm to match a quiet one
-EVENT = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # queued: a warning needs the queue
 PALETTE = colours.warm(np.linspace(0, 1, 256)).tobytes()
 
 
@@ -51,13 +51,12 @@ def field(what: str, label: str, help: str, longest: float, value: Audio | None)
 
 def taken(path: Path | None, what: str, longest: float):
     """Leave an upload where it is, or take it away with a warning that says why."""
-    try:
-        if path is not None and not inputs.sound(path, what, longest).samples.any():
-            gr.Info(f"{what} is silent.", title="Taken, but")
-    except BadInput as bad:
-        gr.Warning(str(bad), title="Sound not taken")
-        return None
-    return gr.skip()
+    if path is None:
+        return gr.skip()
+    heard = read(lambda path, what: inputs.sound(path, what, longest), path, what, "Sound")
+    if heard is not None and not heard.samples.any():
+        gr.Info(f"{what} is silent.", title="Taken, but")
+    return None if heard is None else gr.skip()
 
 
 # --- how it is drawn -------------------------------------------------------------------------------------

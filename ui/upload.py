@@ -8,11 +8,10 @@ import gradio as gr
 import numpy as np
 
 from backends import inputs
-from backends.spec import BadInput
 from ui import views
+from ui.reading import EVENT, read
 
 SOURCES = ["upload", "clipboard"]
-EVENT = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # queued: a warning needs the queue
 
 
 class Upload(gr.Image):
@@ -25,12 +24,9 @@ class Upload(gr.Image):
 
 
 def taken(path: Path | None, what: str, longest: int) -> np.ndarray | None:
-    """(H, W, 3) uint8 of an upload, shrunk to `longest` px; None when it can't be taken, which a warning then says."""
-    try:
-        return None if path is None else inputs.shrunk(inputs.picture(path, what), longest)
-    except BadInput as bad:
-        gr.Warning(str(bad), title="Picture not taken")
-        return None
+    """(H, W, 3) uint8 of an upload, shrunk to `longest` px; None when it can't be taken."""
+    pixels = None if path is None else read(inputs.picture, path, what, "Picture")
+    return None if pixels is None else inputs.shrunk(pixels, longest)
 
 
 def plain(what: str, label: str, longest: int, image: np.ndarray | None) -> Upload:

@@ -229,9 +229,7 @@ class Live:
         if isinstance(what, Step):
             self.i, self.n = what.i, what.n
         main = what.show if isinstance(what, Step) else what.value if isinstance(what, Outcome) else None
-        if isinstance(main, Images | Plot | Table | Text | Tokens | Heat | Audio | Spectrogram | Turntable | Cube) or (
-            isinstance(main, Image) and not self.pictures
-        ):
+        if isinstance(main, Media) and not (isinstance(main, Image) and self.pictures):
             self.main = main
         if aside := getattr(what, "aside", ()):
             self.aside = aside

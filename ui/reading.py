@@ -1,0 +1,19 @@
+"""What a file that was uploaded holds, for the fields that take one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from backends.spec import BadInput
+
+EVENT = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # queued: a warning needs the queue
+
+
+def read(decode: Callable, path: Path, what: str, kind: str):
+    """What `decode` makes of it; None when it can't be taken, which a warning then says."""
+    try:
+        return decode(path, what)
+    except BadInput as bad:
+        gr.Warning(str(bad), title=f"{kind} not taken")
+        return None
