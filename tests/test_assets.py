@@ -66,14 +66,14 @@ def test_an_embedded_model_draws(card):
 def test_an_embedded_model_writes(card):
     models.clear()
     model, rng = models.load(card.name), np.random.default_rng(text.HELD_OUT_SEED)
-    problems = [text.draw(rng, "sudoku", for_test=True, empty=4) for _ in range(20)]
+    problems = [text.draw(rng, "sudoku", for_test=True, empty=4) for _ in range(10)]
     right = []
     for problem in problems:
         recipe = {"task": "write_text", "model": card.name, "job": {"prompt": problem.prompt, "length": 20}, "arms": [{"method": "low_confidence"}]}
         *_, last = run(recipe)
         assert isinstance(last.event, Outcome) and not last.event.error
         right.append(text.check(problem.prompt, last.event.value.text))
-    assert sum(right) >= 4 and model.context >= 128, "sudokus with four empty cells, none of which it has seen; at random 1 in 256"
+    assert sum(right) >= 2 and model.context >= 128, "sudokus with four empty cells, none of which it has seen; at random 1 in 256"
     models.clear()
 
 

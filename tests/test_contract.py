@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from backends import METHODS, TASKS, BadInput, models, recipe, run
+from backends.scene import turning, watching
 from backends.spec import Audio, Cube, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens, Turntable
 from backends.worlds import emoji
 
@@ -11,6 +12,14 @@ from backends.worlds import emoji
 QUICK = {"steps": 4, "N": 5, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1, "adapt": 10, "rounds": 2}
 SHORT = {"source": "a cactus", "length": 16, "reach": 1.0, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1", "shrink": True}
 SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
+
+
+@pytest.fixture(autouse=True)
+def small_turntables(monkeypatch):
+    """Objects are seen from four sides at 32 px: most of their tests' time went into drawing and judging what is not looked at here."""
+    for draws, defaults in ((turning.turning, (32,)), (turning.turntable, (4, 32))):
+        monkeypatch.setattr(draws, "__defaults__", defaults)
+    monkeypatch.setattr(watching, "SIDE", 32)
 
 
 def job_of(task):
