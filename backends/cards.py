@@ -105,18 +105,12 @@ add(
     )
 )  # fmt: skip
 
-FACES = {  # what the face world's networks can do -> the folders of weights it takes
-    "difface": ("faces-restorer", "faces-pixels"),
-    "lcm": ("faces-vae", "faces-lcm"),
-    "interlcm": ("faces-vae", "faces-lcm", "faces-interlcm"),
-    "lafr": ("faces-vae", "faces-ldm", "faces-lafr/adapter", "faces-lafr/encoder", "faces-lafr/prior"),
-}
 add(
     Card(
         name="faces", title="Faces (embedded)", loader="backends.restore.face_models:load_embedded", side=64, factor=4, source="faces-restorer",
-        capabilities=frozenset({"face", *(name for name, folders in FACES.items() if all((ASSETS / f).exists() for f in folders))}),
+        capabilities=frozenset({"face", "difface", "lcm", "interlcm", "lafr"}),
         licence="Apache-2.0 (weights), trained on drawn faces of a generator whose own data is for research use: see NOTICE", parameters="23 M in eight networks",
-        trained_on="64 px faces of nobody, drawn by a generator and degraded at random", command="python -m backends.train.faces_restorer --minutes 1 (and others: see faces_loop.py)",
+        trained_on="64 px faces of nobody, drawn by a generator and degraded at random", command="python -m backends.train.faces_restorer --minutes 1 (and others: see faces_data.py)",
         about="A restorer and a prior on pixels; an autoencoder, a latent prior and its consistency model, with InterLCM's encoders and LAFR's codebook.",
     )
 )  # fmt: skip

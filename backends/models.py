@@ -1,5 +1,6 @@
 """The cards: which models there are, what each can do, how it is loaded. One bounded cache."""
 
+import contextlib
 import importlib
 import json
 import re
@@ -73,6 +74,16 @@ def resolve(path: str) -> Callable:
     """The function that "module:function" names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+@contextlib.contextmanager
+def uncounted(model):
+    """What a model evaluates for the eye alone adds nothing to its `nfe`."""
+    nfe = model.nfe
+    try:
+        yield
+    finally:
+        model.nfe = nfe
 
 
 def bring(card: Card) -> None:

@@ -123,7 +123,10 @@ def _value(name: str, rule, value, default, pictures):
             if rule.required:
                 raise BadInput(f"{label} is missing; " + ("paint it on the picture." if getattr(rule, "mask_of", "") else f"add {_a(kind)}."))
             return None
-        return read(value, label, rule.longest) if isinstance(rule, Sound) else read(value, label)
+        taken = read(value, label, rule.longest) if isinstance(rule, Sound) else read(value, label)
+        if isinstance(rule, Picture) and min(taken.shape[:2]) < rule.smallest:
+            raise BadInput(f"{label} has {taken.shape[1]}×{taken.shape[0]} pixels; give one of at least {rule.smallest}×{rule.smallest}.")
+        return taken
     return Knob(name, rule, default).check(value, "Job")
 
 

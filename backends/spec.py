@@ -219,13 +219,14 @@ class Prompt:
 class Picture:
     """Marks an image field of a Job, (H, W, 3) uint8 or None. `mask_of`: painted on the picture named so.
 
-    `longest`: the page shrinks a larger upload to this side in px, so that results, which carry their inputs, stay small.
+    `longest`: the page shrinks a larger upload to this side in px, so that results, which carry their inputs, stay small. `smallest`: px that a side must have.
     """
 
     required: bool = True
     mask_of: str = ""
     help: str = ""
     longest: int = 1024
+    smallest: int = 1
 
 
 @dataclass(frozen=True)

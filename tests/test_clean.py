@@ -212,7 +212,9 @@ def test_adapting_shows_curves_and_changes_the_restorer_but_not_the_model(light)
 
 def test_what_is_asked_is_refused_with_a_sentence(light):
     with pytest.raises(BadInput, match="at least 16×16"):
-        CleanPhoto(image=photo(8, 40))
+        recipe.parse(
+            {"task": "restore_image", "job": {"image": {"sha256": recipe.digest(photo(8, 40))}}, "arms": []}, {recipe.digest(photo(8, 40)): photo(8, 40)}
+        )
     events = list(run({"task": "restore_image", "job": {"image": {"sha256": recipe.digest(photo(40, 40))}}, "arms": [{"method": "noise_da", "knobs": {"adapt": 10}}]},
                       {recipe.digest(photo(40, 40)): photo(40, 40)}))  # fmt: skip
     assert "patches of 64×64" in events[-1].event.error

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, LCMScheduler
 from PIL import Image
 
-from backends import BadInput, inputs
+from backends import BadInput, inputs, recipe
 from backends.restore import consistency, difface, face_finding, face_task, interlcm, lafr
 from backends.restore.aligned import finish
 from backends.restore.aligned import timesteps as low_times
@@ -75,8 +75,9 @@ def test_uploads_of_every_kind():
 
 @pytest.mark.parametrize("shape", [(8, 8), (64, 15)])
 def test_too_small_a_picture_is_refused(shape):
+    small = np.zeros((*shape, 3), np.uint8)
     with pytest.raises(BadInput, match=f"{shape[1]}×{shape[0]} pixels"):
-        RestoreFace(image=np.zeros((*shape, 3), np.uint8))
+        recipe.parse({"task": "restore_face", "job": {"image": {"sha256": recipe.digest(small)}}, "arms": []}, {recipe.digest(small): small})
 
 
 def test_nothing_to_restore_is_refused(model):

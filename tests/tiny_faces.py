@@ -1,9 +1,6 @@
 """The face world's networks with the real classes at a few thousand parameters."""
 
-import dataclasses
-
 from backends import models
-from backends.cards import FACES
 
 
 def tiny():
@@ -30,5 +27,4 @@ def tiny():
     }  # fmt: skip
     for net in nets.values():
         net.eval().requires_grad_(False)
-    card = dataclasses.replace(models.get("faces"), capabilities=frozenset({"face", *FACES}))  # whether or not all is trained
-    return FaceModel(card, nets, {name: DDIMScheduler(**kind).alphas_cumprod for name, kind in SCHEDULES.items()})
+    return FaceModel(models.get("faces"), nets, {name: DDIMScheduler(**kind).alphas_cumprod for name, kind in SCHEDULES.items()})

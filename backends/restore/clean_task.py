@@ -9,12 +9,11 @@ import numpy as np
 
 from backends.lazy import torch
 from backends.restore import harming
-from backends.spec import BadInput, Choice, Job, Picture, Slider, Task, Toggle
+from backends.spec import Choice, Job, Picture, Slider, Task, Toggle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST = 16  # px of a side
 KINDS = {"noise": "denoise", "blur": "deblur", "rain": "derain"}  # harm -> the restorers' name of the task
 
 
@@ -22,15 +21,10 @@ KINDS = {"noise": "denoise", "blur": "deblur", "rain": "derain"}  # harm -> the 
 class CleanPhoto(Job):
     """With a strength above 0 the picture is good and is harmed first: then it is the reference that the figures compare with."""
 
-    image: Annotated[np.ndarray | None, Picture(longest=1024, help="a harmed picture, or a good one to harm first")] = None
+    image: Annotated[np.ndarray | None, Picture(longest=1024, smallest=16, help="a harmed picture, or a good one to harm first")] = None
     harm: Annotated[str, Choice(harming.KINDS, help="what is to be taken out")] = "noise"
     strength: Annotated[float, Slider(0, 1, 0.05, help="how much of it is put in first; 0: the picture has it already")] = 0.5
     real: Annotated[bool, Toggle(help="the make that no clean answers were seen of: grains over several pixels, motion in dim light, slanting rain")] = True
-
-    def __post_init__(self):
-        if self.image is not None and min(self.image.shape[:2]) < SMALLEST:
-            h, w = self.image.shape[:2]
-            raise BadInput(f"The picture has {w}×{h} pixels; give one of at least {SMALLEST}×{SMALLEST}.")
 
 
 CLEAN_PHOTO = Task(

@@ -1,6 +1,6 @@
 """The face world's networks behind one face: a restorer, a prior on pixels, and what works on latents. Their loader.
 
-Pictures are (B, 3, 64, 64) in [-1, 1], latents (B, 4, 16, 16). What is not trained yet is left out, and with it what the card can do.
+Pictures are (B, 3, 64, 64) in [-1, 1], latents (B, 4, 16, 16).
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class FaceModel:
 
 
 def load_embedded(card: Card) -> FaceModel:
-    """Every network whose weights are there."""
     import diffusers
 
     from backends.nets.face_encoders import FaceEncoders
@@ -102,9 +101,8 @@ def load_embedded(card: Card) -> FaceModel:
         "finisher": (unet, "faces-ldm"),
     }  # fmt: skip
     where = device()
-    nets = {name: kind.from_pretrained(ASSETS / folder, torch_dtype=torch.float32) for name, (kind, folder) in parts.items() if (ASSETS / folder).exists()}
-    if (ASSETS / "faces-lafr" / "prior").exists():
-        adapter.apply(nets["finisher"], ASSETS / "faces-lafr" / "prior" / "adapter.safetensors")
+    nets = {name: kind.from_pretrained(ASSETS / folder, torch_dtype=torch.float32) for name, (kind, folder) in parts.items()}
+    adapter.apply(nets["finisher"], ASSETS / "faces-lafr" / "prior" / "adapter.safetensors")
     for net in nets.values():
         net.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)
     bars = {
@@ -113,7 +111,6 @@ def load_embedded(card: Card) -> FaceModel:
     model = FaceModel(card, nets, bars, where)
     x = torch.zeros(1, 3, card.side, card.side, device=where)
     model.noise_in(model.restore(x), 0)  # kernels are chosen now, not in the first arm's time
-    if "lcm" in nets:
-        model.decode(model.consistency(model.encode(x), 499, model.prompt(x)))
+    model.decode(model.consistency(model.encode(x), 499, model.prompt(x)))
     model.nfe = 0
     return model

@@ -18,7 +18,6 @@ from backends.worlds import faces
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST = 16  # px of a side
 AT_REST = {"blur": 0.0, "factor": 1.0, "noise": 0.0, "quality": 100}
 
 
@@ -26,16 +25,11 @@ AT_REST = {"blur": 0.0, "factor": 1.0, "noise": 0.0, "quality": 100}
 class RestoreFace(Job):
     """With a slider set the picture is good and is degraded first: then it is the reference that the figures compare with."""
 
-    image: Annotated[np.ndarray | None, Picture(longest=1024, help="a face; in a larger picture one is looked for")] = None
+    image: Annotated[np.ndarray | None, Picture(longest=1024, smallest=16, help="a face; in a larger picture one is looked for")] = None
     blur: Annotated[float, Slider(0, 3, 0.05, unit="px of 64", help="degrade first: σ of a Gaussian; trained up to 1.9")] = 0.0
     factor: Annotated[float, Slider(1, 8, 0.1, unit="times", help="degrade first: pixels lost along a side; trained up to 4")] = 1.0
     noise: Annotated[float, Slider(0, 40, 1, unit="of 255", help="degrade first: standard deviation; trained up to 20")] = 0.0
     quality: Annotated[int, Slider(5, 100, 1, help="degrade first: JPEG; trained down to 30, 100 leaves it out")] = 100
-
-    def __post_init__(self):
-        if self.image is not None and min(self.image.shape[:2]) < SMALLEST:
-            h, w = self.image.shape[:2]
-            raise BadInput(f"The picture has {w}×{h} pixels; give one of at least {SMALLEST}×{SMALLEST}.")
 
     @property
     def degraded(self) -> bool:

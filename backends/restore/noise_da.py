@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from backends import inputs
 from backends.lazy import torch
-from backends.models import ASSETS
+from backends.models import ASSETS, uncounted
 from backends.registry import method
 from backends.restore import adapting, clean_task, harming
 from backends.restore.clean_task import CLEAN_PHOTO, KINDS, CleanPhoto, as_pixels, as_tensor
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PATCH, BATCH, SHOWN = 64, 4, 128  # px of a patch, patches of each kind in a step, px of the part that is shown restored
 AVERAGE = 0.98  # of the weights while they adapt
-PAIRS = ("photo_dogs.png", "photo_brushes.png", "photo_dandelion.png")  # of assets/examples: clean photographs for the synthetic pairs
 
 Adapt = Annotated[int, Slider(0, 1000, 10, help="training steps on this very picture, from the source-only restorer; 0: the adapted weights as they are")]
 Alpha = Annotated[float, Slider(0, 2, 0.05, help="adapting: final weight of the noise loss")]
@@ -128,9 +127,8 @@ class Tuned:
         return Image(as_pixels(self.average.restore(part.to(self.model.device))), before=as_pixels(part))
 
     def whole(self) -> Image:
-        nfe = self.model.nfe
-        *_, (_, _, made) = self.model.restored(self.average, self.real)
-        self.model.nfe = nfe  # made for a picture that nobody may have asked for
+        with uncounted(self.model):  # made for a picture that nobody may have asked for
+            *_, (_, _, made) = self.model.restored(self.average, self.real)
         return Image(as_pixels(made), before=self.pixels)
 
     def curves(self, n: int) -> Plot:
@@ -138,5 +136,7 @@ class Tuned:
 
 
 def photographs() -> list[np.ndarray]:
-    """(H, W, 3) uint8 each: what the synthetic pairs are cut from."""
-    return [inputs.picture(ASSETS.parent / "examples" / name, name) for name in PAIRS]
+    """(H, W, 3) uint8 each: clean ones that the synthetic pairs are cut from."""
+    from backends.worlds.photos import EXAMPLES
+
+    return [inputs.picture(ASSETS.parent / "examples" / name, name) for name in EXAMPLES]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from backends.lazy import F, torch
 from backends.models import ASSETS, Card, device
+from backends.restore.clean_task import KINDS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TASKS, ARMS = ("denoise", "deblur", "derain"), ("source", "full", "unshuffled")
+TASKS, ARMS = tuple(KINDS.values()), ("source", "full", "unshuffled")
 TILE, HALO = 256, 32  # px: what is restored at once, and what is seen around it
 
 

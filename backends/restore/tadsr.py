@@ -8,6 +8,7 @@ import numpy as np
 
 from backends.image.conditions import LUMA
 from backends.lazy import torch
+from backends.models import uncounted
 from backends.registry import method
 from backends.restore.resshift import Shift, estimate
 from backends.restore.upscale_baselines import closing, walked
@@ -54,7 +55,7 @@ def beside(canvas: Canvas, made: np.ndarray, reference: np.ndarray | None, seed:
     ratio = canvas.small.shape[0] / canvas.size[0]
     small = middle(canvas.small, max(1, round(ratio * most)))
     part = Canvas(model, small, size)
-    with model.uncounted():
+    with uncounted(model):
         teacher = [part.decoded(x0) for i, x0 in enumerate(walked(part, True, seed)) if i in SHOWN]
     curves = {"bicubic": resized(small, size), "teacher": teacher[-1], "one step": middle(made, most)}
     curves |= {"original": middle(reference, most)} if reference is not None else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,15 +35,6 @@ class Upscaler:
 
     def _count(self, _module, args):
         self.nfe += len(args[0])
-
-    @contextlib.contextmanager
-    def uncounted(self):
-        """What is evaluated for the eye alone costs the arm nothing."""
-        nfe = self.nfe
-        try:
-            yield
-        finally:
-            self.nfe = nfe
 
 
 class Canvas:

@@ -179,6 +179,11 @@ class Ema:
         torch._foreach_add_(mine, theirs, alpha=1 - decay)
 
 
+def noise_like(x: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Standard normal noise, the same on every device."""
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device)
+
+
 def save_state(path: Path, **parts) -> None:
     """Write optimiser, EMA and counters beside the weights, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Train InterLCM's visual and spatial encoder (arXiv 2502.02215) over the frozen latent consistency model.
 
-    python -m backends.train.faces_interlcm --minutes 3    # needs faces-ldm, faces-lcm and faces-vae; see faces_loop.py for the order
+    python -m backends.train.faces_interlcm --minutes 3    # needs faces-ldm, faces-lcm and faces-vae; see faces_data.py for the order
 
 L1, half of LPIPS-like (whose values are larger than LPIPS) and after two thirds of the time 0.1 × the hinge loss of a discriminator, all on decoded pictures: gradients flow back through the
 autoencoder and through every step. One pair of encoders serves both numbers of steps; the paper trains one for each.
@@ -16,10 +16,11 @@ from backends.nets.face_encoders import FaceEncoders
 from backends.nets.face_prompt import prompt
 from backends.restore.consistency import boundary, embedded, timesteps, walk
 from backends.train.common import MODELS, Clock, arguments, autocast
+from backends.train.faces_data import Faces
 from backends.train.faces_lcm import SCHEDULE
-from backends.train.faces_loop import Faces, begun, seed_of, train
 from backends.train.faces_prior import GUIDANCE, encoded, frozen_vae, held_out, likeness
 from backends.train.faces_restorer import degraded, psnr
+from backends.train.loop import begun, seed_of, train
 from backends.worlds import faces
 from backends.worlds.faces_build import sheet
 

@@ -4,7 +4,7 @@
     python -m backends.train.faces_lafr --stage encoder --minutes 1    # what the adapter is measured against
     python -m backends.train.faces_lafr --stage prior --minutes 2      # needs the adapter and faces-ldm
 
-See faces_loop.py for the order. All three see the same FEW faces, degraded anew each time. Stage 1: L1 to the clean face's latent, the codebook's
+See faces_data.py for the order. All three see the same FEW faces, degraded anew each time. Stage 1: L1 to the clean face's latent, the codebook's
 loss and a quarter of the commitment's; codes begin as k-means of clean faces' features, after the first part of the time without them. Stage 2 stands in
 faces_lora.py.
 
@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from backends.nets.latent_adapter import CodebookAdapter, LatentEncoder
 from backends.train.common import MODELS, RUNS, Clock, arguments, autocast, save_pretrained
-from backends.train.faces_loop import Faces, begun, train
+from backends.train.faces_data import Faces
 from backends.train.faces_prior import decoded, encoded, frozen_vae, held_out, likeness
 from backends.train.faces_restorer import degraded, psnr
+from backends.train.loop import begun, train
 from backends.worlds.faces_build import sheet
 
 FEW = 600  # faces, as many as the paper takes

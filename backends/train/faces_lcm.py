@@ -1,6 +1,6 @@
 """Distil the latent face prior into a latent consistency model (Luo et al., arXiv 2310.04378): faces in one to four evaluations.
 
-    python -m backends.train.faces_lcm --minutes 2 [--fresh 1]    # needs faces-ldm and faces-vae; see faces_loop.py for the order
+    python -m backends.train.faces_lcm --minutes 2 [--fresh 1]    # needs faces-ldm and faces-vae; see faces_data.py for the order
 
 As there: a jump of 20 timesteps by DDIM under the teacher, guided by a scale w that the student is told (its embedding of w − 1), a Huber
 loss against the student's average at the earlier end. Drawn by diffusers' LCMScheduler.
@@ -11,9 +11,10 @@ from diffusers import LCMScheduler, UNet2DConditionModel
 
 from backends.nets.face_prompt import prompt
 from backends.restore.consistency import SCALE_WIDTH, boundary, embedded
-from backends.train.common import MODELS, arguments
-from backends.train.faces_loop import Faces, begun, seed_of, train
-from backends.train.faces_prior import GUIDANCE, LATENTS, SCHEDULES, decoded, encoded, frozen_vae, held_out, likeness, noise_like, predicted
+from backends.train.common import MODELS, arguments, noise_like
+from backends.train.faces_data import Faces
+from backends.train.faces_prior import GUIDANCE, LATENTS, SCHEDULES, decoded, encoded, frozen_vae, held_out, likeness, predicted
+from backends.train.loop import begun, seed_of, train
 from backends.worlds.faces_build import sheet
 
 GUIDED = (1.0, 4.0)  # scales that the student is taught

@@ -17,12 +17,12 @@ from backends.nets.face_prompt import TOKENS, WIDTH
 from backends.nets.latent_adapter import CodebookAdapter
 from backends.restore.aligned import TRAINED, finish, timesteps
 from backends.text import adapter as low
-from backends.train.common import MODELS, RUNS, autocast
+from backends.train.common import MODELS, RUNS, autocast, noise_like
 from backends.train.faces_lafr import Stage
 from backends.train.faces_lcm import SCHEDULE
-from backends.train.faces_loop import train
-from backends.train.faces_prior import decoded, encoded, likeness, noise_like, predicted
+from backends.train.faces_prior import decoded, encoded, likeness, predicted
 from backends.train.faces_restorer import psnr
+from backends.train.loop import train
 from backends.train.tfjs import Graph
 from backends.worlds.faces_build import sheet
 

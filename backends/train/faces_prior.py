@@ -1,6 +1,6 @@
 """Train a face prior: unconditional in pixels, or in latents and conditioned on what a face was made from.
 
-    python -m backends.train.faces_prior --minutes 5                     # pixels; see faces_loop.py for the order
+    python -m backends.train.faces_prior --minutes 5                     # pixels; see faces_data.py for the order
     python -m backends.train.faces_prior --space latents --minutes 3
 
 Both predict ε, T = 1000. Pixels: β linear from 1e-4 to 0.02 (iDDPM, arXiv 2102.09672, as DifFace has it; no learned variance). Latents:
@@ -18,8 +18,9 @@ from backends.metrics import faces as judges
 from backends.nets.face_prompt import WIDTH, prompt
 from backends.nets.face_unet import FaceUNet
 from backends.nets.patch_vae import PatchAutoencoderKL
-from backends.train.common import MODELS, arguments, autocast
-from backends.train.faces_loop import Faces, begun, seed_of, train
+from backends.train.common import MODELS, arguments, autocast, noise_like
+from backends.train.faces_data import Faces
+from backends.train.loop import begun, seed_of, train
 from backends.worlds import faces
 from backends.worlds.faces_build import sheet
 
@@ -81,10 +82,6 @@ def frozen_vae(device: str) -> PatchAutoencoderKL:
 def held_out(device: str, n: int = 64) -> torch.Tensor:
     """(n, 3, 64, 64): faces that training never draws."""
     return (faces.as_tensor(faces.kept()[:n]) * 2 - 1).to(device)
-
-
-def noise_like(x: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device)
 
 
 def likeness(pictures: torch.Tensor, to: torch.Tensor) -> dict:

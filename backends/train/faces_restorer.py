@@ -1,6 +1,6 @@
 """Train the restorer of faces: from a degraded picture to a clean one by L1 alone, as DifFace's (arXiv 2212.06512, section 4.1).
 
-    python -m backends.train.faces_restorer --minutes 1    # see faces_loop.py for the order
+    python -m backends.train.faces_restorer --minutes 1    # see faces_data.py for the order
 
 It stands where DifFace's 16 M SwinIR stands: what such a network answers is sharp where the picture says so and soft elsewhere.
 """
@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from backends.nets.face_unet import FaceUNet
 from backends.train.common import arguments, autocast
-from backends.train.faces_loop import Faces, begun, seed_of, train
+from backends.train.faces_data import Faces
+from backends.train.loop import begun, seed_of, train
 from backends.worlds import faces
 from backends.worlds.faces_build import sheet
 

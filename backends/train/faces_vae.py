@@ -1,14 +1,14 @@
 """Train the face world's autoencoder: 64×64 px to a 16×16×4 latent. The loop is emoji_vae's; once a latent prior stands on it only the
 decoder goes on.
 
-python -m backends.train.faces_vae --minutes 1.5    # see faces_loop.py for the order
+python -m backends.train.faces_vae --minutes 1.5    # see faces_data.py for the order
 """
 
 import torch
 
 from backends.train import emoji_vae
 from backends.train.common import MODELS, RUNS, arguments
-from backends.train.faces_loop import Faces
+from backends.train.faces_data import Faces
 from backends.worlds import faces
 
 CONFIG = dict(

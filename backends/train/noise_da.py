@@ -18,13 +18,14 @@ import torch
 
 from backends.nets.restorers import NoiseUNet, RestorationUNet
 from backends.restore import adapting, harming
+from backends.restore.clean_task import KINDS
+from backends.restore.restorers import ARMS
 from backends.train.common import arguments, autocast, save_pretrained
-from backends.train.faces_loop import begun, seed_of, train
+from backends.train.loop import begun, seed_of, train
 from backends.worlds import photos
 from backends.worlds.faces_build import sheet
 
-TASKS = {"denoise": "noise", "deblur": "blur", "derain": "rain"}
-ARMS = ("source", "full", "unshuffled")
+HARMS = {task: harm for harm, task in KINDS.items()}
 SIDE = 64  # px of training patches
 STRENGTHS = (0.1, 1.0)
 
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def train_arm(args, arm: str, crops: photos.Crops) -> None:
-    kind, source = TASKS[args.task], args.out.with_name(f"{args.task}-source")
+    kind, source = HARMS[args.task], args.out.with_name(f"{args.task}-source")
     restorer, log = begun(RestorationUNet, args.out, {})
     if not log["samples"] and arm != "source" and (source / "config.json").exists():
         restorer = RestorationUNet.from_pretrained(source, torch_dtype=torch.float32)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from backends.nets import eight_bits
 from backends.nets.sr_decoders import LiifDecoder
 from backends.train.common import MODELS, arguments, autocast
-from backends.train.faces_loop import seed_of, train
+from backends.train.loop import seed_of, train
 from backends.train.sr_teacher import SCHEDULE, HeldOut, begun, called, encoded, frozen_vae, sheet, walked
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered, scaled

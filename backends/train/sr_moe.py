@@ -17,14 +17,15 @@ from torch import nn
 from backends.nets import eight_bits
 from backends.nets.space_moe import SpaceMoe
 from backends.nets.sr_unet import SrUNet
-from backends.train.common import MODELS, arguments
-from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import SCHEDULE, HeldOut, begun, called, decoded, encoded, frozen_vae, noise_like, sheet, walked
+from backends.restore.moe_sr import SPAN
+from backends.restore.upscaler import STAGES
+from backends.train.common import MODELS, arguments, noise_like
+from backends.train.loop import seed_of, train
+from backends.train.sr_teacher import SCHEDULE, HeldOut, begun, called, decoded, encoded, frozen_vae, sheet, walked
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered
 
-STAGES, EXPERTS, BETA, RAMP = 4, 16, 0.3, 500
-SPAN = 1000 // STAGES  # timesteps a stage
+EXPERTS, BETA, RAMP = 16, 0.3, 500
 
 
 def multiplied(net: SrUNet, experts: int) -> SrUNet:

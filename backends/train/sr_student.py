@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from backends.nets import eight_bits
 from backends.nets.sr_unet import SrUNet
 from backends.restore import resshift
-from backends.train.common import MODELS, arguments, autocast
-from backends.train.faces_loop import seed_of, train
-from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, frozen_vae, noise_like, sheet
+from backends.train.common import MODELS, arguments, autocast, noise_like
+from backends.train.loop import seed_of, train
+from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, frozen_vae, sheet
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import lowered, psnr
 

@@ -10,7 +10,6 @@ the others ×1.3 to ×8; two in five small pictures have noise and JPEG.
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
@@ -20,8 +19,9 @@ from backends.nets.sr_unet import SrUNet
 from backends.nets.sr_vae import SrAutoencoder
 from backends.restore import resshift
 from backends.restore.latent_sr import SCHEDULE
-from backends.train.common import MODELS, arguments, autocast
-from backends.train.faces_loop import seed_of, train
+from backends.train.common import MODELS, arguments, autocast, noise_like
+from backends.train.loop import seed_of, train
+from backends.worlds import faces_build
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import high_band, lowered, psnr, scaled, small
 
@@ -62,10 +62,6 @@ def called(net, x: torch.Tensor, t, low: torch.Tensor) -> torch.Tensor:
         return net(x, t, low).float()
 
 
-def noise_like(x: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device)
-
-
 @torch.no_grad()
 def walked(net, arm: str, y0: torch.Tensor, low: torch.Tensor, steps: int = 50, seed: int = 0) -> torch.Tensor:
     """Latents drawn as the arm draws: the whole chain of the one, `steps` of DDIM at η = 1 of the other."""
@@ -93,8 +89,7 @@ def loss_at(net, arm: str, bar, shift, x0, y0, low, t, noise) -> torch.Tensor:
 
 def sheet(rows: list[torch.Tensor], across: int = 12) -> Image.Image:
     """Rows of pictures in [-1, 1]."""
-    grid = [torch.cat(list(row[:across].cpu()), 2) for row in rows]
-    return Image.fromarray(((torch.cat(grid, 1).permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().numpy().astype(np.uint8))
+    return faces_build.sheet(torch.cat([row[:across].cpu() for row in rows]), min(across, len(rows[0])))
 
 
 class HeldOut:

@@ -19,7 +19,7 @@ from backends.nets.sr_vae import CONFIG, SrAutoencoder
 from backends.restore import resshift
 from backends.train import emoji_vae
 from backends.train.common import MODELS, RUNS, arguments, autocast
-from backends.train.faces_loop import seed_of, train
+from backends.train.loop import seed_of, train
 from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, frozen_vae, sheet, walked
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import high_band, lowered, psnr, scaled
