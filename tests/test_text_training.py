@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backends.text import mdpo, reinforce, tracerl
+from backends.text import mdpo, random_masks, reinforce, tracerl
 from tests.tiny_text import tiny
 
 PROMPTS = ["1 + 2 =", "12 + 3 - 4 ="]
@@ -111,7 +111,7 @@ def test_training_makes_rewarded_tokens_likelier(model, slug, monkeypatch):
 
     monkeypatch.setattr(reinforce.text, "check", lambda prompt, answer: float(any(c in answer for c in "abcdefgh")))
     before = {k: v.clone() for k, v in model.net.state_dict().items()}
-    method = {"tracerl": tracerl.tracerl, "mdpo": mdpo.mdpo, "random_masks": mdpo.random_masks}[slug]
+    method = {"tracerl": tracerl.tracerl, "mdpo": mdpo.mdpo, "random_masks": random_masks.random_masks}[slug]
     torch.manual_seed(0)
     *_, last = (e for e in method(TrainText(updates=25, prompts=2, answers=8), model, rate=1e-3, temperature=1.0, threshold=1.01))
     rates = last.value.series["drawn answers"][1]

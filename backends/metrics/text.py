@@ -7,7 +7,7 @@ from collections import Counter
 from backends.lazy import torch
 from backends.spec import Media, Metric, Tokens
 from backends.text import smollm
-from backends.text.forms import fields_of
+from backends.text.forms import fields_of, typed
 from backends.text.tasks import FillForm, WriteText
 from backends.worlds import text
 
@@ -53,7 +53,7 @@ def perplexity(prompt: str, said: str) -> float:
 
 
 def fill_form(job: FillForm, value: Media | None, reference: Media | None) -> list[Metric]:
-    """Whether the answer is the asked object, each value of its type or null; how much of it is right, and how much invented, where the text is of this world.
+    """Whether the answer is the asked object, each value of its type, read from words where need be, or null; how much of it is right, and how much invented, where the text is of this world.
 
     Filled in rightly: share of the facts said that stand in their field; invented: share of the fields the text says nothing of that hold a value.
     """
@@ -65,12 +65,14 @@ def fill_form(job: FillForm, value: Media | None, reference: Media | None) -> li
         form = None
     kinds = fields_of(job.form)
     fields = list(kinds)
-    valid = isinstance(form, dict) and list(form) == fields and all(isinstance(form[f], TYPES[k] + (type(None),)) for f, k in kinds.items())
+    if isinstance(form, dict):  # a number in quotes reads as one, whoever wrote it
+        form = {f: None if v == text.NULL else typed(v, kinds[f]) if isinstance(v, str) and f in kinds else v for f, v in form.items()}
+    valid = isinstance(form, dict) and list(form) == fields and all(type(form[f]) in TYPES[k] + (type(None),) for f, k in kinds.items())
     found, facts = [Metric("valid (%)", 100.0 * valid, "higher")], text.facts_in(job.text)
     if facts is None:
         return found
     held = {f: form.get(f) for f in fields} if isinstance(form, dict) else dict.fromkeys(fields)
-    held = {f: "" if v in (None, text.NULL) else str(v) for f, v in held.items()}
+    held = {f: "" if v is None else str(v) for f, v in held.items()}
     said, unsaid = [f for f in fields if f in facts], [f for f in fields if f in text.FIELDS and f not in facts]
     if said:
         wrong = "; ".join(f"{f}: {facts[f]}" for f in said if held[f] != facts[f])

@@ -126,7 +126,7 @@ class Rule:
         late = among & torch.isin(ids, torch.tensor(self.late, device=ids.device))
         if self.commit == "steps":
             score = scores(logits, confidence, self.order)
-            return best(score if self.order in ("random", "left to right") else score - 1e6 * late, among, share)
+            return best(score if self.order == "left to right" else score - 1e6 * late, among, share)  # from the left the end comes last by itself
         among = among & ~late if (among & ~late).any() else among
         if self.commit == "threshold":
             sure = among & (confidence >= self.threshold)

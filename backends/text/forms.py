@@ -8,6 +8,7 @@ from backends.worlds.text import NULL, form_prompt
 
 KINDS = ("string", "integer", "number", "boolean")
 MOST, LONGEST = 12, 40
+READ = ("$schema", "$id", "title", "description", "type", "properties", "required", "additionalProperties")  # of a schema: every key is written, and no other
 
 
 def fields_of(form: str) -> dict[str, str]:
@@ -41,6 +42,9 @@ def _schema(form: str) -> dict[str, str]:
     if not isinstance(properties, dict):
         raise BadInput('The schema must describe an object with “properties”, such as {"properties": {"name": {"type": "string"}}}.')
     kinds = {f: (p.get("type", "string") if isinstance(p, dict) else p) for f, p in properties.items()}
+    for where, asked in (("The schema", schema), *((f"The schema's field “{_quoted(f)}”", p) for f, p in properties.items() if isinstance(p, dict))):
+        if beyond := [k for k in asked if k not in READ]:
+            raise BadInput(f"{where} asks for “{_quoted(beyond[0])}”, which would not be kept here; only names and types are. Leave it out.")
     for field, kind in kinds.items():
         if kind not in KINDS:
             raise BadInput(f"The schema's field “{_quoted(field)}” is of type {_quoted(kind)}; only {', '.join(KINDS)} are taken, side by side.")

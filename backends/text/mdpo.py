@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Choice, Events, Slider
-from backends.text.learning import learn, spread
-from backends.text.reinforce import Rollout, clipped, compared, replayed, rewards, standardised
+from backends.text.learning import learn
+from backends.text.reinforce import Rollout, clipped, compared, replayed, rewards
 from backends.text.tasks import TRAIN_TEXT, TrainText
-from backends.text.tracerl import RATE, Rate, Sure, Temperature, slices
+from backends.text.tracerl import RATE, Rate, Sure, Temperature
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,36 +81,8 @@ def mdpo(
 
     He et al., arXiv 2508.13148, sections 3 and 4: advantages of each step from the rewards before and after it, normalised within
     the prompt's answers; the steps with the largest sum of absolute advantages; PPO's clip, weighed by L over the number of masked
-    tokens and by each token's confidence; β·½(log-ratio to the reference)². Left out: the curriculum of prompts that show
+    tokens and by each token's confidence; β·½(log-ratio to the reference)². The steps trained on are chosen over all of an update's prompts at once, not
+    for each prompt's answers apart. Left out: the curriculum of prompts that show
     over-denoising. Each rollout is trained on once, so that the clip has nothing to cut. The paper's learning rate, 7e-7, is for billions of parameters.
     """
     yield from learn(job, model, rate, temperature, threshold, step_loss(model, kept, beta, rewarded), per_step)
-
-
-def random_loss(policy, made: Rollout, reward: Tensor, prompts) -> None:
-    """The loss of one update, as learning.py takes it; on the same answers and in as many passes as TraceRL."""
-    keep = spread(made, reward)
-    if not keep.any():
-        return
-    gain, made = standardised(reward, made.group)[keep], made.rows(keep)
-    counts, passes = made.counts(policy.eos), len(slices(made, 1))
-    for _ in range(passes):
-        hidden = (torch.rand(made.step.shape, device=gain.device) < torch.rand(len(gain), 1, device=gain.device)) & counts
-        canvas = made.ids.clone()
-        canvas[:, made.start :][hidden] = policy.mask
-        logp = replayed(policy, made, canvas)
-        gained = clipped(logp, logp.detach(), gain[:, None])
-        (-(gained * hidden).sum(1) / counts.sum(1)).mean().div(passes).backward()
-
-
-@method("random_masks", task=TRAIN_TEXT, needs={"text", "masked", "trainable"}, paper=False)
-def random_masks(job: TrainText, model, rate: Rate = RATE, temperature: Temperature = 1.0, threshold: Sure = 0.9) -> Events:
-    """Random masks, rewarded at the end.
-
-    The usual way: answers are rewarded when they are done, and trained under masks drawn at random, as in pre-training.
-
-    Policy gradient with diffu-GRPO's advantages (Zhao et al., arXiv 2504.12216), under as many random masks as the answers' traces have
-    steps, so that it costs what TraceRL costs; prompts nearly always or never right are left out as there.
-    """
-
-    yield from learn(job, model, rate, temperature, threshold, random_loss)

@@ -14,6 +14,7 @@ from backends.text.forms import asked, fields_of, typed
 from backends.text.scaffold import read, scaffold
 from backends.text.tasks import FILL_FORM, FillForm
 
+TOLD = "tokens of the form as it came out, keys and braces included, fillers and padding not"
 Budget = Annotated[int, Slider(2, 32, 1, help="masked tokens for each field")]
 
 
@@ -61,7 +62,7 @@ def s3(
     final = canvas.final()
     values = read(canvas.ids[canvas.start :].tolist(), made.slots, model.tokenizer.decode)
     form = json.dumps({f: typed(values[f], kind) for f, kind in kinds.items()}, ensure_ascii=False)
-    yield Metric("tokens per NFE", canvas.written() / (model.nfe - spent), "higher")
+    yield Metric("tokens per NFE", len(model.tokens(form)) / (model.nfe - spent), "higher", TOLD)
     yield Result(Tokens(final.pieces, final.confidence, final.marks, form, final.past))
 
 
@@ -69,11 +70,11 @@ def s3(
 def free_form(job: FillForm, model, steps: Steps = 64, length: Annotated[int, Slider(16, 128, 8, help="tokens of the answer")] = 64) -> Events:
     """Free decoding of the form.
 
-    The same prompt, and an empty canvas: the model writes braces, keys and values itself, the surest tokens first.
+    The same prompt, filler for what is not said included, and an empty canvas: the model writes braces, keys and values itself, the surest tokens first.
     """
-    canvas = Canvas.after(model, model.encode(asked(model, job.text, fields_of(job.form), null=False), length), length)
+    canvas = Canvas.after(model, model.encode(asked(model, job.text, fields_of(job.form), null=True), length), length)
     spent = model.nfe
     for i, n in decode(canvas, Reader(model), Rule(late=(model.eos,)), steps, length):
         yield Step(i, n, canvas.show())
-    yield Metric("tokens per NFE", canvas.written() / (model.nfe - spent), "higher")
+    yield Metric("tokens per NFE", len(model.tokens(canvas.final().text)) / (model.nfe - spent), "higher", TOLD)
     yield Result(canvas.final())

@@ -12,7 +12,7 @@ from backends.text.tasks import WRITE_TEXT, WriteText
 
 def left_to_right(job: WriteText, model, net, tokenizer, ids, temperature: float) -> Events:
     """Go on from `ids` (1, N) until the end token stands or the answer is as long as asked for."""
-    cache, made, sure, past = None, [], [], []
+    cache, made, sure, past, before = None, [], [], [], model.nfe
     while len(made) < job.length:
         out = net(input_ids=ids, past_key_values=cache, use_cache=True)
         model.nfe += 1
@@ -25,7 +25,7 @@ def left_to_right(job: WriteText, model, net, tokenizer, ids, temperature: float
         yield Step(len(made), job.length, past[-1])
         if made[-1] == tokenizer.eos_token_id:
             break
-    yield Metric("tokens per NFE", 1.0, "higher")
+    yield Metric("tokens per NFE", len(made) / (model.nfe - before), "higher")
     yield Result(Tokens(past[-1].pieces, past[-1].confidence, past[-1].marks, past[-1].text, tuple(past)))
 
 

@@ -54,7 +54,7 @@ class Value:
     the canvas its slice was decoded from."""
 
     def __init__(self, model, rate: float):
-        self.net = copy.deepcopy(model.net.model)
+        self.model, self.net = model, copy.deepcopy(model.net.model)
         low_rank(self.net, RANK)
         self.head = torch.nn.Linear(model.net.config.hidden_size, 1, device=model.device)
         torch.nn.init.zeros_(self.head.weight), torch.nn.init.zeros_(self.head.bias)
@@ -65,7 +65,8 @@ class Value:
         """(R, L), with gradients where they are on."""
         out = torch.zeros(made.step.shape, device=made.ids.device)
         for since, tokens in slices(made, shrink):
-            states = self.net(input_ids=made.at(since, self.mask), attention_mask=made.seen).last_hidden_state[:, made.start :]
+            self.model.nfe += len(made.ids)
+            states = self.net(input_ids=made.at(since, self.model.mask), attention_mask=made.seen).last_hidden_state[:, made.start :]
             out = torch.where(tokens, self.head(states)[..., 0], out)
         return out
 
@@ -88,10 +89,9 @@ def trace_loss(shrink: int = 1, critic: Value | None = None):
         gain, made = standardised(reward, made.group)[keep], made.rows(keep)
         counts = made.counts(policy.eos) & (made.step >= 0)
         if critic:
-            critic.mask = policy.mask
             with torch.no_grad():
                 old_values = critic.of(made, shrink)
-            advantage, returns = advantages(made.step // shrink, gain, old_values)
+            advantage, returns = advantages((made.step // shrink).masked_fill(~counts, -1), gain, old_values)  # padding is no step
             critic.fit(made, shrink, returns, old_values, counts)
         else:
             advantage = gain[:, None].expand_as(made.logp)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from backends import models
-from backends.text import learning, mdpo, reinforce, tracerl
+from backends.text import learning, mdpo, random_masks, reinforce, tracerl
 from backends.text.adapter import apply, kept
 from backends.text.tasks import TrainText
 from backends.text.tracerl import RATE
@@ -25,7 +25,7 @@ TRAINED = ("countdown", "sum")
 DRAWN, FEW = dict(temperature=1.0, threshold=0.9), dict(temperature=0.4, threshold=2.0)
 ARMS = {  # name -> (how answers are decoded, the loss around a model)
     "tracerl": (DRAWN, lambda model: tracerl.trace_loss()),
-    "random": (DRAWN, lambda model: mdpo.random_loss),
+    "random": (DRAWN, lambda model: random_masks.random_loss),
     "mdpo": (FEW, mdpo.step_loss),
     "end": (FEW, lambda model: mdpo.step_loss(model, rewarded="the end")),
 }

@@ -16,7 +16,7 @@ WEIGHTS = ["text-mdm", "text-rl"]
 
 
 def arm(name: str, seed: int):
-    """The text model as an arm left it; the proof's seed goes round the training seeds that are kept."""
+    """The text model as an arm left it; the proof's seed goes round the training seeds that are kept, which is one: intervals are of problems alone."""
     files = sorted(FOLDER.glob(f"{name}-*.safetensors"))
     model = copy.copy(models.load("text-mdm"))
     model.net = copy.deepcopy(model.net)
@@ -41,10 +41,11 @@ def right(model, decoder: str, seed: int, n: int, kinds=TRAINED) -> np.ndarray:
 
 
 def state_gains(proof, name: str, arms: dict, decoder: str, how: str, n: int) -> None:
-    """The arm `name` answers more held-out problems rightly than each other, all decoded in one way; n of each kind."""
-    found = {each: right(model, decoder, proof.seed, n) for each, model in arms.items()}
+    """The arm `name` answers more held-out problems of each kind rightly than each other, all decoded in one way; n of each kind."""
+    found = {each: right(model, decoder, proof.seed, n).reshape(len(TRAINED), n) for each, model in arms.items()}
     for other in (each for each in arms if each != name):
-        state_gap(proof, f"held-out countdowns and sums {how}, right with {name} over {other}", found[name], found[other])
+        for i, kind in enumerate(TRAINED):
+            state_gap(proof, f"held-out {kind}s {how}, right with {name} over {other}", found[name][i], found[other][i])
 
 
 def state_gap(proof, what: str, one: np.ndarray, other: np.ndarray) -> None:

@@ -35,6 +35,10 @@ def test_far_keys_are_found_with_the_enlarged_base(proof):
     found = {name: np.array([m[r, c] for r, c in far]) for name, m in maps.items()}
     n = len(far) * NEEDLES
     everywhere = {name: m[:, beyond] for name, m in maps.items()}
+    within = np.array([maps["unscaled"][r, c] for c in beyond for r in range(5) if (r, c) not in far])
+    proof.state(
+        "near keys of notes beyond the trained length found without scaling: local perception (share)", within.mean(), ">=", 0.7, n=len(within) * NEEDLES
+    )
     proof.state("far keys found without scaling (share)", found["unscaled"].mean(), "<=", 0.2, n=n)
     proof.state("far keys found with the rule's base (share)", found["ntk"].mean(), ">=", 0.7, baseline=float(found["unscaled"].mean()), n=n,
                 interval=interval(found["ntk"] - found["unscaled"]))  # fmt: skip

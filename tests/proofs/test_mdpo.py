@@ -33,5 +33,5 @@ def test_rewards_at_every_step_help_more(proof):
         state_gains(proof, "MDPO", arms, share, f"in {said} as many steps as tokens", PROBLEMS)
     for name, said in (("before", "the model as it was"), ("MDPO", "MDPO's")):
         rcr, confidence = (answered(arms[name], decoder, proof.seed) for decoder in (None, (Reader, Rule(), 0)))
-        state_gap(proof, f"held-out countdowns in half as many steps as tokens on {said}, right with RCR over confidence", rcr, confidence)
+        state_gap(proof, f"held-out countdowns in half as many steps as tokens on {said}, end tokens last, right with RCR over confidence", rcr, confidence)
     proof.close()
