@@ -99,7 +99,7 @@ if (ASSETS / "objects-pixels").exists():  # not trained yet
 
 add(
     dataclasses.replace(
-        MDM, name="text-notes", title="Text MDM, notes of many kinds (embedded)", capabilities=MDM.capabilities - {"trainable", "twin"}, command="python -m backends.train.text_notes --minutes 20",
+        MDM, name="text-notes", title="Text MDM, notes of many kinds (embedded)", capabilities=MDM.capabilities - {"trainable"}, command="python -m backends.train.text_notes --minutes 20",
         trained_on="what Text MDM was, then notes written in eight ways with sentences between, up to 128 tokens", options={"adapter": "text-notes/adapter.safetensors"},
         about="The same weights with a change of rank 32 by which they look a key up wherever it stands, rather than by counting tokens; 10 million tokens.",
     )

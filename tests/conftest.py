@@ -64,18 +64,13 @@ def tiny(monkeypatch):
     monkeypatch.setattr("backends.embedded.load_twin", lambda: (twin, tiny_text().tokenizer))
     if "speech" in models.CARDS:
         from backends.metrics import speech as figures
-        from tests.tiny_speech import tiny as tiny_speech
 
-        models._cache["speech"] = tiny_speech()
+        models._cache["speech"] = made("tiny_speech")
         monkeypatch.setitem(figures.PACKAGES, "DNSMOS", "left out of tests")  # it takes seconds an arm
     if "singer" in models.CARDS:
-        from tests.tiny_singer import tiny as tiny_singer
-
-        models._cache["singer"] = tiny_singer()
+        models._cache["singer"] = made("tiny_singer")
     if "sounds-dit" in models.CARDS:
-        from tests.tiny_sounds import tiny as tiny_sounds
-
-        models._cache["sounds-dit"] = tiny_sounds()
+        models._cache["sounds-dit"] = made("tiny_sounds")
     if "untrained" in models.CARDS:
         models._cache["untrained"] = models.resolve(models.get("untrained").loader)(models.get("untrained"))
     if "restorers" in models.CARDS:

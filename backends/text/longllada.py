@@ -129,11 +129,11 @@ def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
     if longest <= trained and scaling != "off":
         yield Note(f"{model.card.title} was trained on {trained:,} tokens: these notes are within them, and there is nothing to scale.")
     with rope_base(model, factor * base) if factor != 1.0 else nullcontext():
-        yield from _told(job, lengths, trained, probe(job, lengths, answer, perplexity))
+        yield from told(job, lengths, trained, probe(job, lengths, answer, perplexity))
     yield Metric("base times", factor)
 
 
-def _told(job, lengths, trained, cells) -> Events:
+def told(job, lengths, trained, cells) -> Events:
     shown, aside = None, ()
     for done, shown, aside in cells:
         yield Step(done, len(lengths) * len(DEPTHS), shown, aside)
@@ -192,4 +192,4 @@ def smollm_needle(job: FindNeedle, model) -> Events:
 
     trained = rope_of(model)[2]  # of the card's model, whose arms stand beside
     lengths = lengths_up_to(round(job.reach * trained), trained)
-    yield from _told(job, lengths, net.config.max_position_embeddings, probe(job, lengths, answer, None))
+    yield from told(job, lengths, net.config.max_position_embeddings, probe(job, lengths, answer, None))

@@ -61,7 +61,7 @@ class FindNeedle(Job):
 FIND_NEEDLE = Task(
     "find_needle", "Find a needle", FindNeedle, baseline="unscaled", model="text-notes", pictures=False,
     help="Notes of growing length with a key to look up, early or late in them: which can the model still find?",
-    examples=({"job": {"reach": 3.0, "needles": 2, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada", "knobs": {"factor": 2.0}}, {"method": "longllada"}]},),
+    examples=({"job": {"reach": 3.0, "needles": 1, "seed": 0}, "arms": [{"method": "unscaled"}, {"method": "longllada", "knobs": {"factor": 2.0}}, {"method": "twin_needle"}]},),
 )  # fmt: skip
 
 

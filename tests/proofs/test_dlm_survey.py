@@ -18,7 +18,7 @@ from backends.text.decoding import BlockCache, Reader, Rule
 from backends.text.feature_cache import FeatureCache
 from backends.worlds import text
 
-SHORT, LONG, EACH = ("sum", "countdown", "sudoku"), ("profile",), 80
+SHORT, LONG, EACH = ("sum", "countdown", "sudoku"), ("profile",), 60
 ARMS = {  # name -> (kinds, reader, rule, block)
     "one a step": (SHORT, Reader, Rule(), 0),
     "one a step, at random": (SHORT, Reader, Rule("random"), 0),

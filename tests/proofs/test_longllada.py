@@ -14,16 +14,17 @@ from backends import models
 from backends.spec import Result
 from backends.text.longllada import DRAWS, longllada, unscaled
 from backends.text.tasks import FindNeedle
+from backends.text.twin_needle import twin_needle
 
 REACH, NEEDLES = 3, 4
 
 
 @pytest.mark.proof
 def test_far_keys_are_found_with_the_enlarged_base(proof):
-    proof.models = ["text-mdm", "text-notes"]
+    proof.models = ["text-mdm", "text-notes", "text-twin"]
     model, job = models.load("text-notes"), FindNeedle(reach=REACH, needles=NEEDLES, seed=proof.seed)
     maps, curves = {}, {}
-    for name, method, knobs in (("unscaled", unscaled, {}), ("ntk", longllada, {}), ("twice", longllada, {"factor": 2.0})):
+    for name, method, knobs in (("unscaled", unscaled, {}), ("ntk", longllada, {}), ("twice", longllada, {"factor": 2.0}), ("twin", twin_needle, {})):
         result = next(e for e in method(job, model, **knobs) if isinstance(e, Result))
         lengths = [int(c) for c in result.value.columns]
         maps[name] = np.array(result.value.values)
@@ -50,7 +51,7 @@ def test_far_keys_are_found_with_the_enlarged_base(proof):
     for name, said in (("twice", "twice the base"), ("ntk", "the rule's base")):
         lost = (maps["unscaled"] - maps[name])[:, near].mean()
         proof.state(f"keys within the trained length lost by {said} (share)", lost, "<=", 0.1, n=len(near) * 5 * NEEDLES)
-    rise = curves["unscaled"][-1] / curves["unscaled"][0]
+    rise, autoregressive = (curves[name][-1] / curves[name][0] for name in ("unscaled", "twin"))
     proof.state(
         "perplexity of an answer whose key is near, without scaling, longest over shortest notes",
         rise,
@@ -59,4 +60,5 @@ def test_far_keys_are_found_with_the_enlarged_base(proof):
         baseline=float(curves["unscaled"][0]),
         n=DRAWS,
     )
+    proof.state("the same rise for the autoregressive twin, over the diffusion model's (times)", autoregressive / rise, ">", 1, baseline=rise, n=DRAWS)
     proof.close()
