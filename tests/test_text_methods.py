@@ -194,6 +194,7 @@ def test_a_form_that_can_not_be_taken_is_answered_with_a_sentence(form, said):
     from backends.text.forms import fields_of
 
     with pytest.raises(BadInput, match=said):
+    assert math.ceil(ntk_factor(128, 1e6, 2048, 4096)) == 5  # Dream's, trained on 2,048
         fields_of(form)
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 LLADA = {"attn_norm": "input_layernorm", "ff_norm": "post_attention_layernorm", "q_proj": "self_attn.q_proj", "k_proj": "self_attn.k_proj",
          "v_proj": "self_attn.v_proj", "attn_out": "self_attn.o_proj", "ff_proj": "mlp.gate_proj", "up_proj": "mlp.up_proj", "ff_out": "mlp.down_proj"}  # fmt: skip
-COMMON = dict(is_causal=False, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+COMMON = dict(is_causal=False, use_cache=False, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+ASKED = "\ue000"  # stands for the prompt in a chat template: a character that no text has
 log = logging.getLogger(__name__)
 
 
@@ -92,7 +93,8 @@ def _empty(family: str, config: dict, dtype):
 
     config = getattr(transformers, f"{family}Config")(**config, **COMMON)
     with init_empty_weights(include_buffers=False):
-        return getattr(transformers, f"{family}ForCausalLM")._from_config(config, dtype=dtype, attn_implementation="eager")
+        # "eager" would keep all scores of a layer, 34 GB for 16,000 tokens; no method reads them.
+        return getattr(transformers, f"{family}ForCausalLM")._from_config(config, dtype=dtype, attn_implementation="sdpa")
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
