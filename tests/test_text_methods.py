@@ -27,6 +27,9 @@ class Known:
 
     def text(self, ids):
         return " ".join(str(int(i)) for i in ids)
+    def answers(self, ids, length):
+        return self.logits(ids)[:, -length:]
+
 
     def piece(self, token):
         return str(token)
@@ -70,6 +73,15 @@ def test_the_choice_follows_the_boltzmann_weights():
 
 def test_outside_its_window_edlm_is_the_plain_sampler():
     model = tiny()
+def test_edlm_draws_noise_for_masked_tokens_alone(monkeypatch):
+    """For every candidate and position at once it would be gigabytes with a vocabulary of 126,000."""
+    model, drawn, rand = tiny(), [], torch.rand_like
+    monkeypatch.setattr(torch, "rand_like", lambda logits, **kw: drawn.append(tuple(logits.shape)) or rand(logits, **kw))
+    canvas = Canvas.after(model, model.encode("a" * 30, 8), 8)
+    left = [8] + [int(canvas.masked.sum()) for _ in edlm.denoise(canvas, 3, 2, (0.0, 1.0), 1.0, lambda ids, under: under)]
+    assert drawn == [(n, 56) for n in left[:3] for _ in range(2)] and left[3] == 0
+
+
     outcomes = []
     for k, window in ((8, (2.0, 3.0)), (1, (0.0, 1.0))):
         torch.manual_seed(3)
@@ -292,6 +304,6 @@ def test_edlm_weighs_what_its_draw_says_up_to_the_end():
     logits[0, :, 7] = 0.0
     logits[0, canvas.start + 1, 7], logits[0, canvas.start + 1, model.eos] = -20.0, 0.0
     logits[0, canvas.start + 2 :, 9] = 0.0  # behind the end: a toss
-    model.logits = lambda ids: logits.clone()
+    model.answers = lambda ids, length: logits[:, -length:].clone()
     list(edlm.denoise(canvas, 1, 4, (0.0, 1.0), 1.0, lambda ids, under: seen.append(under) or torch.zeros(4)))
     assert torch.allclose(seen[0], torch.zeros(4), atol=1e-4)
