@@ -35,7 +35,7 @@ def twin_energy(canvas: Canvas, candidates: Tensor) -> Tensor:
     logits = net(input_ids=candidates, logits_to_keep=answer.shape[1] + 1).logits[:, :-1].float()
     lost = torch.nn.functional.cross_entropy(logits.mT, answer, reduction="none")
     canvas.model.nfe += len(candidates)
-    return (lost * until_end(answer, canvas.model.eos)).sum(1)
+    return (lost * until_end(answer, canvas.model.ends)).sum(1)
 
 
 def smollm_energy(job: WriteText, model, candidates: Tensor, start: int) -> Tensor:
@@ -92,7 +92,7 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
         chosen, rows = 0, ()
         if many > 1 and masked.any():
             # log p_θ(x0 | x_t) of what is not yet there; up to the first end token, for what follows it is not in p_AR either.
-            counted = masked[canvas.start :] & until_end(ids[:, canvas.start :], canvas.model.eos)
+            counted = masked[canvas.start :] & until_end(ids[:, canvas.start :], canvas.model.ends)
             under = (confidence[:, canvas.start :].clamp_min(1e-30).log() * counted).sum(1)
             energies = energy(ids, under)
             chosen = pick(energies, tau)
@@ -128,6 +128,7 @@ def edlm(
     """
     if end > start:
         raise BadInput("Choosing begins at a lower noise level than it ends; make start at least as large as end.")
+    model.sees_all("EDLM")
     canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
     before = model.nfe
     if energy == "trained":

@@ -13,7 +13,7 @@ import numpy as np
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step
-from backends.text.canvas import Canvas, best, predict
+from backends.text.canvas import Canvas, best, one_of, predict
 from backends.text.predictor import rope_base
 from backends.text.smollm import smollm
 from backends.text.tasks import FIND_NEEDLE, FindNeedle
@@ -63,7 +63,7 @@ def ask(read: Callable[[Tensor], Tensor], canvas: Canvas) -> str:
     while canvas.masked.any():
         ids[canvas.start :], sure[canvas.start :] = predict(read(canvas.ids))
         canvas.put(best(sure, canvas.masked, 1), ids, sure)
-        ends = (canvas.ids[canvas.start :] == canvas.model.eos).nonzero()
+        ends = one_of(canvas.ids[canvas.start :], canvas.model.ends).nonzero()
         if len(ends) and not canvas.masked[canvas.start : canvas.start + int(ends[0])].any():
             break
     return canvas.model.text(canvas.ids[canvas.start :]).strip()
