@@ -32,7 +32,7 @@ class MaskPredictor:
         self.card, self.net, self.tokenizer, self.template = card, net, tokenizer, template
         self.mask, self.ends, self.context, self.shift, self.device = mask, ends, context, shift, device
         self.nfe = 0
-        marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}  # LLaDA names no role marker among all_special_ids
+        marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}  # role markers need not be in all_special_ids
         self.special = ({*tokenizer.all_special_ids, mask, *ends} | marked) - set(self.kept)
         net.register_forward_pre_hook(self._count, with_kwargs=True)
 
