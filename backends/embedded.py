@@ -160,5 +160,5 @@ def _mask_predictor(card: Card, net, context: int, shift: bool = False):
         return [ask, *tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"], answer]
 
     return MaskPredictor(
-        card, net.to(device()), tokenizer, mask=mask, eos=tokenizer.eos_token_id, template=template, context=context, shift=shift, device=device()
+        card, net.to(device()), tokenizer, mask=mask, ends=(tokenizer.eos_token_id,), template=template, context=context, shift=shift, device=device()
     )

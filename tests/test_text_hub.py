@@ -10,21 +10,28 @@ from safetensors.torch import save_file
 
 from backends import models
 from backends.download import patterns
-from backends.spec import BadInput
+from backends.spec import BadInput, Result, Step
 from backends.text import hub, reinforce
 from backends.text.canvas import Canvas
 from backends.text.decoding import BlockCache, Reader, Rule, decode
+from backends.text.dlm_survey import low_confidence
+from backends.text.edlm import edlm
+from backends.text.longllada import ANSWER, longllada, rope_of
+from backends.text.rcr import rcr
+from backends.text.s3 import free_form, s3
+from backends.text.tasks import FillForm, FindNeedle, WriteText
 from tests.tiny_text import tokenizer
 
 LLADA = {"model_type": "llada", "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 4, "mlp_hidden_size": 64, "embedding_size": 64, "vocab_size": 64,
          "max_sequence_length": 64, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "mask_token_id": 1, "weight_tying": False, "auto_map": {"AutoModel": "x.y"}}  # fmt: skip
 QWEN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64, "vocab_size": 64, "mask_token_id": 1,
-        "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": False, "head_dim": 8, "auto_map": {"AutoModel": "x.y"}}  # fmt: skip
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": False, "auto_map": {"AutoModel": "x.y"}}  # fmt: skip
+QWEN3 = QWEN | {"head_dim": 8}
 
 
 def card(kind, **options):
     return types.SimpleNamespace(
-        title="Small", name="small", options={"kind": kind, "mask": 1, "eos": 0, "context": 64, "block": 4} | options, capabilities=hub and frozenset()
+        title="Small", name="small", options={"kind": kind, "mask": 1, "ends": (0,), "context": 64, "block": 4} | options, capabilities=hub and frozenset()
     )
 
 
@@ -95,10 +102,23 @@ def test_llada_is_read_by_its_own_names(tmp_path):
     assert (model.net.config.head_dim, model.net.config.max_position_embeddings) == (8, 64)
 
 
+def llada(folder, **options):
+    chosen = card("llada", **options)
+    return hub.wrap(chosen, *hub.read(chosen, written(folder, LLADA, llada_tensors()), torch.float32), "cpu")
+
+
+def dream(folder, **options):
+    chosen = card("dream", **options)
+    return hub.wrap(chosen, *hub.read(chosen, written(folder, QWEN | {"model_type": "Dream"}, qwen("Qwen2", QWEN).state_dict()), torch.float32), "cpu")
+
+
+def trado(folder, **options):
+    chosen = card("sdar", **options)
+    return hub.wrap(chosen, *hub.read(chosen, written(folder, QWEN3 | {"model_type": "sdar"}, qwen("Qwen3", QWEN3).state_dict()), torch.float32), "cpu")
+
+
 def test_dream_speaks_of_the_next_token_and_looks_both_ways(tmp_path):
-    source = qwen("Qwen2", QWEN)
-    net, words = hub.read(card("dream"), written(tmp_path, QWEN | {"model_type": "Dream"}, source.state_dict()), torch.float32)
-    model, ids = hub.wrap(card("dream"), net, words, "cpu"), torch.tensor([[5, 9, 1, 1, 20, 7]])
+    source, model, ids = qwen("Qwen2", QWEN), dream(tmp_path), torch.tensor([[5, 9, 1, 1, 20, 7]])
     n = ids.shape[1]
     with torch.no_grad():
         raw = source(input_ids=ids, attention_mask=torch.zeros(1, 1, n, n)).logits
@@ -108,9 +128,7 @@ def test_dream_speaks_of_the_next_token_and_looks_both_ways(tmp_path):
 
 
 def test_trado_sees_its_block_and_those_before(tmp_path):
-    source = qwen("Qwen3", QWEN)
-    net, words = hub.read(card("sdar"), written(tmp_path, QWEN | {"model_type": "sdar"}, source.state_dict()), torch.float32)
-    model, ids = hub.wrap(card("sdar"), net, words, "cpu"), torch.arange(5, 17)[None]
+    model, ids = trado(tmp_path), torch.arange(5, 17)[None]
     before = model.logits(ids)
     for place, first in ((11, 8), (5, 4), (0, 0)):  # a change is seen from its own block on, and not before
         changed = ids.clone()
@@ -342,7 +360,7 @@ def test_mdlm_takes_its_tokenizer_from_where_the_card_says(tmp_path, monkeypatch
         file.unlink()
     asked, real = [], models.Card(
         name="mdlm", title="MDLM", loader="", capabilities=frozenset(), licence="", source=str(folder),
-        options={"kind": "mdlm", "mask": 1, "eos": 0, "context": 64, "tokenizer": ("some/gpt2", "abc")},
+        options={"kind": "mdlm", "mask": 1, "ends": (0,), "context": 64, "tokenizer": ("some/gpt2", "abc")},
     )  # fmt: skip
 
     def fetch(wanted):
@@ -383,5 +401,82 @@ def test_real_text_cards_name_their_mask():
     for name in ("llada-8b", "dream-7b", "llada2-mini"):
         options = models.get(name).options
         assert options["mask"] > 126000 and options["context"] >= 2048
+    assert models.get("llada-8b").options["ends"] == (126081, 126348)  # <|endoftext|>, <|eot_id|>
     options = models.get("mdlm").options
-    assert options["mask"] == options["eos"] + 1 == 50257 and options["context"] == 1024  # appended to GPT-2's words
+    assert options["mask"] == options["ends"][0] + 1 == 50257 and options["context"] == 1024  # appended to GPT-2's words
+
+
+ALL = {"llada": llada, "dream": dream, "sdar": trado, "llada2": llada2, "mdlm": mdlm}
+
+
+@pytest.mark.parametrize("kind", [k for k in ALL if k != "mdlm"])
+def test_attention_without_kept_scores_is_the_same_attention(kind, tmp_path):
+    """Where there is no padding no mask is made, which must not be taken for a causal one."""
+    model, ids = ALL[kind](tmp_path), torch.randint(4, 56, (2, 24), generator=torch.Generator().manual_seed(0))
+    seen = torch.ones_like(ids, dtype=torch.bool)
+    seen[1, :5] = False
+    with torch.no_grad():
+        lean = [model.logits(ids), model.logits(ids, attention_mask=seen)]
+        assert model.net.config._attn_implementation == "sdpa" and not model.net.config.use_cache
+        model.net.set_attn_implementation("eager")
+        for a, b, real in zip(lean, (model.logits(ids), model.logits(ids, attention_mask=seen)), (torch.ones_like(seen), seen)):
+            assert (a - b)[real].nan_to_num().abs().max() < 1e-5  # −∞ of the mask token
+
+
+@pytest.mark.parametrize("kind", ["llada", "dream"])
+def test_kept_keys_and_values_give_the_plain_pass(kind, tmp_path):
+    model, ids = ALL[kind](tmp_path), torch.arange(5, 17)
+    canvas = Canvas.after(model, ids, 8)
+    for dual in (False, True):
+        read = BlockCache(model, dual=dual)
+        read.begin(canvas, 12, 16)
+        first, again = read(canvas)[12:16], read(canvas)[12:16]
+        assert (
+            read.computed < read.asked
+            and (Reader(model)(canvas)[12:16] - again).nan_to_num().abs().max() < 1e-5
+            and torch.equal(first.argmax(-1), again.argmax(-1))
+        )
+
+
+@pytest.mark.parametrize("kind", list(ALL))
+def test_an_answers_logits_are_the_last_of_all(kind, tmp_path):
+    model, ids = ALL[kind](tmp_path), torch.randint(4, 56, (2, 14), generator=torch.Generator().manual_seed(0))
+    seen = torch.ones_like(ids, dtype=torch.bool)
+    seen[1, :3] = False
+    assert torch.allclose(model.answers(ids, 6, attention_mask=seen), model.logits(ids, attention_mask=seen)[:, -6:], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llada", "dream"])
+def test_long_notes_are_read_with_the_answers_logits_alone(kind, tmp_path):
+    """Head size and trained length as they are: Qwen2's config names no head size, and Dream's positions are those of the model it was made from."""
+    model, rows = ALL[kind](tmp_path, context=32), []
+    assert rope_of(model) == (8, 1e6 if kind == "dream" else 5e5, 32)
+    model.net.lm_head.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[1]))
+    last = next(e for e in longllada(FindNeedle(reach=2.0, needles=1), model) if isinstance(e, Result))
+    assert last.value.columns[-1] == "64" and rows and max(rows) == ANSWER + model.shift
+
+
+def test_block_models_decode_in_their_blocks(tmp_path):
+    model, job = trado(tmp_path), WriteText(prompt="abcd", length=12)
+    for method in (low_confidence, rcr):
+        shows = [e.show.marks for e in method(job, model, steps=6) if isinstance(e, Step)]
+        assert [i for i, marks in enumerate(shows) if "m" not in marks[:4] and marks[4:] == "m" * 8] == [1], shows
+    form = FillForm(text="ab", form="name")
+    model.context = 512
+    shows = [e.show.marks for e in free_form(form, model, steps=8, length=16) if isinstance(e, Step)]
+    assert "m" not in shows[1][:4] and shows[1][4:] == "m" * 12
+    for method, asked in ((edlm, job), (s3, form)):
+        with pytest.raises(BadInput, match="Small sees no further than its blocks of 4"):
+            list(method(asked, model))
+
+
+def test_special_tokens_that_a_visitor_types_are_spelt_out(tmp_path):
+    model = dream(tmp_path)
+    words = model.tokenizer
+    words.chat_template = "{% for m in messages %}<none>{{ m.role }} {{ m.content | trim }}<eos>{% endfor %}<none>bot "
+    whole = words("<none>user a mask<eos><none>bot ", add_special_tokens=False)["input_ids"]
+    assert model.template(" a mask ") == whole  # as the publishers' code would encode it
+    ids = model.template("<mask> user <eos><none>bot")
+    assert model.mask not in ids and (ids.count(0), ids.count(2)) == (1, 2)
+    words.chat_template = None
+    assert model.mask not in model.template("<mask>") and model.mask not in mdlm(tmp_path).template("<mask>")

@@ -6,9 +6,11 @@ import types
 
 import pytest
 import torch
+from transformers import AddedToken
 
 from backends.text import edlm, rcr
 from backends.text.canvas import Canvas
+from backends.text.predictor import MaskPredictor
 from backends.text.scaffold import read, scaffold
 from tests.tiny_text import tiny
 
@@ -16,7 +18,7 @@ from tests.tiny_text import tiny
 class Known:
     """A predictor whose logits are a function of the canvas: (N,) ids -> (N, V)."""
 
-    mask, eos, nfe = 0, 9, 0
+    mask, ends, nfe = 0, (9,), 0
 
     def __init__(self, function):
         self.function = function
@@ -24,6 +26,9 @@ class Known:
     def logits(self, ids):
         self.nfe += len(ids)
         return torch.stack([self.function(row) for row in ids])
+
+    def answers(self, ids, length):
+        return self.logits(ids)[:, -length:]
 
     def text(self, ids):
         return " ".join(str(int(i)) for i in ids)
@@ -66,6 +71,15 @@ def test_the_choice_follows_the_boltzmann_weights():
     share = sum(edlm.pick(energies, 1.0) == 0 for _ in range(4000)) / 4000
     assert abs(share - 0.75) < 0.03
     assert {edlm.pick(torch.tensor([math.inf, math.nan]), 1.0) for _ in range(50)} == {0, 1}  # uniform where none is valid
+
+
+def test_edlm_draws_noise_for_masked_tokens_alone(monkeypatch):
+    """For every candidate and position at once it would be gigabytes with a vocabulary of 126,000."""
+    model, drawn, rand = tiny(), [], torch.rand_like
+    monkeypatch.setattr(torch, "rand_like", lambda logits, **kw: drawn.append(tuple(logits.shape)) or rand(logits, **kw))
+    canvas = Canvas.after(model, model.encode("a" * 30, 8), 8)
+    left = [8] + [int(canvas.masked.sum()) for _ in edlm.denoise(canvas, 3, 2, (0.0, 1.0), 1.0, lambda ids, under: under)]
+    assert drawn == [(n, 56) for n in left[:3] for _ in range(2)] and left[3] == 0
 
 
 def test_outside_its_window_edlm_is_the_plain_sampler():
@@ -180,6 +194,7 @@ def test_the_ntk_rule_gives_the_published_constants():
 
     assert critical_dimension(128, 500000, 4096) == 64
     assert [round(ntk_factor(128, 500000, 4096, length), 2) for length in (8192, 16384, 24576, 32768)] == [3.4, 13.6, 30.6, 54.4]
+    assert math.ceil(ntk_factor(128, 1e6, 2048, 4096)) == 5  # Dream's, trained on 2,048
 
 
 @pytest.mark.parametrize(
@@ -280,6 +295,40 @@ def test_padding_behind_an_answer_counts_as_no_work():
     assert canvas.written() == 8
 
 
+def test_either_end_token_ends_an_answer():
+    """LLaDA ends a turn with <|eot_id|> and pads with <|endoftext|>."""
+    from backends.text.canvas import until_end
+    from backends.text.dlm_survey import late
+    from backends.text.longllada import ask
+
+    model = tiny(ends=(0, 7))
+    assert model.eos == 0 and late(model, True) == (0, 7) and late(model, False) == ()
+    a, b = model.tokens("ab")
+    assert model.text([a, 7, b, 0]) == model.text([a, 0, b]) == model.text([a]) and model.piece(7) == model.piece(0) == "∎"
+    assert until_end(torch.tensor([a, 7, 0, b]), model.ends).tolist() == [True, True, False, False]
+    canvas = Canvas.after(model, model.encode("ab", 4), 4)
+    rcr.remask(canvas, ~canvas.given, 4)
+    canvas.ids[canvas.start :], canvas.confidence[canvas.start :] = torch.tensor([a, 7, b, 0]), torch.tensor([0.1, 0.9, 0.2, 0.9])
+    rcr.remask(canvas, ~canvas.given, 2, ends_last=True)
+    assert canvas.ids[canvas.start :].tolist() == [a, model.mask, b, model.mask]
+    ended, asked = sure(4, {0: (5, 0.9), 1: (7, 0.8), 2: (8, 0.2), 3: (8, 0.2)}, len(model.tokenizer)), []
+    assert ask(lambda ids: asked.append(1) or ended, Canvas.after(model, model.encode("ab", 4), 4)) == model.text([5]) and len(asked) == 2
+
+
+def test_no_special_token_comes_into_a_slot():
+    """Real tokenizers have special tokens that `all_special_ids` doesn't name."""
+    from backends.text.s3 import Filler
+
+    model = tiny(context=512, ends=(0, 7))
+    model.tokenizer.add_tokens([AddedToken("<role>", special=True)])
+    role = model.tokenizer.convert_tokens_to_ids("<role>")
+    assert role not in model.tokenizer.all_special_ids
+    model = MaskPredictor(model.card, model.net, model.tokenizer, mask=1, ends=(0, 7), template=model.template, context=512)
+    barred = Filler(model, 0.0, null=True).barred
+    assert barred[[0, 1, 3, 7, role]].all() and not barred[2] and not barred[model.tokens("ab")].any()  # 2: the null filler
+    assert Filler(model, 0.0, null=False).barred[2] and model.text([role, *model.tokens("a")]) == "a"
+
+
 def test_edlm_weighs_what_its_draw_says_up_to_the_end():
     """Tokens behind the first end are not in the autoregressive model's likelihood, so they may not be in the draw's either."""
     from backends.text import edlm
@@ -291,6 +340,6 @@ def test_edlm_weighs_what_its_draw_says_up_to_the_end():
     logits[0, :, 7] = 0.0
     logits[0, canvas.start + 1, 7], logits[0, canvas.start + 1, model.eos] = -20.0, 0.0
     logits[0, canvas.start + 2 :, 9] = 0.0  # behind the end: a toss
-    model.logits = lambda ids: logits.clone()
+    model.answers = lambda ids, length: logits[:, -length:].clone()
     list(edlm.denoise(canvas, 1, 4, (0.0, 1.0), 1.0, lambda ids, under: seen.append(under) or torch.zeros(4)))
     assert torch.allclose(seen[0], torch.zeros(4), atol=1e-4)

@@ -68,7 +68,7 @@ def test_mdpo_advantages_are_the_cards():
 def test_the_value_model_learns_what_answers_are_worth(model, made):
     """By a change of its own of low rank: the model whose backbone it began from stays as it is."""
     torch.manual_seed(0)
-    critic, counts, before = tracerl.Value(model, 1e-2), made.counts(model.eos), [p.clone() for p in model.net.parameters()]
+    critic, counts, before = tracerl.Value(model, 1e-2), made.counts(model.ends), [p.clone() for p in model.net.parameters()]
     critic.mask = model.mask
     assert not critic.of(made, 1).any()
     for _ in range(5):
@@ -80,7 +80,7 @@ def test_the_value_model_learns_what_answers_are_worth(model, made):
 
 def test_padding_after_the_end_does_not_count(model, made):
     made.ids[0, made.start :] = torch.tensor([5, 6, model.eos, model.eos, 7, model.eos, 8, 9])
-    assert made.counts(model.eos)[0].tolist() == [True, True, True, False, False, False, False, False]
+    assert made.counts(model.ends)[0].tolist() == [True, True, True, False, False, False, False, False]
 
 
 def test_clipping_and_the_divergence():

@@ -21,7 +21,7 @@ def tokenizer():
     return fast
 
 
-def tiny(seed: int = 0, context: int = 128, card=None, **kw) -> MaskPredictor:
+def tiny(seed: int = 0, context: int = 128, card=None, ends: tuple[int, ...] = (0,), **kw) -> MaskPredictor:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -30,4 +30,4 @@ def tiny(seed: int = 0, context: int = 128, card=None, **kw) -> MaskPredictor:
                          initializer_range=0.3, is_causal=False, attn_implementation="eager")  # fmt: skip
     net = LlamaForCausalLM(config).eval().requires_grad_(False)
     card = card or types.SimpleNamespace(title="Tiny", name="tiny", capabilities=frozenset({"text", "masked", "llama"}), revision="0")
-    return MaskPredictor(card, net, read, mask=1, eos=0, context=context, template=lambda p: read(p, add_special_tokens=False)["input_ids"], **kw)
+    return MaskPredictor(card, net, read, mask=1, ends=ends, context=context, template=lambda p: read(p, add_special_tokens=False)["input_ids"], **kw)

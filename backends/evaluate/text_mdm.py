@@ -52,9 +52,9 @@ def decoded(model, prompt: str, length: int, decoder, steps: int = 10**6) -> Can
         walk = rcr.running_confidence(canvas, min(steps, length), length, 0.0, ends_last=True)
     else:
         read, rule, block = decoder
-        walk = decode(canvas, read(model), replace(rule, late=(model.eos,)), min(steps, length), block or length)
+        walk = decode(canvas, read(model), replace(rule, late=model.ends), min(steps, length), block or length)
     for _ in walk:
-        wanted = until_end(canvas.ids[canvas.start :], model.eos)
+        wanted = until_end(canvas.ids[canvas.start :], model.ends)
         if not (wanted & canvas.masked[canvas.start :]).any():
             break
     return canvas

@@ -53,7 +53,7 @@ class Canvas:
 
     def written(self) -> int:
         """Tokens of the answer that were not given, up to its first end token: padding behind it is no work done."""
-        return int((~self.given[self.start :] & until_end(self.ids[self.start :], self.model.eos)).sum())
+        return int((~self.given[self.start :] & until_end(self.ids[self.start :], self.model.ends)).sum())
 
     def final(self) -> Tokens:
         """The answer, with every step on the way to it."""
@@ -61,9 +61,14 @@ class Canvas:
         return Tokens(last.pieces, last.confidence, last.marks, last.text, tuple(self._past))
 
 
-def until_end(answers: Tensor, eos: int) -> Tensor:
+def one_of(ids: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    """Bool, the shape of ids: which of them are one of `tokens`."""
+    return torch.isin(ids, torch.tensor(tokens, dtype=ids.dtype, device=ids.device))
+
+
+def until_end(answers: Tensor, ends: tuple[int, ...]) -> Tensor:
     """(…, L) bool: the tokens of answers (…, L) up to and with the first end token; what follows is padding."""
-    ends = (answers == eos).long()
+    ends = one_of(answers, ends).long()
     return ends.cumsum(-1) - ends == 0
 
 

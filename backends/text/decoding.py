@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from backends.lazy import torch
 from backends.spec import BadInput, Slider
-from backends.text.canvas import Canvas, best, predict, scores, shares
+from backends.text.canvas import Canvas, best, one_of, predict, scores, shares
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens")]
-Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; must divide the length; 0: one block")]
+Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; must divide the length; 0: one block, or the model's own blocks")]
 Temperature = Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")]
 
 
@@ -123,7 +123,7 @@ class Rule:
 
     def choose(self, logits: Tensor, ids: Tensor, confidence: Tensor, among: Tensor, share: int) -> Tensor:
         """(N,) bool of the positions to reveal."""
-        late = among & torch.isin(ids, torch.tensor(self.late, device=ids.device))
+        late = among & one_of(ids, self.late)
         if self.commit == "steps":
             score = scores(logits, confidence, self.order)
             return best(score if self.order == "left to right" else score - 1e6 * late, among, share)  # from the left the end comes last by itself

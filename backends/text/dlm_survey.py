@@ -22,7 +22,7 @@ def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: i
     if (trained := getattr(getattr(model.net, "config", None), "max_position_embeddings", 0)) and len(canvas.ids) > trained:
         yield Note(f"Prompt and answer take {len(canvas.ids)} tokens, more than the {trained} that {model.card.title} was trained on: expect it to fail.")
     before, i = model.nfe, 0
-    for i, n in decode(canvas, read, rule, steps, block or job.length, temperature):
+    for i, n in decode(canvas, read, rule, steps, block or model.block or job.length, temperature):
         yield Step(i, n, canvas.show())
     spent = max(1, model.nfe - before)
     yield Metric("tokens per NFE", canvas.written() / spent, "higher")
@@ -32,7 +32,7 @@ def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: i
 
 
 def late(model, ends_last: bool) -> tuple[int, ...]:
-    return (model.eos,) if ends_last else ()
+    return model.ends if ends_last else ()
 
 
 @method("low_confidence", task=WRITE_TEXT, needs={"text", "masked"}, paper=False)

@@ -35,7 +35,7 @@ def twin_energy(canvas: Canvas, candidates: Tensor) -> Tensor:
     logits = net(input_ids=candidates, logits_to_keep=answer.shape[1] + 1).logits[:, :-1].float()
     lost = torch.nn.functional.cross_entropy(logits.mT, answer, reduction="none")
     canvas.model.nfe += len(candidates)
-    return (lost * until_end(answer, canvas.model.eos)).sum(1)
+    return (lost * until_end(answer, canvas.model.ends)).sum(1)
 
 
 def smollm_energy(job: WriteText, model, candidates: Tensor, start: int) -> Tensor:
@@ -76,18 +76,23 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
     """The ancestral sampler, with importance sampling among k candidates while window[0] ≤ t ≤ window[1]; yields (step, table).
 
     `energy(ids, under)` gives (k,) energies of candidates (k, N) whose new tokens have log p_θ(x0 | x_t) `under` (k,).
+
+    The last step draws like the others, and all that is masked is shown. So does the official code: its steps end at t = 1e-5, and the
+    argmax that follows them fills what the last one left masked, one token in 100,000 / steps.
     """
     answer = torch.arange(len(canvas.ids), device=canvas.ids.device) >= canvas.start
     for i in range(steps):
         t, s = 1 - i / steps, 1 - (i + 1) / steps
-        logits, masked = canvas.model.logits(canvas.ids[None])[0], canvas.masked & answer
+        masked = canvas.masked & answer
+        logits = canvas.model.answers(canvas.ids[None], len(canvas.ids) - canvas.start)[0][masked[canvas.start :]]  # (masked tokens, V)
         many = k if window[0] <= t <= window[1] else 1
-        ids, confidence = predict(logits.expand(many, -1, -1), temperature=1.0)
-        ids = torch.where(masked, ids, canvas.ids)
+        ids, confidence = canvas.ids.repeat(many, 1), canvas.confidence.repeat(many, 1)
+        for j in range(many):  # one by one: the noise of a draw is as large as the logits, in float64
+            ids[j, masked], confidence[j, masked] = predict(logits, temperature=1.0)
         chosen, rows = 0, ()
         if many > 1 and masked.any():
             # log p_θ(x0 | x_t) of what is not yet there; up to the first end token, for what follows it is not in p_AR either.
-            counted = masked[canvas.start :] & until_end(ids[:, canvas.start :], canvas.model.eos)
+            counted = masked[canvas.start :] & until_end(ids[:, canvas.start :], canvas.model.ends)
             under = (confidence[:, canvas.start :].clamp_min(1e-30).log() * counted).sum(1)
             energies = energy(ids, under)
             chosen = pick(energies, tau)
@@ -123,6 +128,7 @@ def edlm(
     """
     if end > start:
         raise BadInput("Choosing begins at a lower noise level than it ends; make start at least as large as end.")
+    model.sees_all("EDLM")
     canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
     before = model.nfe
     if energy == "trained":

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 LLADA = {"attn_norm": "input_layernorm", "ff_norm": "post_attention_layernorm", "q_proj": "self_attn.q_proj", "k_proj": "self_attn.k_proj",
          "v_proj": "self_attn.v_proj", "attn_out": "self_attn.o_proj", "ff_proj": "mlp.gate_proj", "up_proj": "mlp.up_proj", "ff_out": "mlp.down_proj"}  # fmt: skip
-COMMON = dict(is_causal=False, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+COMMON = dict(is_causal=False, use_cache=False, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+ASKED = "\ue000"  # stands for the prompt in a chat template: a character that no text has
 log = logging.getLogger(__name__)
 
 
@@ -92,7 +93,8 @@ def _empty(family: str, config: dict, dtype):
 
     config = getattr(transformers, f"{family}Config")(**config, **COMMON)
     with init_empty_weights(include_buffers=False):
-        return getattr(transformers, f"{family}ForCausalLM")._from_config(config, dtype=dtype, attn_implementation="eager")
+        # "eager" would keep all scores of a layer, 34 GB for 16,000 tokens; no method reads them.
+        return getattr(transformers, f"{family}ForCausalLM")._from_config(config, dtype=dtype, attn_implementation="sdpa")
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
@@ -132,14 +134,14 @@ class BlockCausal(MaskPredictor):
     def block(self) -> int:
         return self.card.options["block"]
 
-    def logits(self, ids: Tensor, attention_mask: Tensor | None = None, **kw) -> Tensor:
+    def _called(self, ids: Tensor, attention_mask: Tensor | None = None, **kw) -> Tensor:
         if "past_key_values" in kw:
             raise self._uncached()
         seen = torch.ones_like(ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         of = (seen.cumsum(1) - 1) // self.block
         hidden = (of[:, None] > of[:, :, None]) | ~seen[:, None]  # (B, who looks, what is there)
         low = torch.finfo(self.net.dtype).min
-        return super().logits(ids, attention_mask=torch.zeros_like(hidden, dtype=self.net.dtype).masked_fill(hidden, low)[:, None], **kw)
+        return super()._called(ids, attention_mask=torch.zeros_like(hidden, dtype=self.net.dtype).masked_fill(hidden, low)[:, None], **kw)
 
     def finished(self, hidden: Tensor) -> Tensor:
         raise self._uncached()  # readers that call the layers know nothing of blocks
@@ -171,12 +173,15 @@ def wrap(card: Card, net, tokenizer, where: str) -> MaskPredictor:
 
     def template(prompt: str) -> list[int]:
         if options["kind"] == "mdlm":
-            return [options["eos"], *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+            return [options["ends"][0], *model.tokens(prompt)]
         if not tokenizer.chat_template:
-            return tokenizer(prompt)["input_ids"]
-        text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+            return tokenizer(prompt, split_special_tokens=True)["input_ids"]
+        # The template's own special tokens are read as such, those that a visitor types are spelt out: a mask, or the end of their turn.
+        text = tokenizer.apply_chat_template([{"role": "user", "content": ASKED}], tokenize=False, add_generation_prompt=True)
+        before, after = (tokenizer(half, add_special_tokens=False)["input_ids"] for half in text.split(ASKED))
+        return [*before, *model.tokens(prompt.strip()), *after]
 
     kind = BlockCausal if options["kind"] in ("sdar", "llada2") else MaskPredictor
-    return kind(card, net, tokenizer, mask=options["mask"], eos=options["eos"], template=template, context=options["context"],
-                shift=options["kind"] == "dream", device=where)  # fmt: skip
+    model = kind(card, net, tokenizer, mask=options["mask"], ends=options["ends"], template=template, context=options["context"],
+                 shift=options["kind"] == "dream", device=where)  # fmt: skip
+    return model

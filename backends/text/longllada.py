@@ -13,7 +13,7 @@ import numpy as np
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step
-from backends.text.canvas import Canvas, best, predict
+from backends.text.canvas import Canvas, best, one_of, predict
 from backends.text.predictor import rope_base
 from backends.text.smollm import smollm
 from backends.text.tasks import FIND_NEEDLE, FindNeedle
@@ -37,9 +37,13 @@ def ntk_factor(d: int, base: float, trained: int, target: int) -> float:
 
 
 def rope_of(model) -> tuple[int, float, int]:
-    """(head size, base, trained length) of a network built as transformers' Llama."""
+    """(head size, base, trained length) of a network with transformers' rotary embedding.
+
+    A config's positions may be those of the model that it was made from: Dream's are Qwen2.5's 131,072, its context is 2,048.
+    """
     config = model.net.config
-    return config.head_dim, float(config.rope_parameters["rope_theta"]), config.max_position_embeddings
+    trained = min(model.context, config.max_position_embeddings)
+    return 2 * len(model.net.model.rotary_emb.inv_freq), float(config.rope_parameters["rope_theta"]), trained
 
 
 def notes(count: Callable[[str], int], rng: np.random.Generator, length: int, depth: float) -> tuple[str, str]:
@@ -54,12 +58,12 @@ def notes(count: Callable[[str], int], rng: np.random.Generator, length: int, de
 
 
 def ask(read: Callable[[Tensor], Tensor], canvas: Canvas) -> str:
-    """The answer, the surest token first, one a step, until all are there or the end is."""
+    """The answer, the surest token first, one a step, until all are there or the end is. `read` gives the answer's logits (ANSWER, V)."""
+    ids, sure = canvas.ids.clone(), canvas.confidence.clone()
     while canvas.masked.any():
-        logits = read(canvas.ids)
-        ids, sure = predict(logits)
+        ids[canvas.start :], sure[canvas.start :] = predict(read(canvas.ids))
         canvas.put(best(sure, canvas.masked, 1), ids, sure)
-        ends = (canvas.ids[canvas.start :] == canvas.model.eos).nonzero()
+        ends = one_of(canvas.ids[canvas.start :], canvas.model.ends).nonzero()
         if len(ends) and not canvas.masked[canvas.start : canvas.start + int(ends[0])].any():
             break
     return canvas.model.text(canvas.ids[canvas.start :]).strip()
@@ -71,12 +75,12 @@ def tells(said: str, right: str) -> bool:
 
 
 def answer_loss(read: Callable[[Tensor], Tensor], model, ids: Tensor, said: list[int], rng: np.random.Generator) -> float:
-    """Cross-entropy a token of an answer `said` after the prompt `ids`, k ~ U{1..all} of its tokens masked."""
-    whole = torch.cat([ids, torch.tensor(said + [model.eos] * (ANSWER - len(said)), device=ids.device)])
-    where = torch.tensor(len(ids) + rng.permutation(len(said))[: int(rng.integers(1, len(said) + 1))], device=ids.device)
-    hidden = whole.clone()
+    """Cross-entropy a token of an answer `said` after the prompt `ids`, k ~ U{1..all} of its tokens masked; `read` as in `ask`."""
+    answer = torch.tensor(said + [model.eos] * (ANSWER - len(said)), device=ids.device)
+    where = torch.tensor(rng.permutation(len(said))[: int(rng.integers(1, len(said) + 1))], device=ids.device)
+    hidden = answer.clone()
     hidden[where] = model.mask
-    return float(torch.nn.functional.cross_entropy(read(hidden)[where], whole[where]))
+    return float(torch.nn.functional.cross_entropy(read(torch.cat([ids, hidden]))[where], answer[where]))
 
 
 def lengths_up_to(longest: int, trained: int) -> list[int]:
@@ -109,7 +113,8 @@ def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
 
     def read(ids: Tensor) -> Tensor:
         positions = torch.arange(len(ids), device=ids.device, dtype=torch.float32)[None] * squeeze
-        return model.logits(ids[None], position_ids=positions if squeeze < 1 else positions.long())[0]
+        # All positions' logits would be 8 GB for 16,000 tokens.
+        return model.answers(ids[None], ANSWER, position_ids=positions if squeeze < 1 else positions.long())[0]
 
     def count(text: str) -> int:
         return len(model.template(text))

@@ -6,6 +6,7 @@ each position what it would put there (Sahoo et al., arXiv 2406.07524; Nie et al
 
 from __future__ import annotations
 
+import itertools
 import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,16 +21,24 @@ if TYPE_CHECKING:
 class MaskPredictor:
     """logits(ids) (B, N, V) around a transformers network; `nfe` counts batch rows through the network.
 
-    `mask`, `eos`: token ids. `shift`: the logits at a position speak of the next token, as in Dream, which was made from
-    an autoregressive model. `template(prompt)`: the ids that stand before an answer. `context`: tokens, prompt and answer.
+    `mask`, `ends`: token ids; any of `ends` ends an answer, and the first, `eos`, pads what is left. `shift`: the logits at a position
+    speak of the next token, as in Dream, which was made from an autoregressive model. `template(prompt)`: the ids that stand before an
+    answer. `context`: tokens, prompt and answer. `block`: tokens that see each other but nothing behind them; 0: all see all.
     """
 
-    def __init__(self, card, net, tokenizer, *, mask: int, eos: int, template, context: int, shift: bool = False, device="cpu"):
+    block = 0
+
+    def __init__(self, card, net, tokenizer, *, mask: int, ends: tuple[int, ...], template, context: int, shift: bool = False, device="cpu"):
         self.card, self.net, self.tokenizer, self.template = card, net, tokenizer, template
-        self.mask, self.eos, self.context, self.shift, self.device = mask, eos, context, shift, device
+        self.mask, self.ends, self.context, self.shift, self.device = mask, ends, context, shift, device
         self.nfe = 0
-        self._special = set(tokenizer.all_special_ids) - set(self.kept)
+        marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}  # role markers need not be in all_special_ids
+        self.special = ({*tokenizer.all_special_ids, mask, *ends} | marked) - set(self.kept)
         net.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    @property
+    def eos(self) -> int:
+        return self.ends[0]
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -43,11 +52,14 @@ class MaskPredictor:
 
     def logits(self, ids: Tensor, **kw) -> Tensor:
         """(B, N, V) float32 for ids (B, N); the mask token itself is never predicted."""
-        return self._finished(self.net(input_ids=ids, **kw).logits)
+        return self._finished(self._called(ids, **kw))
 
     def answers(self, ids: Tensor, length: int, **kw) -> Tensor:
         """(B, length, V): the logits of the last `length` positions alone."""
-        return self._finished(self.net(input_ids=ids, logits_to_keep=length + self.shift, **kw).logits)[:, self.shift :]
+        return self._finished(self._called(ids, logits_to_keep=length + self.shift, **kw))[:, self.shift :]
+
+    def _called(self, ids: Tensor, **kw) -> Tensor:
+        return self.net(input_ids=ids, **kw).logits
 
     def finished(self, hidden: Tensor) -> Tensor:
         """Logits from the last layer's normed states, for readers that call the layers themselves."""
@@ -76,13 +88,19 @@ class MaskPredictor:
 
     def text(self, ids) -> str:
         """The answer as text: up to the first end token, without special tokens."""
-        ids = [int(i) for i in ids]
-        ids = ids[: ids.index(self.eos)] if self.eos in ids else ids
-        return self.tokenizer.decode([i for i in ids if i not in self._special and i != self.mask])
+        said = itertools.takewhile(lambda i: i not in self.ends, map(int, ids))
+        return self.tokenizer.decode([i for i in said if i not in self.special])
 
     def piece(self, token: int) -> str:
         """What one token reads as."""
-        return "∎" if token == self.eos else self.tokenizer.decode([token])
+        return "∎" if token in self.ends else self.tokenizer.decode([token])
+
+    def sees_all(self, method: str) -> None:
+        """Raises BadInput where tokens don't see what stands behind their block."""
+        if self.block:
+            raise BadInput(
+                f"{method} looks at the whole answer at once; {self.card.title} sees no further than its blocks of {self.block}. Choose another model."
+            )
 
 
 @contextmanager

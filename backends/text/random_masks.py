@@ -22,7 +22,7 @@ def random_loss(policy, made: Rollout, reward: Tensor, prompts) -> None:
     if not keep.any():
         return
     gain, made = standardised(reward, made.group)[keep], made.rows(keep)
-    counts, passes = made.counts(policy.eos), len(slices(made, 1))
+    counts, passes = made.counts(policy.ends), len(slices(made, 1))
     for _ in range(passes):
         hidden = (torch.rand(made.step.shape, device=gain.device) < torch.rand(len(gain), 1, device=gain.device)) & counts
         canvas = made.ids.clone()

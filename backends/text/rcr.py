@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Events, Metric, Result, Step, Toggle
-from backends.text.canvas import Canvas, best, predict, shares
+from backends.text.canvas import Canvas, best, one_of, predict, shares
 from backends.text.decoding import Block, Steps, Temperature, blocks_of
 from backends.text.tasks import WRITE_TEXT, WriteText
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def remask(canvas: Canvas, inside: Tensor, count: int, ends_last: bool = False) -> None:
     """Mask the `count` least sure positions of a block again, whenever they were decoded; with `ends_last` end tokens before all others."""
-    least = best(ends_last * (canvas.ids == canvas.model.eos).float() - canvas.confidence, inside & ~canvas.given, count)
+    least = best(ends_last * one_of(canvas.ids, canvas.model.ends).float() - canvas.confidence, inside & ~canvas.given, count)
     canvas.put(least, torch.full_like(canvas.ids, canvas.model.mask), canvas.confidence)
 
 
@@ -53,7 +53,7 @@ def rcr(
     """
     canvas = Canvas.after(model, model.encode(job.prompt, job.length), job.length)
     before, revised = model.nfe, 0
-    for i, n, back in running_confidence(canvas, steps, block or job.length, temperature, ends_last):
+    for i, n, back in running_confidence(canvas, steps, block or model.block or job.length, temperature, ends_last):
         revised += back
         yield Step(i, n, canvas.show())
     yield Metric("tokens per NFE", canvas.written() / (model.nfe - before), "higher")

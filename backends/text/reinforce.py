@@ -41,8 +41,8 @@ class Rollout:
     group: Tensor
     filled: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def counts(self, eos: int) -> Tensor:
-        return until_end(self.ids[:, self.start :], eos)
+    def counts(self, ends: tuple[int, ...]) -> Tensor:
+        return until_end(self.ids[:, self.start :], ends)
 
     def at(self, since: Tensor | int, mask: int) -> Tensor:
         """The canvas (R, P + L) in which every token that appeared at step `since` or later is masked."""

@@ -19,12 +19,12 @@ Budget = Annotated[int, Slider(2, 32, 1, help="masked tokens for each field")]
 
 
 class Filler(Reader):
-    """A reader that never writes a quote, a brace or an end into a slot; without `null`, no filler either."""
+    """A reader that never writes a quote, a brace or a special token into a slot; without `null`, no filler either."""
 
     def __init__(self, model, guidance: float, null: bool):
         super().__init__(model, guidance)
         words = [model.piece(i) for i in range(len(model.tokenizer))]
-        self.barred = torch.tensor([any(c in w for c in '"\\{}\n') or i == model.eos for i, w in enumerate(words)], device=model.device)
+        self.barred = torch.tensor([any(c in w for c in '"\\{}\n') or i in model.special for i, w in enumerate(words)], device=model.device)
         if not null:
             self.barred[list(model.kept)] = True
 
@@ -50,6 +50,7 @@ def s3(
     parses; the paper's budget of 16 tokens a field is 6 here, the embedded model's values being short. That model was trained on forms and
     on a token for nothing; others are told of it in the paper's way, in words, and spell it.
     """
+    model.sees_all("S³")
     kinds = fields_of(job.form)
     prompt = asked(model, job.text, kinds, null)
     before = model.encode(prompt, budget * len(kinds))
@@ -74,7 +75,7 @@ def free_form(job: FillForm, model, steps: Steps = 64, length: Annotated[int, Sl
     """
     canvas = Canvas.after(model, model.encode(asked(model, job.text, fields_of(job.form), null=True), length), length)
     spent = model.nfe
-    for i, n in decode(canvas, Reader(model), Rule(late=(model.eos,)), steps, length):
+    for i, n in decode(canvas, Reader(model), Rule(late=model.ends), steps, model.block or length):
         yield Step(i, n, canvas.show())
     yield Metric("tokens per NFE", len(model.tokens(canvas.final().text)) / (model.nfe - spent), "higher", TOLD)
     yield Result(canvas.final())

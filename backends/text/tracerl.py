@@ -87,7 +87,7 @@ def trace_loss(shrink: int = 1, critic: Value | None = None):
         if not keep.any():
             return
         gain, made = standardised(reward, made.group)[keep], made.rows(keep)
-        counts = made.counts(policy.eos) & (made.step >= 0)
+        counts = made.counts(policy.ends) & (made.step >= 0)
         if critic:
             with torch.no_grad():
                 old_values = critic.of(made, shrink)
