@@ -137,6 +137,9 @@ def test_too_long_is_a_sentence(model):
 
 def test_end_tokens_wait_for_words():
     ids, confidence, among = torch.tensor([0, 5, 0, 7]), torch.tensor([0.99, 0.2, 0.95, 0.4]), torch.ones(4, dtype=torch.bool)
+    torch.manual_seed(0)
+    for _ in range(8):
+        assert not (Rule("random", late=(0,)).choose(None, ids, confidence, among, 2) & (ids == 0)).any()
     for commit in ("steps", "threshold", "factor"):
         rule = Rule(commit=commit, late=(0,))
         assert rule.choose(None, ids, confidence, among, 1).tolist() == [False, False, False, True]

@@ -201,7 +201,7 @@ def test_the_ntk_rule_gives_the_published_constants():
     ("form", "said"),
     [
         ("", "empty"), ("{not json", "not JSON"), ("[1, 2]", "properties"), ('{"properties": {"a": {"type": "object"}}}', "of type object"),
-        (", ,", "names no field"), ("a" * 80, "field's name"), (", ".join("abcdefghijklmn"), "at most 12"), ('a"b', "field's name"),
+        (", ,", "names no field"), ('{"properties": {"a": {"type": "string", "enum": ["x"]}}}', "asks for “enum”"), ('{"properties": {"a": "string"}, "oneOf": []}', "asks for “oneOf”"), ("a" * 80, "field's name"), (", ".join("abcdefghijklmn"), "at most 12"), ('a"b', "field's name"),
     ],
 )  # fmt: skip
 def test_a_form_that_can_not_be_taken_is_answered_with_a_sentence(form, said):

@@ -59,6 +59,12 @@ def test_a_perfect_value_leaves_no_advantage(made):
     assert gains.abs().max() < 1e-6
 
 
+@pytest.mark.identity("tracerl", "two steps at γ = 0.9, λ = 0.8 have the advantages that eqs. 7 to 11 give by hand; padding is no step")
+def test_advantages_are_those_computed_by_hand():
+    gains, returns = tracerl.advantages(torch.tensor([[0, 0, 1, -1]]), torch.tensor([1.0]), torch.tensor([[0.2, 0.4, 0.5, 9.0]]), gamma=0.9, lam=0.8)
+    assert torch.allclose(gains, torch.tensor([[0.61, 0.41, 0.5, 0.0]])) and torch.allclose(returns, torch.tensor([[0.9, 0.9, 1.0, 0.0]]))
+
+
 @pytest.mark.identity("mdpo", "rewards 0, 1, 1, 0 give advantages 1.667, 2.5, 1, 0 before normalisation")
 def test_mdpo_advantages_are_the_cards():
     gains = mdpo.step_advantages(torch.tensor([0.0, 1, 1, 0]))
@@ -69,8 +75,9 @@ def test_the_value_model_learns_what_answers_are_worth(model, made):
     """By a change of its own of low rank: the model whose backbone it began from stays as it is."""
     torch.manual_seed(0)
     critic, counts, before = tracerl.Value(model, 1e-2), made.counts(model.ends), [p.clone() for p in model.net.parameters()]
-    critic.mask = model.mask
+    spent = model.nfe
     assert not critic.of(made, 1).any()
+    assert model.nfe - spent == len(made.ids) * len(tracerl.slices(made, 1)), "its evaluations count"
     for _ in range(5):
         critic.fit(made, 1, torch.ones(made.step.shape), critic.of(made, 1).detach(), counts)
     assert critic.of(made, 1)[counts].mean() > 0.1 and all(map(torch.equal, before, model.net.parameters()))

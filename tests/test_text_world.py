@@ -66,6 +66,10 @@ def test_a_form_is_measured_against_its_text():
     right = {"name": "Ada Berg", "city": "Oslo", "age": None}
     assert figures(json.dumps(right)) == {"valid (%)": 100, "facts filled in rightly (%)": 100, "fields invented (%)": 0}
     assert figures(json.dumps(right | {"age": "30"}))["fields invented (%)"] == 100
+    schema = FillForm(text="?", form='{"properties": {"age": {"type": "integer"}, "pet": {"type": "boolean"}}}')
+    for age, valid in ((41, 100), ("41", 100), ("old", 0), (True, 0), (None, 100), ("<none>", 100)):
+        said = Tokens((), (), "", json.dumps({"age": age, "pet": True}))
+        assert fill_form(schema, said, None)[0].value == valid, age
     assert figures("no JSON") == {"valid (%)": 0, "facts filled in rightly (%)": 0, "fields invented (%)": 0}
 
 

@@ -40,6 +40,7 @@ DECODERS = {  # name -> (reader, rule, block), or None for RCR
     "prefix cache": (BlockCache, Rule(), 4),
     "dual cache": (lambda m: BlockCache(m, dual=True), Rule(), 4),
     "feature cache": (lambda m: FeatureCache(m, prompt_every=16, answer_every=4), Rule(), 0),
+    "guided, w = 1": (lambda m: Reader(m, 1.0), Rule(), 0),
     "remasking (RCR)": None,
 }
 
