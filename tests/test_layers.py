@@ -46,6 +46,7 @@ def test_the_page_knows_the_backends_only_through_its_door():
         "backends",
         "backends.spec",
         "backends.recipe",
+        "backends.grids",
         "backends.models",
         "backends.headless",
         "backends.jobs",
