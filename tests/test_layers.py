@@ -53,6 +53,8 @@ def test_the_page_knows_the_backends_only_through_its_door():
         "backends.inputs",
         "backends.registry",
         "backends.sound",
+        "backends.stills",
+        "backends.colours",
         "backends.cubes",
         "backends.worlds",
     }

@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 import PIL.Image
 
+from backends import colours, stills
 from backends.spec import (
     ArmEvent,
     Audio,
@@ -27,7 +28,7 @@ from backends.spec import (
     Tokens,
     Turntable,
 )
-from ui import colours, cube, inline, sound, turntable
+from ui import cube, inline, sound, turntable
 
 DRAWN = 100  # points at most of a curve; of longer ones means of neighbours, since a line to and fro at each step hides the others
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
@@ -126,6 +127,17 @@ def data_uri(pixels: np.ndarray, side: int = 192, kind: str = "PNG") -> str:
     if max(picture.size) > side:
         picture.thumbnail((side, side))
     return inline.data_uri(picture, kind)
+
+
+def thumbnail(value: Media, side: int = 96) -> str:
+    """A medium as small HTML: a picture of `side` px at most, a plot, or words."""
+    if isinstance(value, Plot):
+        return f'<div class="small">{plot(value)}</div>'
+    drawn = stills.still(value)
+    if isinstance(drawn, str):
+        return f'<p class="words">{escape(drawn)}</p>'
+    alt = "sound" if isinstance(value, Audio | Spectrogram) else "map" if isinstance(value, Heat) else ""
+    return f'<img alt="{alt}" src="{data_uri(drawn, side, "JPEG")}">'
 
 
 def _figure(image: Image) -> str:
