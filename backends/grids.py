@@ -79,6 +79,8 @@ def _values(side: str, asked: dict, rule) -> list:
         raise BadInput(f"{where}: its values must be a list of numbers or words, or a text such as “10, 20” or “1-4”.")
     if not values:
         raise BadInput(f"{where}: it has no values; give at least one.")
+    if isinstance(getattr(rule, "control", None), Toggle):
+        values = [WORDS.get(v.lower(), v) if isinstance(v, str) else v for v in values]
     return list(dict.fromkeys(values))
 
 
@@ -87,10 +89,8 @@ def _read(text: str, rule, where: str) -> list:
     words = isinstance(control, Prompt | TextKnob)
     parts = [part.strip() for part in text.split("|" if words else ",")]
     parts = [part for part in parts if part]
-    if words or control in ("method", "model"):
+    if words or isinstance(control, Toggle) or control in ("method", "model"):
         return parts
-    if isinstance(control, Toggle):
-        return [WORDS.get(part.lower(), part) for part in parts]
     if isinstance(control, Choice):
         said = {str(option): option for option in control.options}
         return [said.get(part, part) for part in parts]
@@ -197,7 +197,9 @@ def label(axis: str, value) -> str:
 
 def name(grid: dict, place: tuple[int, int]) -> str:
     """“steps 10 · seed 3”: which cell it is."""
-    return " · ".join(label(axis, value) if axis in ("method", "model") else f"{title(axis)} {label(axis, value)}" for axis, value in settings(grid, place).items())
+    return " · ".join(
+        label(axis, value) if axis in ("method", "model") else f"{title(axis)} {label(axis, value)}" for axis, value in settings(grid, place).items()
+    )
 
 
 def names(given: dict) -> list[str]:

@@ -55,13 +55,17 @@ def _picture(value: Any) -> np.ndarray | None:
     return next((found for v in inner if (found := _picture(v)) is not None), None)
 
 
+def stills(outcomes: list[Outcome]) -> dict[int, np.ndarray | str]:
+    """arm -> its still, of those with a result."""
+    return {o.arm: still(o.value) for o in outcomes if o.value is not None}
+
+
 # --- a grid as one picture -------------------------------------------------------------------------------
 
 
-def sheet(given: dict, outcomes: list[Outcome]) -> np.ndarray:
-    """(H, W, 3) uint8: a grid's cells in their rows and columns with the values of both axes beside them. A cell is as large as the largest still,
-    from 160 to 256 px; one without a result stays empty."""
-    grid, made = given["grid"], {o.arm: still(o.value) for o in outcomes if o.value is not None}
+def sheet(grid: dict, made: dict[int, np.ndarray | str]) -> np.ndarray:
+    """(H, W, 3) uint8: the stills of a grid's cells in their rows and columns, with the values of both axes beside them. A cell is as large as the
+    largest still, from 160 to 256 px; one that `made` lacks stays empty."""
     sizes = [value.shape[:2] for value in made.values() if isinstance(value, np.ndarray)]
     longest = max((max(size) for size in sizes), default=160)
     scale = min(max(longest, 160), 256) / longest
@@ -70,9 +74,9 @@ def sheet(given: dict, outcomes: list[Outcome]) -> np.ndarray:
     left, top = (SIDE if rows > 1 or "y" in grid else GAP), 2 * HEAD
     drawn = PIL.Image.new("RGB", (left + columns * (width + GAP), top + rows * (height + GAP)), PAPER)
     pen, font, small = PIL.ImageDraw.Draw(drawn), PIL.ImageFont.load_default(15), PIL.ImageFont.load_default(12)
-    pen.text((left, 8), grids.title(grid["x"]["axis"]) + " →", SOFT, small)
+    pen.text((left, 8), grids.title(grid["x"]["axis"]), SOFT, small)
     if "y" in grid:
-        pen.text((GAP, HEAD + 8), grids.title(grid["y"]["axis"]) + " ↓", SOFT, small)
+        pen.text((GAP, HEAD + 8), grids.title(grid["y"]["axis"]), SOFT, small)
     for i, value in enumerate(grid["x"]["values"]):
         said = _lines(pen, grids.label(grid["x"]["axis"], value), font, width, 1)
         pen.text((left + i * (width + GAP) + width / 2, HEAD + 14), said, INK, font, "mm")

@@ -198,6 +198,6 @@ def thumbnails(given: dict, outcomes: list[Outcome]) -> str:
     """A small picture or words for each arm; of a grid its sheet."""
     values = [o.value for o in outcomes if o.value is not None]
     if given.get("grid") and values:
-        values = [Image(stills.sheet(given, outcomes))]
+        values = [Image(stills.sheet(given["grid"], stills.stills(outcomes)))]
     drawn = [views.thumbnail(value) for value in values]
     return f'<div class="thumbs">{"".join(dict.fromkeys(drawn))}</div>'

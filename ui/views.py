@@ -231,7 +231,7 @@ class Live:
     def __init__(self, state: str = "waiting", pictures: bool = True):
         self.pictures = pictures
         self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
-        self.aside, self.notes, self.error = (), [], ""
+        self.aside, self.notes, self.error, self.metrics = (), [], "", ()
         self.main: Media | None = None  # a result that is no single picture stands here
         self.files: list[str] = []  # of the result, when it is a sound or an object
 
@@ -248,16 +248,25 @@ class Live:
         if isinstance(what, Note) and what.text not in self.notes:
             self.notes = [*self.notes, what.text][-3:]
         if isinstance(what, Outcome):
-            self.error = what.error
+            self.error, self.metrics = what.error, what.metrics
             self.state = "failed" if what.error else "stopped" if what.stopped else "done"
         return self
 
     @property
-    def html(self) -> str:
-        share = 1 if self.state == "done" else self.i / self.n if self.n else 0  # it may end before the steps it was given
-        said = {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
+    def share(self) -> float:
+        """How far it is, 0 to 1; it may end before the steps it was given."""
+        return 1 if self.state == "done" else self.i / self.n if self.n else 0
+
+    @property
+    def said(self) -> str:
+        """What it does, in a few words."""
+        return {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
                 "paused": f"paused at step {self.i} of {self.n}",
                 "done": f"done · {self.i} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
+
+    @property
+    def html(self) -> str:
+        said = self.said
         figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""
@@ -266,7 +275,7 @@ class Live:
         asides = "".join(media(m, *([sound.file(m)] if done and isinstance(m, Audio) else [])) for m in self.aside)
         drawn = turntable.live(self.main) if isinstance(self.main, Image) else media(self.main, *self.files)
         main = f'<div class="main">{drawn}</div>' if self.main is not None else ""
-        return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
+        return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * self.share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
 
 
 # --- under the arms --------------------------------------------------------------------------------------
