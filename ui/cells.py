@@ -12,7 +12,7 @@ from ui import results, sound, views, visitor
 from ui.views import Live
 
 PARTS = 3  # components: the frame, what changed in it, and the cell that is seen large
-SIDE = 176  # px at most of a cell's picture
+SIDE = 216  # px at most of a cell's picture
 BIG = 640
 
 
@@ -31,8 +31,9 @@ def frame(run: str, grid: dict, lives: list[Live], sheet: str = "") -> str:
         row = "".join(f"<td>{cell(places[i, j], lives[places[i, j]], grids.name(grid, (i, j)))}</td>" for i in range(len(x["values"])))
         body += f"<tr>{side}{row}</tr>"
     take = f'<a href="{escape(sound.url(sheet))}" download="{escape(Path(sheet).name)}">Contact sheet (PNG)</a>' if sheet else ""
+    wide = " wide" if len(x["values"]) < 5 else ""
     return (
-        f'<div class="xy" data-run="{escape(run)}"><div class="xy-bar"><label>colour by <select></select></label><span class="xy-scale"></span>'
+        f'<div class="xy{wide}" data-run="{escape(run)}"><div class="xy-bar"><label>colour by <select></select></label><span class="xy-scale"></span>'
         f'<output class="xy-count"></output>{take}</div>'
         f'<div class="xy-scroll"><table><thead><tr><th>{corner}</th>{head}</tr></thead><tbody>{body}</tbody></table></div></div>'
     )
@@ -45,10 +46,11 @@ def cell(number: int, live: Live, name: str = "") -> str:
     if live.state in ("done", "stopped"):
         figures += [["seconds", live.seconds, "lower", f"{live.seconds:.1f}"], ["NFE", live.nfe, "lower", views.number(live.nfe)]]
     said = escape(json.dumps(figures, ensure_ascii=False))
+    state = f"{live.seconds:.1f} s" if live.state == "done" else live.said
     label = f' aria-label="{escape(name)}" title="{escape(name)}"' if name else ""
     return (
         f'<button type="button" class="{live.state}" data-cell="{number}" data-figures="{said}"{label}><span class="see">{drawn}</span>'
-        f'<span class="bar"><i style="width:{100 * live.share:.0f}%"></i></span><span class="say"><b class="state">{escape(live.said)}</b><b class="figure"></b></span></button>'
+        f'<span class="bar"><i style="width:{100 * live.share:.0f}%"></i></span><span class="say"><b class="state">{escape(state)}</b><b class="figure"></b></span></button>'
     )
 
 

@@ -147,7 +147,7 @@ def _tell(task: Task, fields: dict, column: arms.Column, panel: grid.Panel) -> N
     rules = recipe.marks(task.job)
     names = tuple(name for name in fields if type(rules.get(name)) not in recipe.KINDS)
     asked = [*(fields[name] for name in names), *column.sources, *panel.sources]
-    told = [*(c.change for c in panel.sources), *(c.release if isinstance(c, gr.Slider) else c.input for c in column.sources)]
+    told = [panel.frame.expand, *(c.change for c in panel.sources), *(c.release if isinstance(c, gr.Slider) else c.input for c in column.sources)]
     gr.on(told, grid.teller(task, names, column, panel), asked, panel.said, trigger_mode="always_last", **LIGHT)
 
 

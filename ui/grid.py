@@ -17,15 +17,16 @@ WORDS = "words with | between them: a cat | a dog"
 
 @dataclass
 class Panel:
-    """What the tab wires. `sources`: for X and then Y the axis, the values as text, the values as choices; `parts`: cells.PARTS components; `begin`: the
-    recipe's grid as it stands at first; `lists`: axes whose values are chosen from a list."""
+    """What the tab wires. `sources`: for X and then Y the axis, the values as text, the values as choices; `parts`: cells.PARTS components; `offered`: the
+    grid that stands there while none was asked for."""
 
     sources: list
+    frame: gr.Accordion
     button: gr.Button
     said: gr.HTML
     parts: list
-    begin: dict
-    lists: set[str] = field(default_factory=set)
+    lists: set[str]  # axes whose values are chosen from a list
+    offered: dict = field(default_factory=dict)
 
     def filled(self, values: tuple) -> dict:
         """The recipe's grid, from the values of `sources`."""
@@ -38,7 +39,7 @@ class Panel:
     def changed(self, values: tuple) -> dict | None:
         """What a tab that is drawn anew begins with: None while nothing was changed."""
         made = self.filled(values)
-        return None if made == self.begin else made
+        return None if made == self.offered else made
 
 
 def draw(task: Task, now: dict, shown: Shown) -> Panel:
@@ -46,7 +47,7 @@ def draw(task: Task, now: dict, shown: Shown) -> Panel:
     arm = now["arms"][0]
     known = grids.axes(task, arm)
     given = now.get("grid") or _first(task, arm, known)
-    with gr.Accordion("X/Y grid", open=bool(now.get("grid") or shown.grid), elem_classes=["xy-panel"]):
+    with gr.Accordion("X/Y grid", open=bool(now.get("grid") or shown.grid), elem_classes=["xy-panel"]) as panel:
         gr.HTML('<p class="help">Varies the first arm along two axes; every cell is a run of its own, and the whole grid is one recipe.</p>')
         sources, lists = [], {axis for axis, rule in known.items() if _options(task, axis, rule)}
         for side in "xy":
@@ -54,11 +55,14 @@ def draw(task: Task, now: dict, shown: Shown) -> Panel:
         with gr.Row(elem_classes=["xy-go"]):
             button = gr.Button("Run grid", variant="primary", elem_classes=["run-grid"], min_width=110, scale=0)
             said = gr.HTML(elem_classes=["xy-said"])
-        frame = gr.HTML(shown.grid, js_on_load=cells.FRAME)
+        table = gr.HTML(shown.grid, js_on_load=cells.FRAME)
         changes = gr.HTML("", js_on_load=cells.CHANGES, elem_classes=["hook"])
         seen = gr.HTML("")
-    frame.click(cells.large, None, seen, queue=False, show_progress="hidden", api_visibility="private")
-    return Panel(sources, button, said, [frame, changes, seen], given, lists)
+    table.click(cells.large, None, seen, queue=False, show_progress="hidden", api_visibility="private")
+    made = Panel(sources, panel, button, said, [table, changes, seen], lists)
+    if not now.get("grid"):
+        made.offered = made.filled(tuple(c.value for c in sources))
+    return made
 
 
 def _axis(task: Task, arm: dict, known: dict, side: str, given: dict) -> list:
