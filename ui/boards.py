@@ -109,7 +109,7 @@ class GridBoard(Board):
 
     def __init__(self, run: Run, ids: list[str]):
         super().__init__(run.given, run.pictures, ids)
-        self.run, self.new, self.told, self.sent = run.id, set(), set(), 0.0
+        self.run, self.new, self.told, self.sent = run, set(), set(), 0.0
 
     @property
     def _above(self) -> bool:
@@ -119,7 +119,7 @@ class GridBoard(Board):
         return self._begun([self._frame(), "", ""], [None] * len(self.ids), [""] * len(self.ids))
 
     def _frame(self, sheet: str = "") -> str:
-        return cells.frame(self.run, self.given["grid"], self.lives, sheet)
+        return cells.frame(self.run.id, self.given["grid"], self.lives, sheet)
 
     def start(self) -> list | None:
         if self.lives[0].state == "waiting":
@@ -135,7 +135,7 @@ class GridBoard(Board):
 
     def _news(self) -> list | None:
         now = time.monotonic()
-        if not self.new or now - self.sent < BETWEEN:
+        if not self.new or now - self.sent < BETWEEN or self.run.over:  # then the whole frame follows at once
             return None
         said = sorted(self.new | self.told)
         self.new, self.told, self.sent = set(), self.new, now

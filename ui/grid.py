@@ -137,9 +137,9 @@ def _range(rule) -> str:
 
 
 def _first(task: Task, arm: dict, known: dict) -> dict:
-    """The axes that are offered: the arm's first two knobs, seeds where it has fewer."""
-    knobs = [axis for axis in known if axis.startswith("knob:")][:2]
-    x, y = [*knobs, "seed", "method"][:2]
+    """The axes that are offered: the arm's first two knobs, and where it has fewer seeds and methods."""
+    knobs = [axis for axis in known if axis.startswith("knob:")]
+    x, y = [*knobs, "seed"][:2] if knobs else ("method", "seed")
     return {side: {"axis": axis, "values": _offered(task, arm, axis, known[axis])} for side, axis in (("x", x), ("y", y))}
 
 
