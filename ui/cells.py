@@ -83,17 +83,25 @@ def large(event: gr.EventData, request: gr.Request) -> str:
 
 # --- in the browser --------------------------------------------------------------------------------------
 
-# In the frame's component: paint what is drawn anew, and tell which cell is pressed. In the other: what changed goes into the cells, which stay the same
-# elements, so that the keyboard's focus stays too.
+# In the frame's component: paint what is drawn anew, and tell which cell is pressed, again when its run is over. In the other: what changed goes into
+# the cells, which stay the same elements, so that the keyboard's focus stays too.
 FRAME = """
-const draw = () => window.unnoiseGrid?.(element);
+let open = {};
+const press = (cell) => {
+  open = { cell: cell.dataset.cell, run: cell.closest('.xy').dataset.run };
+  element.querySelectorAll('[data-cell]').forEach((other) => other.toggleAttribute('data-open', other === cell));
+  trigger('click', open);
+};
+const draw = () => {
+  window.unnoiseGrid?.(element);
+  const cell = element.querySelector(`.xy[data-run="${open.run}"] [data-cell="${open.cell}"]`);
+  if (cell) press(cell);
+};
 draw();
 watch('value', draw);
 element.addEventListener('click', (event) => {
   const cell = event.target.closest('[data-cell]');
-  if (!cell) return;
-  element.querySelectorAll('[data-cell]').forEach((other) => other.toggleAttribute('data-open', other === cell));
-  trigger('click', { cell: cell.dataset.cell, run: cell.closest('.xy').dataset.run });
+  if (cell) press(cell);
 });
 """
 CHANGES = """
