@@ -83,7 +83,7 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[li
     seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
     whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
     names = [titles[o.arm] for o in outcomes]
-    table = views.metrics_table(names, outcomes) if outcomes else ""
+    table = views.metrics_table(names, outcomes, "cell" if given.get("grid") else "arm") if outcomes else ""
     heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm][0]) for o in outcomes if isinstance(o.value, Audio) and files]
     fields = {value["sha256"]: form.words(name) for name, value in reversed(given["job"].items()) if isinstance(value, dict)}  # of two with one sound the first
     asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]

@@ -281,8 +281,8 @@ class Live:
 # --- under the arms --------------------------------------------------------------------------------------
 
 
-def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
-    """A row for each arm; the best of each column stands out when there is something to compare."""
+def metrics_table(titles: list[str], outcomes: list[Outcome], of: str = "arm") -> str:
+    """A row for each arm, or what else they are `of`; the best of each column stands out when there is something to compare."""
     columns: dict[str, str] = {"seconds": "lower", "NFE": "lower", "peak memory (MB)": ""}  # memory already warm is not seen again: no contest
     rows = []
     for outcome in outcomes:
@@ -299,7 +299,7 @@ def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
         state = " (stopped)" if outcome.stopped else " (no result)" if outcome.error else ""
         cells = "".join(_metric(row.get(name), best[name], outcome) for name in columns)
         body.append(f'<tr><th scope="row" class="arm-{outcome.arm + 1}"><i></i>{escape(title)}{state}</th>{cells}</tr>')
-    return f'<div class="scroll"><table class="metrics"><thead><tr><th>arm</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return f'<div class="scroll"><table class="metrics"><thead><tr><th>{of}</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 def _best(rows: list[dict], name: str, better: str) -> float | None:
