@@ -247,15 +247,32 @@ def test_a_cell_tells_its_figures_and_escapes_what_it_shows():
     assert "&quot;higher&quot;" in html and "NFE" in html
 
 
-def test_the_page_reads_what_it_wrote():
+GIVEN = {
+    "knobs and methods": {"x": axis("knob:scale", [2.0, 5.5]), "y": axis("method", ["ddim", "euler"])},
+    "a knob that the arm lacks": {"x": axis("method", ["ddim", "adaptive_guidance"]), "y": axis("knob:threshold", [0.95, 0.99])},
+    "long words": {"x": axis("job:prompt", ["a cat " * 30 + "and", "b"]), "y": axis("knob:mode", ["AG"])},
+    "one axis": {"x": axis("seed", [3, 4])},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_the_page_shows_the_axes_of_a_recipe(name):
     import gradio as gr
 
-    for given in (None, {"x": axis("knob:scale", [2.0, 5.5]), "y": axis("method", ["ddim", "euler"])}):
-        with gr.Blocks():
-            panel = grid.draw(TASK, compare.state_of({"arms": [{"method": "ddim"}], "grid": given}), Shown())
-        values = tuple(c.value for c in panel.sources)
-        assert panel.frame.open == bool(given) and panel.changed(values) == (given and given | {"x": axis("knob:scale", "2, 5.5")})
-        assert len(recipe.parse(asked(grid=panel.filled(values)))[2]) == (4 if given else 9)
+    arm = {"method": "adaptive_guidance" if name == "long words" else "ddim"}
+    with gr.Blocks():
+        panel = grid.draw(TASK, compare.state_of({"arms": [arm], "grid": GIVEN[name]}), Shown())
+    made = panel.changed(tuple(c.value for c in panel.sources))
+    assert panel.frame.open and recipe.whole(asked(arm=arm, grid=made))[1]["grid"] == GIVEN[name]
+
+
+def test_the_page_offers_a_grid_that_runs():
+    import gradio as gr
+
+    with gr.Blocks():
+        panel = grid.draw(TASK, compare.state_of({"arms": [{"method": "ddim"}]}), Shown())
+    values = tuple(c.value for c in panel.sources)
+    assert not panel.frame.open and panel.changed(values) is None and len(recipe.parse(asked(grid=panel.filled(values)))[2]) == 9
 
 
 def test_the_page_says_how_many_cells_there_are_or_what_is_wrong(studio):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import gradio as gr
 
 from backends import grids, jobs, recipe
-from backends.spec import BadInput, Choice, Knob, Prompt, Task, Toggle
+from backends.spec import BadInput, Choice, Knob, Prompt, Task, TextKnob, Toggle
 from ui import cells, form, running
 from ui.results import Shown
 from ui.views import escape
@@ -47,6 +47,7 @@ def draw(task: Task, now: dict, shown: Shown) -> Panel:
     arm = now["arms"][0]
     known = grids.axes(task, arm)
     given = now.get("grid") or _first(task, arm, known)
+    known |= grids.axes(task, arm, next((side["values"] for side in given.values() if side["axis"] == "method"), ()))  # knobs of those methods too
     with gr.Accordion("X/Y grid", open=bool(now.get("grid") or shown.grid), elem_classes=["xy-panel"]) as panel:
         gr.HTML('<p class="help">Varies the first arm along two axes; every cell is a run of its own, and the whole grid is one recipe.</p>')
         sources, lists = [], {axis for axis, rule in known.items() if _options(task, axis, rule)}
@@ -87,7 +88,8 @@ def _fields(task: Task, arm: dict, known: dict, axis: str, values=None) -> tuple
     rule = known.get(axis)
     options = _options(task, axis, rule)
     values = _offered(task, arm, axis, rule) if values is None else values
-    said = values if isinstance(values, str) else (" | " if isinstance(rule, Prompt) else ", ").join(grids.label("", v) for v in values)
+    words = isinstance(getattr(rule, "control", rule), Prompt | TextKnob)
+    said = values if isinstance(values, str) else (" | " if words else ", ").join(map(str, values))
     common = dict(label="values", interactive=True, scale=3, min_width=190)
     text = dict(value=said, visible=bool(axis) and not options, info=_range(rule), max_length=recipe.MAX_CHARACTERS, **common)
     picked = [grids.label("", v) if isinstance(v, bool) else v for v in values] if isinstance(values, list) else []

@@ -91,11 +91,11 @@ def build() -> gr.Blocks:
         def from_file(path: str, request: gr.Request):
             try:
                 given, pictures = recipe.from_file(Path(path))
-                task, *_ = recipe.parse(given, pictures)
+                task, whole, _ = recipe.whole(given, pictures)
             except BadInput as bad:
                 gr.Warning(str(bad), title="Not opened")
                 return nothing
-            return fill(task.slug, compare.state_of(given, pictures), request)
+            return fill(task.slug, compare.state_of(given | {"grid": whole.get("grid")}, pictures), request)
 
         def from_papers(event: gr.EventData, request: gr.Request):
             found = catalogue.opened(str(event.open))
