@@ -54,3 +54,14 @@ def test_on_a_narrow_screen_the_cells_scroll_and_the_page_does_not(page):
     page.wait_for_timeout(300)
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     assert page.evaluate("(e => e.scrollWidth >= e.clientWidth && getComputedStyle(e).overflowX == 'auto')(document.querySelector('.xy-scroll'))")
+    page.set_viewport_size({"width": 1400, "height": 1000})
+
+
+def test_a_dropped_contact_sheet_fills_the_axes_in_again(page, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(page.request.get(page.get_by_text("Contact sheet (PNG)").evaluate("e => e.href")).body())
+    page.locator(".xy-panel:visible").get_by_label("values").first.fill("9")
+    page.locator("input[data-testid$='recipe-upload-button']").set_input_files(sheet)
+    page.wait_for_function("!document.querySelector('.xy')")
+    shown = page.locator(".xy-panel:visible").get_by_label("values")
+    assert [box.input_value() for box in shown.all() if box.is_visible()] == ["4, 6", "1, 5"]
