@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 
+from backends import grids
+
 COUNTS = ("steps", "iterations", "captures", "adapt", "rounds")  # knobs that the time grows with
 LONGEST = 120  # seconds that a visitor may borrow at once
 
@@ -15,6 +17,8 @@ LONGEST = 120  # seconds that a visitor may borrow at once
 def seconds(recipe: dict, *_args, **_kwargs) -> int:
     """How long to borrow the GPU for: per arm ten seconds and a third of a second a step or iteration, up to LONGEST."""
     arms = recipe.get("arms") if isinstance(recipe, dict) else None
+    if isinstance(recipe, dict) and recipe.get("grid"):
+        arms = [cell["arms"][0] for cell in grids.cells(recipe)]
     total = 0.0
     for arm in arms if isinstance(arms, list) and arms else [{}]:
         knobs = arm.get("knobs") if isinstance(arm, dict) else None

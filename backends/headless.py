@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import backends
-from backends import cubes, models, recipe
+from backends import cubes, grids, models, recipe, stills
 from backends.spec import (
     ArmEvent,
     Audio,
@@ -35,6 +35,7 @@ from backends.spec import (
     Turntable,
 )
 
+SHEET = "grid.png"
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
@@ -133,6 +134,7 @@ class Written:
 
     def __init__(self, given: dict, pictures: dict[str, recipe.Input], folder: Path):
         self.given, self.pictures, self.folder, self.outcomes = given, pictures, folder, []
+        self.cells, self.stills = grids.cells(given), {}
         for digest, value in pictures.items():
             kind = "flac" if isinstance(value, Audio) else "npz" if isinstance(value, Mesh | Cube) else "png"
             (folder / f"input-{digest[:16]}.{kind}").write_bytes(recipe.packed(value))
@@ -140,22 +142,26 @@ class Written:
     def see(self, event: ArmEvent) -> dict:
         said = line(event)
         if isinstance(event.event, Outcome):
-            name = f"{event.arm + 1}-{self.given['arms'][event.arm]['method']}"
+            name = f"{event.arm + 1}-{self.cells[event.arm]['arms'][0]['method']}"
             said["files"] = save(event.event, self.pictures, self.folder, name)
             self.outcomes.append({k: v for k, v in said.items() if k != "event"})
+            if self.given.get("grid"):
+                self.stills |= stills.stills([event.event])
         return said
 
     def end(self) -> dict:
-        """{"event": "end", "complete": …, "recipe": …}: the whole comparison with each arm's outcome and files."""
+        """{"event": "end", "complete": …, "recipe": …}: the whole comparison with each arm's outcome and files; a grid leaves its sheet, grid.png."""
         whole = recipe.with_outcome(self.given, arms=self.outcomes)
+        if self.stills:
+            (self.folder / SHEET).write_bytes(recipe.png(stills.sheet(self.given["grid"], self.stills), whole, self.pictures))
         (self.folder / "recipe.json").write_text(json.dumps(recipe.with_inputs(whole, self.pictures), indent=1))
-        return {"event": "end", "complete": complete(self.outcomes, len(self.given["arms"])), "recipe": whole}
+        return {"event": "end", "complete": complete(self.outcomes, len(self.cells)), "recipe": whole}
 
 
 def run(given: dict | str, pictures: dict[str, recipe.Input], folder: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[dict]:
     """Run a recipe, yielding each event as JSON, at last Written.end; files are written into `folder`. Raises BadInput before anything starts."""
-    task, job, arms = recipe.parse(given, pictures)
-    written = Written(recipe.build(task, job, arms), recipe.inputs_of(job), folder)
+    _, kept, held = recipe.whole(given, pictures)
+    written = Written(kept, held, folder)
     for event in backends.run(given, pictures, stop):
         yield written.see(event)
     yield written.end()

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import backends
-from backends import estimates, gpu, models, recipe
+from backends import estimates, gpu, grids, models, recipe
 from backends.estimates import Progress
 from backends.feeds import Feed, Pile
 from backends.registry import METHODS
@@ -77,6 +77,11 @@ class Run:
     held: Flag | None = None
 
     @property
+    def cells(self) -> list[dict]:
+        """Its arms, or the cells of its grid, each as a recipe of its own."""
+        return grids.cells(self.given)
+
+    @property
     def over(self) -> bool:
         """Whether nothing more comes: it has ended, or it is another process's."""
         return self.state in ENDED or self.progress is None
@@ -110,15 +115,15 @@ class Executor:
 
     def submit(self, given: dict | str, pictures: dict, owner: str, kept: bool = True) -> Run:
         """Raises BadInput when the recipe can't run or too many wait. `kept`: whether the owner finds it among the runs afterwards."""
-        task, job, arms = recipe.parse(given, pictures)
-        run = Run(secrets.token_urlsafe(12), owner, recipe.build(task, job, arms), recipe.inputs_of(job), kept=kept)
+        task, given, pictures = recipe.whole(given, pictures)
+        run = Run(secrets.token_urlsafe(12), owner, given, pictures, kept=kept)
         with self._changed:
             if len(self._waiting.get(owner, ())) >= OWN:
                 raise BadInput(f"{OWN} of your runs wait already; stop one of them under “My runs”, or wait until one has begun.")
             if sum(map(len, self._waiting.values())) >= MOST:
                 raise BadInput(f"{MOST} runs wait already; try again in some minutes.")
         if kept:
-            titles = [METHODS[m].title for a in run.given["arms"] for m in (a["method"], *(s["method"] for s in a.get("stack", ())))]
+            titles = {METHODS[m].title: 0 for c in run.cells for a in c["arms"] for m in (a["method"], *(s["method"] for s in a.get("stack", ())))}
             words = [v for v in run.given["job"].values() if isinstance(v, str)]
             words = " ".join([task.title, task.slug, run.given["model"], *titles, *words])
             self._safely(self.store.begin, run.id, owner, run.given, run.pictures, words, run.at)
@@ -164,6 +169,11 @@ class Executor:
             before = [r.progress.left(r in self._running) for r in [*self._running, *self._order()[: place - 1]]] if place else []
             return None if None in (own, *before) else sum(before) / self._slots + own
 
+    def guess(self, given: dict, pictures: dict) -> float | None:
+        """Seconds that a recipe would take, without waiting; None when the like of it has not run here yet."""
+        known = self._expected(given, pictures)
+        return None if None in known else sum(known)
+
     # --- one's own ---
 
     def active(self, owner: str) -> list[Run]:
@@ -196,13 +206,13 @@ class Executor:
 
     def _enqueue(self, run: Run) -> None:
         run.stopped, run.held = (Flag(Path(self._flags.name) / f"{run.id}.{kind}") for kind in ("stop", "hold"))
-        run.events, run.progress = Pile(), Progress(self._expected(run))
+        run.events, run.progress = Pile(), Progress(self._expected(run.given, run.pictures))
         with self._changed:
             self._waiting.setdefault(run.owner, deque()).append(run)
             self._changed.notify_all()
 
-    def _expected(self, run: Run) -> list[float | None]:
-        return [self._safely(estimates.expected, self.store, run.given, arm, run.pictures) for arm in run.given["arms"]]
+    def _expected(self, given: dict, pictures: dict) -> list[float | None]:
+        return [self._safely(estimates.expected, self.store, cell, cell["arms"][0], pictures) for cell in grids.cells(given)]
 
     def _order(self) -> list[Run]:
         """Those that wait, as they will begin: in rounds, one of each owner; who has one running now is the last of each."""
@@ -228,7 +238,7 @@ class Executor:
             run = self._order()[0]
             self._unqueue(run)
             self._running.append(run)
-            run.state, run.began, run.seen, run.progress = "running", time.time(), time.monotonic(), Progress(self._expected(run))
+            run.state, run.began, run.seen, run.progress = "running", time.time(), time.monotonic(), Progress(self._expected(run.given, run.pictures))
         if run.kept:
             self._safely(self.store.change, run.id, state="running", began=run.began)
         return run
@@ -246,7 +256,7 @@ class Executor:
             run.error = "The run failed; the log holds the details."
         events = [e.event for e in run.events]
         outcomes = [e for e in events if isinstance(e, Outcome)]
-        stopped = run.stopped() and (len(outcomes) < len(run.given["arms"]) or any(o.stopped for o in outcomes))  # not by a press that came too late
+        stopped = run.stopped() and (len(outcomes) < len(run.cells) or any(o.stopped for o in outcomes))  # not by a press that came too late
         if events and not isinstance(events[-1], Outcome):  # with which all was kept
             self._safely(self._keep, run)
         with self._changed:
@@ -267,8 +277,9 @@ class Executor:
                 feed.add(event)
             self._changed.notify_all()
         if isinstance(event.event, Outcome) and not event.event.error and not event.event.stopped:
-            arm = run.given["arms"][event.arm]  # a model that was loaded meanwhile would teach too much
-            self._safely(estimates.learn, self.store, run.given, arm, run.pictures, took if warm or event.arm else event.event.seconds)
+            cell, before = run.cells[event.arm], run.cells[event.arm - 1] if event.arm else None
+            alone = before["model"] == cell["model"] if before else warm  # a model that was loaded meanwhile would teach too much
+            self._safely(estimates.learn, self.store, cell, cell["arms"][0], run.pictures, took if alone else event.event.seconds)
         if isinstance(event.event, Outcome):
             self._safely(self._keep, run)
 

@@ -2,6 +2,8 @@
 
 {"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
 
+With a "grid" (grids.py) it has one arm, which the grid's axes vary: `parse` gives an arm for each cell.
+
 Pictures, sounds, objects and cubes in a job are named by the SHA-256 of their pixels, samples, faces or values, the studio's own objects by their name;
 they travel beside the recipe: as base64 PNG, FLAC or npz in a result's metadata and in the `inputs` of an API call, as files for the command line. What is
 called `pictures` maps hashes to (H, W, 3) uint8, to Audio, to Mesh, or to Cube.
@@ -13,18 +15,17 @@ import dataclasses
 import hashlib
 import io
 import json
-import typing
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import PIL.PngImagePlugin
 
-from backends import cubes, gltf, inputs, meshes, models
+from backends import cubes, gltf, grids, inputs, meshes, models
 from backends.registry import METHODS, TASKS
-from backends.spec import Arm, Audio, BadInput, Cube, Job, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Spectra, Stacked, Task
+from backends.spec import Arm, Audio, BadInput, Cube, Job, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Spectra, Stacked, Task, fields_of, marks
 from backends.worlds import objects
 
 SCHEMA = 1
@@ -39,22 +40,44 @@ Input = np.ndarray | Audio | Mesh | Cube
 KINDS = {Picture: ("picture", inputs.picture), Sound: ("sound", inputs.sound), Shape: ("object", inputs.mesh), Spectra: ("cube", inputs.cube)}
 
 
-def marks(job: type[Job]) -> dict[str, Any]:
-    """field -> Prompt, Picture, Sound, Shape, Spectra, Slider, Choice, Toggle, "seed"; the model has no mark."""
-    hints = typing.get_type_hints(job, include_extras=True)
-    return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
-
-
 # --- reading ---------------------------------------------------------------------------------------------
 
 
 def parse(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple[Task, Job, tuple[Arm, ...]]:
     """Check a recipe and give what the runner takes; raises BadInput with one sentence."""
+    return _parsed(recipe, pictures)[:3]
+
+
+def whole(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple[Task, dict, dict[str, Input]]:
+    """(task, recipe, inputs) as they are kept, with all defaults; raises BadInput. The recipe has its grid, not the grid's cells."""
+    task, job, arms, grid = _parsed(recipe, pictures)
+    return task, grid or build(task, job, arms), inputs_of(job)
+
+
+def _parsed(recipe: dict | str, pictures: dict[str, Input] | None) -> tuple[Task, Job, tuple[Arm, ...], dict | None]:
     recipe = _loaded(recipe)
     task = TASKS.get(_name(recipe.get("task"), "task"))
     if task is None:
         raise BadInput(f"No task is called {recipe['task']}; there are {', '.join(TASKS)}.")
-    return task, _job(task, recipe, pictures or {}), _arms(task, recipe.get("arms"))
+    job, arms = _job(task, recipe, pictures or {}), _arms(task, recipe.get("arms"))
+    if recipe.get("grid") is None:
+        return task, job, arms, None
+    grid = build(task, job, arms) | {"grid": recipe["grid"]}
+    return task, job, cells(task, grid), grid
+
+
+def cells(task: Task, given: dict) -> tuple[Arm, ...]:
+    """The arms of a recipe's grid, one a cell; `given` gets the grid as it is kept. Raises BadInput."""
+    if len(given["arms"]) != 1:
+        raise BadInput(f"A grid varies one arm; the recipe has {len(given['arms'])}.")
+    given["grid"] = grids.checked(task, given["grid"], given["arms"][0])
+    rules, fields, made = marks(task.job), fields_of(task.job), []
+    for place, cell in zip(grids.places(given["grid"]), grids.cells(given)):
+        own = {name: _value(name, rules[name], cell["job"][name], fields[name].default, {}) for name in grids.varied(given["grid"])}
+        own |= {"model": models.get(_name(cell["model"], "model")).name} if cell["model"] != given["model"] else {}
+        arm = _arm(task, cell["arms"][0], f"Cell {len(made) + 1} ({grids.name(given['grid'], place)})")
+        made.append(dataclasses.replace(arm, job=own))
+    return tuple(made)
 
 
 def _json(text: str):

@@ -27,19 +27,21 @@ log = logging.getLogger(__name__)
 
 
 def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = lambda: False, pause: Callable[[], bool] = lambda: False) -> Iterator[ArmEvent]:
-    """Yield the events of each arm in turn, each arm closing with its Outcome.
+    """Yield the events of each arm in turn, each arm closing with its Outcome. What an arm has of the job for itself takes the place of the job's.
 
     `stop` is asked after each step: the arm under way ends with what it has, and later arms do not start.
     `pause` is asked there too: while it says so, and for HOLD_SECONDS of the whole run at most, the arm waits as it is, its clock standing.
     Closing the generator ends it without a last word. An arm that fails does not stop the next.
     """
     hold = _Hold(pause, stop)
-    model = yield from _loaded(job.model or task.model, stop)
-    reference = None
+    name = model = reference = None
     for number, arm in enumerate(arms):
+        own, arm = dataclasses.replace(job, **arm.job), dataclasses.replace(arm, job={})
+        if name != (name := own.model or task.model):
+            model = yield from _loaded(name, stop, number)
         if stop():
             return
-        for event in _arm(task, job, arm, number, model, stop, hold, reference):
+        for event in _arm(task, own, arm, number, model, stop, hold, reference):
             yield event
         if number == 0 and isinstance(event.event, Outcome):
             reference = event.event.value

@@ -40,3 +40,11 @@ def log_mel(sound: Audio, bins: int = 96, frames: int = 480) -> Spectrogram:
     power = spectrogram(wave, window_function(window), window, hop, fft_length=size, power=2.0, mel_filters=filters, mel_floor=1e-12)
     values = 10 * np.log10(power / max(power.max(), 1e-9))
     return Spectrogram(np.maximum(values, -FLOOR).astype(np.float32), sound.seconds, sound.rate / 2)
+
+
+def shades(values: np.ndarray) -> np.ndarray:
+    """A spectrogram's values as they are drawn, 0 to 1, low rows at the bottom; what is FLOOR under the loudest, or the least, is 0."""
+    values = np.nan_to_num(np.asarray(values, np.float32), nan=-1e9, posinf=1e9, neginf=-1e9)
+    top = float(np.percentile(values, 99.9))
+    low = max(float(np.percentile(values, 1)), top - FLOOR)
+    return np.clip((values[::-1] - low) / max(top - low, 1e-6), 0, 1) if top > low else np.zeros_like(values)

@@ -5,9 +5,10 @@ events; its signature is its form.
 """
 
 import dataclasses
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 
@@ -418,11 +419,12 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Arm:
-    """One column of a comparison."""
+    """One column of a comparison, or one cell of a grid. `job`: fields of the job, the model among them, that a cell has for itself."""
 
     method: str
     knobs: dict[str, Any] = field(default_factory=dict)
     stack: tuple[Stacked, ...] = ()
+    job: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -460,3 +462,9 @@ class ArmEvent:
 
 def fields_of(job: type[Job]) -> dict[str, dataclasses.Field]:
     return {f.name: f for f in dataclasses.fields(job)}
+
+
+def marks(job: type[Job]) -> dict[str, Any]:
+    """field -> Prompt, Picture, Sound, Shape, Spectra, Slider, Choice, Toggle, "seed"; the model has no mark."""
+    hints = typing.get_type_hints(job, include_extras=True)
+    return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}

@@ -53,6 +53,17 @@ def test_methods_and_a_run_and_its_files(client):
     assert client.predict(RECIPE, {}, api_name="/run")[0]["outcome"]["arms"][0]["files"] == result["outcome"]["arms"][0]["files"], "same seed, same bits"
 
 
+def test_a_grid_gives_its_sheet_and_its_cells_in_their_order(client):
+    given = changed(
+        arms=[{"method": "ddim", "knobs": {"steps": 1}}], grid={"x": {"axis": "seed", "values": "1-5"}, "y": {"axis": "knob:scale", "values": [1, 2]}}
+    )
+    result, files = client.predict(given, {}, api_name="/run")
+    assert result["complete"] and [Path(f).name for f in files] == ["grid.png", *(f"{i}-ddim.png" for i in range(1, 11))]
+    assert recipe.from_file(Path(files[0]))[0]["grid"] == result["grid"] and result["grid"]["x"]["values"] == [1, 2, 3, 4, 5]
+    assert recipe.from_file(Path(files[7]))[0]["job"]["seed"] == 2, "a cell's file holds the cell's own recipe"
+    assert "at most 36 cells" in refused(client, given | {"grid": {"x": {"axis": "seed", "values": "1-37"}}})
+
+
 def test_an_object_comes_as_glb_and_turning(client):
     arm = {"method": "sds_edit", "knobs": {"iterations": 1, "captures": 10, "grid": 16, "size": 16, "views": 1}}
     edit = {"task": "edit_object", "job": {"shape": "crate", "source": "a crate", "prompt": "a red crate"}, "arms": [arm]}

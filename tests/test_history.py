@@ -21,7 +21,7 @@ from backends import jobs, spec
 from backends.registry import TASKS
 from backends.spec import BadInput
 from backends.store import Store
-from ui import compare, history, page, running, visitor
+from ui import compare, history, page, running, views, visitor
 
 TASK = TASKS["text_to_image"]
 
@@ -313,7 +313,7 @@ def test_long_lists_come_in_parts(studio, source, handlers):
 
 @pytest.mark.parametrize("kind", typing.get_args(spec.Media), ids=lambda k: k.__name__)
 def test_every_medium_has_its_thumbnail(kind):
-    html = history.thumbnail(MEDIA[kind])
+    html = views.thumbnail(MEDIA[kind])
     assert len(html) < 8000 and ("<img" in html or "<svg" in html or 'class="words"' in html)
     assert "<b>" not in html
 
@@ -323,8 +323,8 @@ def test_a_medium_that_nobody_thought_of_shows_its_picture_or_its_words():
 
     film = dataclasses.make_dataclass("Film", ["rate", "frames"])(24, np.zeros((3, 8, 8, 3), np.uint8))
     motion = dataclasses.make_dataclass("Motion", ["joints", "caption"])(np.zeros((3, 22, 3), np.float32), "a walk")
-    assert "data:image/jpeg" in history.thumbnail(film) and "a walk" in history.thumbnail(motion)
-    assert "Odd" in history.thumbnail(dataclasses.make_dataclass("Odd", ["x"])(1))
+    assert "data:image/jpeg" in views.thumbnail(film) and "a walk" in views.thumbnail(motion)
+    assert "Odd" in views.thumbnail(dataclasses.make_dataclass("Odd", ["x"])(1))
 
 
 def test_the_page_is_wired():

@@ -11,7 +11,7 @@ import soundfile
 import backends
 from backends import headless, inputs, recipe, sound
 from backends.spec import Audio, BadInput, Note, Outcome, Result, Spectrogram, Step
-from ui import form, history, results, views
+from ui import form, results, views
 from ui import sound as drawn_sound
 
 RATE = 16_000
@@ -223,7 +223,7 @@ def test_the_tab_shows_each_step_then_players_and_a_switch(listen):
     assert shown.switch.count("</i>sound</button>") == 1, "an input is called as its field is"
     assert tracks[1]["gain"] == 1 and tracks[0]["gain"] == pytest.approx(0.25, abs=0.01), "the louder is turned down to the quietest"
     assert len(results.under(shown)) == results.UNDER
-    assert history.thumbnail(TONE).startswith('<img alt="sound" src="data:image/png')
+    assert views.thumbnail(TONE).startswith('<img alt="sound" src="data:image/jpeg')
     import zipfile
 
     assert {"unnoise-1-as_it_came-0.flac", "unnoise-2-quieter-0.flac"} < set(zipfile.ZipFile(shown.bundle).namelist())

@@ -190,7 +190,7 @@ def test_text_is_escaped_wherever_it_is_shown():
         Image(np.zeros((4, 4, 3), np.uint8), evil),
     )
     entry = Kept("x", "me", {"task": "text_to_image", "job": {"prompt": evil}, "arms": [{"method": evil}]}, "failed", evil, 0.0, 0.0, 0.0, False, 0, " ")
-    for html in (live.html, history._row(entry), history.thumbnail(Text(evil)), views.metrics_table([evil], [outcome(metrics=(Metric(evil, 1.0),))])):
+    for html in (live.html, history._row(entry), views.thumbnail(Text(evil)), views.metrics_table([evil], [outcome(metrics=(Metric(evil, 1.0),))])):
         assert "<img src=x" not in html and "&lt;img" in html
 
 

@@ -52,7 +52,8 @@ async def compare(recipe: dict, inputs: dict, request: gr.Request) -> AsyncItera
                 raise _refusal(run.error)
             if run.over:
                 end = await run_sync(written.end)
-                yield end, sorted(map(str, Path(folder).glob("[1-9]-*")))
+                files = sorted(Path(folder).glob("[1-9]*-*"), key=lambda path: (int(path.name.split("-")[0]), path.name))
+                yield end, [str(path) for path in [*Path(folder).glob(headless.SHEET), *files]]
         finally:
             ticket.close()
             studio.stop(run)

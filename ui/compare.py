@@ -1,6 +1,6 @@
 """A task's tab: one input panel, one to six arms side by side, and under them what the comparison gave.
 
-The tab is drawn by gr.render from its state, {"model", "job", "pictures", "arms"}, so that a page of many tasks stays
+The tab is drawn by gr.render from its state, {"model", "job", "pictures", "arms", "grid"}, so that a page of many tasks stays
 small and a new task or method needs nothing here. An arm added or a method chosen first takes what stands in the
 components into the state and then draws anew (Gradio 6 does not keep values by key); `left`, the last run's Shown,
 puts pictures and figures back. A state with "run" shows that run: the tab watches it as soon as it is drawn.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio import utils
 
-from backends import jobs, recipe
+from backends import grids, jobs, recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
 from backends.spec import BadInput, Task
-from ui import arms, bring, form, results, running, views, visitor
+from ui import arms, bring, form, grid, results, running, views, visitor
 from ui.results import Shown
 
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private")
@@ -36,7 +36,7 @@ class Tab:
 def state_of(given: dict, pictures: dict | None = None) -> dict:
     """The tab's state from a recipe, or from an example's job and arms."""
     chosen = [arms.new(a["method"], a.get("knobs"), a.get("stack")) for a in given.get("arms", []) if a["method"] in METHODS]
-    return {"model": given.get("model", ""), "job": given.get("job", {}), "pictures": pictures or {}, "arms": chosen[:MAX_ARMS]}
+    return {"model": given.get("model", ""), "job": given.get("job", {}), "pictures": pictures or {}, "arms": chosen[:MAX_ARMS], "grid": given.get("grid")}
 
 
 def state_of_run(run: jobs.Run) -> dict:
@@ -57,8 +57,9 @@ def restored(request: gr.Request) -> jobs.Run | None:
     return max(studio.active(owner), key=lambda run: run.at, default=None)
 
 
-def here(example: dict) -> bool:
-    return all(arm["method"] in METHODS for arm in example.get("arms", []))
+def here(given: dict) -> bool:
+    """Whether the methods of a recipe or an example are here."""
+    return all(cell["arms"][0]["method"] in METHODS for cell in grids.cells(given))
 
 
 def first_state(task: Task) -> dict:
@@ -114,21 +115,24 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
             with gr.Row(elem_classes=["arms"]):
                 drawn = [arms.draw(task, arm, i, len(now["arms"]), shown.arms.get(arm["id"], (None, ""))) for i, arm in enumerate(now["arms"])]
             more = arms.more(task, now["arms"])
+            panel = grid.draw(task, now, shown)
             under = _under(shown, left)
     columns, changes = [column for column, _ in drawn], [c for _, some in drawn for c in some] + more
-    sources = [*fields.values(), *(s for column in columns for s in column.sources)]
+    sources = [*fields.values(), *(s for column in columns for s in column.sources), *panel.sources]
     once = threading.Lock()
     for change in changes:
-        handler = _changer(task, tuple(fields), columns, change, once)
+        handler = _changer(task, tuple(fields), columns, change, once, panel)
         change.event(handler, [state, *change.inputs, *sources], state, **STATE)
-    run.click(None, None, message, js=running.QUEUED, api_visibility="private")
-    run.click(running.waiter(task), None, None, **LIGHT)
-    outputs = [message, left, *under, *(c.picture for c in columns), *(c.live for c in columns)]
-    ran = run.click(running.runner(task, tuple(fields), columns), sources, outputs, trigger_mode="once", **STATE)
-    # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
-    ran.failure(lambda: "", None, message, **LIGHT)
+    outputs = [message, left, *under, *panel.parts, *(c.picture for c in columns), *(c.live for c in columns)]
     *_, viewer, _, _ = under
-    ran.then(results.solid, left, viewer, **LIGHT)
+    for button, axes in ((run, None), (panel.button, lambda values: panel.filled(values[-len(panel.sources) :]))):
+        button.click(None, None, message, js=running.QUEUED, api_visibility="private")
+        button.click(running.waiter(task), None, None, **LIGHT)
+        ran = button.click(running.runner(task, tuple(fields), columns, axes), sources, outputs, trigger_mode="once", **STATE)
+        # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
+        ran.failure(lambda: "", None, message, **LIGHT)
+        ran.then(results.solid, left, viewer, **LIGHT)
+    _tell(task, fields, columns[0], panel)
     if name := now.get("run"):
         drawn = gr.HTML("", js_on_load="trigger('click')", elem_classes=["hook"])
         drawn.click(running.watcher(task, name, columns), None, outputs, **STATE).then(results.solid, left, viewer, **LIGHT)
@@ -136,6 +140,15 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
     for button, on, said in ((pause, True, running.PAUSING), (resume, False, running.RESUMING)):
         button.click(None, None, message, js=said, api_visibility="private")
         button.click(running.pauser(task, on), None, None, **LIGHT)
+
+
+def _tell(task: Task, fields: dict, column: arms.Column, panel: grid.Panel) -> None:
+    """What is said of the grid follows its axes and the first arm's knobs."""
+    rules = recipe.marks(task.job)
+    names = tuple(name for name in fields if type(rules.get(name)) not in recipe.KINDS)
+    asked = [*(fields[name] for name in names), *column.sources, *panel.sources]
+    told = [panel.frame.expand, *(c.change for c in panel.sources), *(c.release if isinstance(c, gr.Slider) else c.input for c in column.sources)]
+    gr.on(told, grid.teller(task, names, column, panel), asked, panel.said, trigger_mode="always_last", **LIGHT)
 
 
 def _examples(task: Task, state: gr.State) -> None:
@@ -150,7 +163,7 @@ def _examples(task: Task, state: gr.State) -> None:
             chip.click(lambda example=example: state_of(example), None, state, **STATE)
 
 
-def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once: threading.Lock):
+def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once: threading.Lock, panel: grid.Panel | None = None):
     """The handler of a change: what stands in the components goes into the state, then the arms change.
 
     `once`: a drawing's own, taken by its first change, since another drawing then stands in its place. Gradio's dropdown tells of a choice twice, and a
@@ -179,7 +192,8 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once:
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
         model = dict(zip(names, values))["model"]
-        return {"model": model, "job": job, "pictures": pictures, "arms": change.change(kept, *extra)}
+        axes = panel.changed(values[-len(panel.sources) :]) if panel else state.get("grid")
+        return {"model": model, "job": job, "pictures": pictures, "arms": change.change(kept, *extra), "grid": axes}
 
     return handler
 

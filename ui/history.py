@@ -10,17 +10,15 @@ from html import escape
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
-from backends import cubes, jobs
+from backends import grids, jobs, stills
 from backends.jobs import Run
 from backends.registry import METHODS, TASKS
-from backends.spec import Audio, BadInput, Cube, Heat, Outcome, Plot, Spectrogram, Table, Text, Tokens
-from ui import colours, form, running, sound, views, visitor
+from backends.spec import BadInput, Image, Outcome
+from ui import form, running, views, visitor
 from ui.compare import LIGHT, STATE
 
 PAGE = 40  # ended runs that are shown at first, and more at each press
-SHOWN = 120  # characters of an answer
 MB = 2**20
 
 # Buttons tell what they do and to which run; Delete asks once more; a link is copied by the press itself, as browsers want it. While something runs or waits
@@ -123,8 +121,9 @@ def _active(run: Run) -> str:
         state = running.PLACES.get(place, f"{place} in line") + ("" if known is None else f" · done in about {running.lasting(known)}")
     else:
         state = "paused" if progress.paused else "running" if known is None else f"running · about {running.lasting(known)} left"
-        state += f" · arm {progress.arm + 1} of {len(run.given['arms'])}, step {progress.i} of {progress.n}" if progress.n else ""
-    share = (progress.arm + (progress.i / progress.n if progress.n else 0)) / len(run.given["arms"])
+        what = "cell" if run.given.get("grid") else "arm"
+        state += f" · {what} {progress.arm + 1} of {len(run.cells)}, step {progress.i} of {progress.n}" if progress.n else ""
+    share = (progress.arm + (progress.i / progress.n if progress.n else 0)) / len(run.cells)
     return (f'<article class="past"><div class="way"><i style="width:{100 * share:.0f}%"></i></div><div>{_title(run.given)}<p>{escape(state)} · {_said(run)}</p></div>'
             f'<span class="acts">{_button("open", run, "Watch")}{_button("stop", run, "Stop")}</span></article>')  # fmt: skip
 
@@ -178,7 +177,10 @@ def _said(run: Any) -> str:
     when, today = datetime.datetime.fromtimestamp(run.at), datetime.date.today()
     at = when.strftime("%H:%M" if when.date() == today else "%d %b, %H:%M" if when.year == today.year else "%d %b %Y")
     task, given = TASKS.get(run.given["task"]), run.given
-    methods = " · ".join(METHODS[a["method"]].title if a["method"] in METHODS else a["method"] for a in given["arms"])
+    slugs = dict.fromkeys(cell["arms"][0]["method"] for cell in grids.cells(given))
+    methods = " · ".join(METHODS[slug].title if slug in METHODS else slug for slug in slugs)
+    if grid := given.get("grid"):
+        methods += f" · grid of {' × '.join(grids.title(axis['axis']) for axis in grid.values())}, {len(grids.places(grid))} cells"
     return f"{at} · {escape(task.title if task else given['task'])} · seed {escape(str(given['job'].get('seed', 0)))} · {escape(methods)}"
 
 
@@ -187,48 +189,15 @@ def _remembered(kept: Any) -> str:
     if kept.shown:
         return kept.shown
     store = jobs.studio().store
-    made = thumbnails([e.event for e in store.events(kept.id) if isinstance(e.event, Outcome)])
+    made = thumbnails(kept.given, [e.event for e in store.events(kept.id) if isinstance(e.event, Outcome)])
     store.change(kept.id, shown=made)
     return made
 
 
-def thumbnails(outcomes: list[Outcome]) -> str:
-    drawn = [thumbnail(o.value) for o in outcomes if o.value is not None]
+def thumbnails(given: dict, outcomes: list[Outcome]) -> str:
+    """A small picture or words for each arm; of a grid its sheet."""
+    values = [o.value for o in outcomes if o.value is not None]
+    if given.get("grid") and values:
+        values = [Image(stills.sheet(given["grid"], stills.stills(outcomes)))]
+    drawn = [views.thumbnail(value) for value in values]
     return f'<div class="thumbs">{"".join(dict.fromkeys(drawn))}</div>'
-
-
-def thumbnail(value: Any) -> str:
-    """A medium as small HTML. One that is not named here shows its first picture or its words."""
-    if isinstance(value, Audio | Spectrogram):
-        return f'<img alt="sound" src="{sound.thumbnail(value)}">'
-    if isinstance(value, Cube):
-        value = cubes.picture(value)
-    if isinstance(value, Heat):
-        cells = np.nan_to_num(np.array(value.values, float))
-        size = max(1, 96 // max(cells.shape))
-        return f'<img alt="map" src="{views.data_uri(np.kron(colours.warm(cells), np.ones((size, size, 1), np.uint8)), 96)}">'
-    if isinstance(value, Plot):
-        return f'<div class="small">{views.plot(value)}</div>'
-    if isinstance(value, Table):
-        said = " · ".join(f"{c} {v}" for c, v in zip(value.columns, value.rows[0] if value.rows else ()))
-    else:
-        picture = None if isinstance(value, Text | Tokens) else _picture(value)
-        if picture is not None:
-            return f'<img alt="" src="{views.data_uri(picture, 96, "JPEG")}">'
-        said = getattr(value, "text", "") or getattr(value, "caption", "") or type(value).__name__
-    return f'<p class="words">{escape(said.strip()[:SHOWN])}</p>'
-
-
-def _picture(value: Any) -> np.ndarray | None:
-    """The first picture in a medium: (H, W, 3) uint8, the first of several, or one in what it holds."""
-    if isinstance(value, np.ndarray):
-        while value.ndim > 3 and len(value):
-            value = value[0]
-        return value if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size else None
-    if isinstance(value, tuple | list):
-        inner = value
-    elif dataclasses.is_dataclass(value):
-        inner = [getattr(value, f.name) for f in dataclasses.fields(value)]
-    else:
-        return None
-    return next((found for v in inner if (found := _picture(v)) is not None), None)

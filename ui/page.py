@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, bring, catalogue, compare, cube, history, running, sound, turntable, visitor
+from ui import api, bring, catalogue, cells, compare, cube, history, running, sound, turntable, visitor
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -19,7 +19,7 @@ ABOUT = """
 ### What this is
 Each method is a paper's own algorithm, running live on a model. A tab is one input and one to six arms: the same words, picture and seed go
 through each arm in turn, and the table under them compares what each took and gave. “+ baseline” puts the plain way beside a paper; a second method may
-be stacked under one that leaves a slot free. **NFE** counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are
+be stacked under one that leaves a slot free. The X/Y grid under the arms varies the first one by two of its knobs, its method, seed, model or input at once. **NFE** counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are
 the method's own, without previews and pauses; Pause holds a run after its step, for five minutes at most. The same seed gives the same result whatever ran before.
 
 The embedded models are small and know little: scenes of emoji, sums, 4×4 sudokus, short forms. They ship with the studio, so that nothing has to be
@@ -91,11 +91,11 @@ def build() -> gr.Blocks:
         def from_file(path: str, request: gr.Request):
             try:
                 given, pictures = recipe.from_file(Path(path))
-                task, *_ = recipe.parse(given, pictures)
+                task, whole, _ = recipe.whole(given, pictures)
             except BadInput as bad:
                 gr.Warning(str(bad), title="Not opened")
                 return nothing
-            return fill(task.slug, compare.state_of(given, pictures), request)
+            return fill(task.slug, compare.state_of(given | {"grid": whole.get("grid")}, pictures), request)
 
         def from_papers(event: gr.EventData, request: gr.Request):
             found = catalogue.opened(str(event.open))
@@ -155,6 +155,6 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
-        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT,
+        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT + cells.SCRIPT,
         footer_links=["api"], show_error=True, ssr_mode=False, app_kwargs={"middleware": [Middleware(visitor.Cookie)]}, **options,
     )  # fmt: skip

@@ -10,8 +10,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from backends import cubes, headless, recipe
-from backends.registry import METHODS
+from backends import cubes, grids, headless, recipe, stills
 from backends.spec import Audio, Cube, Image, Outcome, Turntable
 from ui import form, sound, views
 
@@ -32,6 +31,8 @@ class Shown:
     solids: list[tuple[str, str]] = field(default_factory=list)  # (title, path) of what the viewer of objects can show
     bundle: str | None = None
     recipe: str = ""
+    sheet: str = ""  # the path of a grid's cells as one picture
+    grid: str = ""  # its cells as the page shows them
 
     @property
     def opposed(self) -> tuple[int, int]:
@@ -76,20 +77,22 @@ def _name(outcome: Outcome) -> str:
 
 def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[list[str]] = ()) -> Shown:
     """`files`: those of each arm's sound, object or cube, for the switch and the viewer."""
-    slugs = [[arm["method"], *(s["method"] for s in arm.get("stack", ()))] for arm in given["arms"]]
-    titles = [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
+    titles = grids.names(given)
     pictures_of = [(o, seen) for o in outcomes if (seen := pictured(o)) is not None]
     seen = [(CAME, views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
     seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
     whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
     names = [titles[o.arm] for o in outcomes]
-    table = views.metrics_table(names, outcomes) if outcomes else ""
+    table = views.metrics_table(names, outcomes, "cell" if given.get("grid") else "arm") if outcomes else ""
     heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm][0]) for o in outcomes if isinstance(o.value, Audio) and files]
     fields = {value["sha256"]: form.words(name) for name, value in reversed(given["job"].items()) if isinstance(value, dict)}  # of two with one sound the first
     asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
     solids = [(f"{o.arm + 1} · {titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
               for o in outcomes if isinstance(o.value, Turntable) and files for path in files[o.arm] if Path(path).suffix in VIEWED]  # fmt: skip
-    return Shown({}, seen, table, sound.switch(heard + asked), solids, _bundle(whole, pictures, outcomes, names), json.dumps(whole, indent=1))
+    sheet = _sheet(whole, pictures, outcomes) if given.get("grid") else b""
+    bundle = _bundle(whole, pictures, outcomes, names, {"unnoise-grid.png": sheet} if sheet else {})
+    path = sound.saved(sheet, "unnoise-grid.png") if sheet else ""
+    return Shown({}, seen, table, sound.switch(heard + asked), solids, bundle, json.dumps(whole, indent=1), path)
 
 
 def under(shown: Shown) -> list:
@@ -116,12 +119,17 @@ def pair(shown: Shown, a: int, b: int) -> tuple:
     return (left, right), heat, f'<p class="said">Difference: {said}.</p>'
 
 
-def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str]) -> str:
-    """A zip of the results, the recipe with its inputs, and the figures as CSV."""
+def _sheet(whole: dict, pictures: dict, outcomes: list[Outcome]) -> bytes:
+    """A PNG file of a grid's cells, with the whole recipe inside."""
+    return recipe.png(stills.sheet(whole["grid"], stills.stills(outcomes)), whole, pictures)
+
+
+def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str], more: dict[str, bytes]) -> str:
+    """A zip of the results, the recipe with its inputs, the figures as CSV, and the files `more`."""
     out, rows = io.BytesIO(), io.StringIO()
     columns = list(dict.fromkeys(m.name for o in outcomes for m in o.metrics))
     table = csv.writer(rows)
-    table.writerow(["arm", "method", "seconds", "nfe", "peak_mb", *columns, "stopped", "error"])
+    table.writerow(["arm", "method", "seconds", "nfe", "peak_mb", *columns, "stopped", "error"])  # of a grid the second tells the cell
     with zipfile.ZipFile(out, "w") as archive:
         for outcome, name in zip(outcomes, names):
             measured = {m.name: m.value for m in outcome.metrics}
@@ -130,6 +138,8 @@ def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[st
             )
             for ending, data, _ in headless.files_of(outcome, pictures):
                 archive.writestr(f"{_name(outcome)}{ending}", data)
+        for name, data in more.items():
+            archive.writestr(name, data)
         archive.writestr("recipe.json", json.dumps(recipe.with_inputs(whole, pictures), indent=1))
         archive.writestr("figures.csv", rows.getvalue())
     return sound.saved(out.getvalue(), "unnoise-comparison.zip")

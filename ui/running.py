@@ -17,16 +17,15 @@ import gradio as gr
 
 from backends import jobs, recipe
 from backends.jobs import Run
-from backends.registry import TASKS
-from backends.spec import ArmEvent, BadInput, Held, Image, Outcome, Step, Task
-from ui import results, views, visitor
+from backends.spec import ArmEvent, BadInput, Task
+from ui import boards, views, visitor
+from ui.boards import RUNNING, Board
 from ui.form import job
-from ui.results import SKIP, UNDER
+from ui.results import SKIP
 
 TICK = 0.05  # seconds between two looks at what is new
 BEAT = 5.0  # at least so often something is sent: only then Gradio finds out who has left
 QUEUED = """() => '<p class="running queued">on its way to the queue …</p>'"""
-RUNNING = '<p class="running">running …</p>'
 PAUSED = '<p class="running pausing">pausing after this step …</p>'
 PAUSING, RESUMING = (f"() => '{said}'" for said in (PAUSED, RUNNING))
 INTERRUPTED = "Interrupted: the studio ended while this ran. What it had made by then is here; Run makes it anew."
@@ -120,13 +119,15 @@ def filled(columns: list, values: tuple) -> list[dict]:
     return [column.filled(list(itertools.islice(rest, len(column.sources)))) for column in columns]
 
 
-def runner(task: Task, names: tuple[str, ...], columns: list) -> Callable:
-    """The handler of Run for a tab whose panel has the fields `names`."""
+def runner(task: Task, names: tuple[str, ...], columns: list, axes: Callable[[tuple], dict] | None = None) -> Callable:
+    """The handler of Run for a tab whose panel has the fields `names`; of “Run grid” with `axes`, which makes the recipe's grid of the last values."""
 
     def submitted(owner: str, values: tuple) -> Run:
         panel = dict(zip(names, values))
         given, pictures = job(task, panel, panel.values())
         asked = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": given, "arms": filled(columns, values[len(names) :])}
+        if axes:
+            asked |= {"arms": asked["arms"][:1], "grid": axes(values)}
         return jobs.studio().submit(asked, pictures, owner)
 
     async def go(request: gr.Request, *values) -> AsyncIterator[list]:
@@ -134,7 +135,7 @@ def runner(task: Task, names: tuple[str, ...], columns: list) -> Callable:
         try:
             run = await anyio.to_thread.run_sync(submitted, visitor.owner(request), values)
         except Exception as failure:
-            yield [_said(failure), *[SKIP] * (1 + UNDER + 2 * len(columns))]
+            yield boards.blank(len(columns), _said(failure))
             return
         ticket.run = run
         if ticket.stopped:
@@ -152,7 +153,7 @@ def watcher(task: Task, name: str, columns: list) -> Callable:
         owner = visitor.owner(request)
         run = await anyio.to_thread.run_sync(jobs.studio().find, name, owner, True)
         if run is None:
-            yield [f'<p class="note">{GONE}</p>', *[SKIP] * (1 + UNDER + 2 * len(columns))]
+            yield boards.blank(len(columns), f'<p class="note">{GONE}</p>')
             return
         mine = run.owner == owner
         ticket = take(request, task.slug, Ticket(run if mine else None))
@@ -168,7 +169,7 @@ GONE = "This run is not kept any more, or its owner has not shared it."
 
 async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine: bool = True) -> AsyncIterator[list]:
     """The rows that a tab is given while it watches the run. `note`: what is said of it at the end."""
-    studio, board = jobs.studio(), Board(run.given, run.pictures, ids)
+    studio, board = jobs.studio(), boards.board(run, ids)
     said, sent = "", time.monotonic()
     try:
         yield board.begin()
@@ -177,7 +178,7 @@ async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine
                 row = await anyio.to_thread.run_sync(board.see, events) if events else board.start() if run.state == "running" else None
                 now = line(studio, run, board) if mine else ""
                 if row or now != said or time.monotonic() - sent > BEAT:
-                    yield [SKIP if now == said else now, *(row or board.blank())[1:]]
+                    yield [SKIP if now == said else now, *(row or boards.blank(len(ids)))[1:]]
                     said, sent = now, time.monotonic()
         if not ticket.left:
             row = await anyio.to_thread.run_sync(board.end)
@@ -189,7 +190,7 @@ async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine
 # --- what is said under the buttons ----------------------------------------------------------------------
 
 
-def line(studio: jobs.Executor, run: Run, board: "Board") -> str:
+def line(studio: jobs.Executor, run: Run, board: Board) -> str:
     """What the panel says of one's run that waits or runs. The address bar follows data-run (theme.py)."""
     data, known = f' data-run="{run.id}"', studio.estimate(run)
     if place := studio.place(run):
@@ -230,67 +231,3 @@ def _said(failure: Exception) -> str:
         log.error("a run was not taken", exc_info=failure)
     said = str(failure) if isinstance(failure, BadInput) else "The run failed; the log holds the details."
     return f'<p class="error" role="alert">{views.escape(said)}</p>'
-
-
-# --- the arms --------------------------------------------------------------------------------------------
-
-
-class Board:
-    """A tab's arms and what stands under them, filled by a run's events. Each method gives a row: message, results, *under, *pictures, *lives."""
-
-    def __init__(self, given: dict, pictures: dict, ids: list[str]):
-        self.given, self.pictures, self.ids = given, pictures, ids
-        self.lives = [views.Live("waiting", TASKS[given["task"]].pictures) for _ in ids]
-        self.outcomes: list[Outcome] = []
-        self.finals, self.files = [None] * len(ids), [[]] * len(ids)  # of a picture; of a sound, object or cube
-        self.last = list(self.finals)  # the newest picture
-        self.held, self.spent = 0.0, False  # seconds that a pause may still last; whether they are used up
-
-    def blank(self) -> list:
-        return [SKIP] * (2 + UNDER + 2 * len(self.ids))
-
-    def _row(self, message=SKIP, shown=SKIP, under=None, pictures=None, lives=None) -> list:
-        n = len(self.ids)
-        return [message, shown, *(under or [SKIP] * UNDER), *(pictures or [SKIP] * n), *(lives or [SKIP] * n)]
-
-    def begin(self) -> list:
-        hidden = [gr.Column(visible=False), *[SKIP] * (UNDER - 1)]
-        return self._row(RUNNING, None, hidden, list(self.finals), [live.html for live in self.lives])
-
-    def start(self) -> list | None:
-        """It runs now, and says nothing yet; None once that was said."""
-        if self.lives[0].state != "waiting":
-            return None
-        self.lives[0].state = "loading"
-        return self._row(lives=[self.lives[0].html, *[SKIP] * (len(self.ids) - 1)])
-
-    def see(self, events: list[ArmEvent]) -> list:
-        pictures, lives = [SKIP] * len(self.ids), [SKIP] * len(self.ids)
-        for event in events:
-            arm, what = event.arm, event.event
-            self.lives[arm].see(event)
-            if isinstance(what, Held):
-                self.held, self.spent = what.left, not what.left
-            elif self.held:
-                self.held = 0.0
-            if isinstance(what, Step) and isinstance(what.show, Image):
-                pictures[arm] = self.last[arm] = what.show.pixels
-            elif isinstance(what, Outcome):
-                self.outcomes.append(what)
-                pictures[arm] = self.finals[arm] = self.last[arm] = results.final(what, self.pictures)
-                self.lives[arm].files = self.files[arm] = results.taken(what, self.pictures)
-        for arm in {event.arm for event in events}:
-            lives[arm] = self.lives[arm].html
-        return self._row(pictures=pictures, lives=lives)
-
-    def end(self) -> list:
-        """What is left to show once the run is over."""
-        for live in self.lives[len(self.outcomes) :]:
-            live.state = "skipped"
-        lives = [live.html for live in self.lives]
-        pictures = [SKIP if last is None else last for last in self.last]  # again: of rows that come at once the page may show the last alone
-        if not self.outcomes:
-            return self._row("", None, lives=lives)
-        shown = results.summary(self.given, self.pictures, self.outcomes, self.files)
-        shown.arms = dict(zip(self.ids, zip(self.finals, lives)))
-        return self._row("", shown, results.under(shown), pictures, lives)

@@ -14,9 +14,9 @@ import numpy as np
 import PIL.Image
 from gradio import processing_utils, utils
 
-from backends import inputs, recipe, sound
+from backends import colours, inputs, recipe, sound
 from backends.spec import Audio, Spectrogram
-from ui import colours, inline
+from ui import inline
 from ui.reading import EVENT, read
 
 COLUMNS = 240  # of a drawn wave
@@ -90,11 +90,6 @@ def spectrogram(value: Spectrogram) -> str:
     return f'<figure class="sound">{caption}{_map(value)}{_ruler(value.seconds)}</figure>'
 
 
-def thumbnail(value: Audio | Spectrogram) -> str:
-    """Its map alone, as a small inline picture."""
-    return _image((sound.log_mel(value, 48, 96) if isinstance(value, Audio) else value).values, (96, 48))
-
-
 def _wave(samples: np.ndarray) -> str:
     """The wave as one shape: above the highest, below the lowest sample of each column."""
     columns = [c for c in np.array_split(np.nan_to_num(samples), min(COLUMNS, len(samples))) if len(c)]
@@ -128,12 +123,8 @@ def _mel(hertz: float) -> float:
 
 
 def _image(values: np.ndarray, size: tuple[int, int] | None = None) -> str:
-    """Inline PNG with the palette, low rows at the bottom; what is 70 (dB) under the loudest, or the least, is dark."""
-    values = np.nan_to_num(np.asarray(values, np.float32), nan=-1e9, posinf=1e9, neginf=-1e9)
-    top = float(np.percentile(values, 99.9))
-    low = max(float(np.percentile(values, 1)), top - sound.FLOOR)
-    level = np.clip((values[::-1] - low) / max(top - low, 1e-6), 0, 1) if top > low else np.zeros_like(values)
-    picture = PIL.Image.fromarray((255 * level).astype(np.uint8), "L")
+    """Inline PNG with the palette."""
+    picture = PIL.Image.fromarray((255 * sound.shades(values)).astype(np.uint8), "L")
     picture = picture.resize(size or (min(480, max(240, picture.width)), 96), PIL.Image.BILINEAR).convert("P")
     picture.putpalette(PALETTE)
     return inline.data_uri(picture, compress_level=4)

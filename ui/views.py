@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 import PIL.Image
 
+from backends import colours, stills
 from backends.spec import (
     ArmEvent,
     Audio,
@@ -27,7 +28,7 @@ from backends.spec import (
     Tokens,
     Turntable,
 )
-from ui import colours, cube, inline, sound, turntable
+from ui import cube, inline, sound, turntable
 
 DRAWN = 100  # points at most of a curve; of longer ones means of neighbours, since a line to and fro at each step hides the others
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 360, 168, 40, 24, 8  # of a plot, in its own units
@@ -128,6 +129,17 @@ def data_uri(pixels: np.ndarray, side: int = 192, kind: str = "PNG") -> str:
     return inline.data_uri(picture, kind)
 
 
+def thumbnail(value: Media, side: int = 96) -> str:
+    """A medium as small HTML: a picture of `side` px at most, a plot, or words."""
+    if isinstance(value, Plot):
+        return f'<div class="small">{plot(value)}</div>'
+    drawn = stills.still(value)
+    if isinstance(drawn, str):
+        return f'<p class="words">{escape(drawn)}</p>'
+    alt = "sound" if isinstance(value, Audio | Spectrogram) else "map" if isinstance(value, Heat) else ""
+    return f'<img alt="{alt}" src="{data_uri(drawn, side, "JPEG")}">'
+
+
 def _figure(image: Image) -> str:
     caption = f"<figcaption>{escape(image.caption)}</figcaption>" if image.caption else ""
     height, width = image.pixels.shape[:2]
@@ -219,7 +231,7 @@ class Live:
     def __init__(self, state: str = "waiting", pictures: bool = True):
         self.pictures = pictures
         self.state, self.i, self.n, self.seconds, self.nfe = state, 0, 0, 0.0, 0
-        self.aside, self.notes, self.error = (), [], ""
+        self.aside, self.notes, self.error, self.metrics = (), [], "", ()
         self.main: Media | None = None  # a result that is no single picture stands here
         self.files: list[str] = []  # of the result, when it is a sound or an object
 
@@ -236,16 +248,25 @@ class Live:
         if isinstance(what, Note) and what.text not in self.notes:
             self.notes = [*self.notes, what.text][-3:]
         if isinstance(what, Outcome):
-            self.error = what.error
+            self.error, self.metrics = what.error, what.metrics
             self.state = "failed" if what.error else "stopped" if what.stopped else "done"
         return self
 
     @property
-    def html(self) -> str:
-        share = 1 if self.state == "done" else self.i / self.n if self.n else 0  # it may end before the steps it was given
-        said = {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
+    def share(self) -> float:
+        """How far it is, 0 to 1; it may end before the steps it was given."""
+        return 1 if self.state == "done" else self.i / self.n if self.n else 0
+
+    @property
+    def said(self) -> str:
+        """What it does, in a few words."""
+        return {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
                 "paused": f"paused at step {self.i} of {self.n}",
                 "done": f"done · {self.i} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
+
+    @property
+    def html(self) -> str:
+        said = self.said
         figures = f"<span>{self.seconds:.1f} s</span><span>{self.nfe:,} NFE</span>" if self.seconds else ""
         line = f'<div class="line"><b>{said}</b>{figures}</div>' if said else ""
         error = f'<p class="error" role="alert">{escape(self.error)}</p>' if self.error else ""
@@ -254,14 +275,14 @@ class Live:
         asides = "".join(media(m, *([sound.file(m)] if done and isinstance(m, Audio) else [])) for m in self.aside)
         drawn = turntable.live(self.main) if isinstance(self.main, Image) else media(self.main, *self.files)
         main = f'<div class="main">{drawn}</div>' if self.main is not None else ""
-        return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
+        return f'<div class="live {self.state}"><div class="bar"><i style="width:{100 * self.share:.1f}%"></i></div>{line}{error}{main}{notes}{asides}</div>'
 
 
 # --- under the arms --------------------------------------------------------------------------------------
 
 
-def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
-    """A row for each arm; the best of each column stands out when there is something to compare."""
+def metrics_table(titles: list[str], outcomes: list[Outcome], of: str = "arm") -> str:
+    """A row for each arm, or what else they are `of`; the best of each column stands out when there is something to compare."""
     columns: dict[str, str] = {"seconds": "lower", "NFE": "lower", "peak memory (MB)": ""}  # memory already warm is not seen again: no contest
     rows = []
     for outcome in outcomes:
@@ -278,7 +299,7 @@ def metrics_table(titles: list[str], outcomes: list[Outcome]) -> str:
         state = " (stopped)" if outcome.stopped else " (no result)" if outcome.error else ""
         cells = "".join(_metric(row.get(name), best[name], outcome) for name in columns)
         body.append(f'<tr><th scope="row" class="arm-{outcome.arm + 1}"><i></i>{escape(title)}{state}</th>{cells}</tr>')
-    return f'<div class="scroll"><table class="metrics"><thead><tr><th>arm</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return f'<div class="scroll"><table class="metrics"><thead><tr><th>{of}</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 def _best(rows: list[dict], name: str, better: str) -> float | None:
