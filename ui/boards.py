@@ -99,7 +99,7 @@ class Board:
         lives = [live.html for live in self.lives]
         pictures = [SKIP if last is None else last for last in self.last]  # again: of rows that come at once the page may show the last alone
         if shown is None:
-            return self._row("", None, lives=lives)
+            return self._row("", None, pictures=pictures, lives=lives)
         shown.arms = dict(zip(self.ids, zip(self.finals, lives)))
         return self._row("", shown, results.under(shown), None, pictures, lives)
 
