@@ -23,7 +23,7 @@ def visited(address: str, height: int = 1200):
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport={"width": 1400, "height": height})
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)  # a busy machine takes its time
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
