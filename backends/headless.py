@@ -129,6 +129,11 @@ def words(media) -> dict | None:
     return {"text": media.text} if isinstance(media, Text | Tokens) else None
 
 
+def sheet(whole: dict, made: dict[int, np.ndarray | str], pictures: dict[str, recipe.Input]) -> bytes:
+    """A PNG file of a grid's cells with the whole recipe inside. `made`: their stills."""
+    return recipe.png(stills.sheet(whole["grid"], made), whole, pictures)
+
+
 class Written:
     """A run's events as JSON, and its files in `folder`. `given`, `pictures`: a recipe as recipe.build makes it and its inputs."""
 
@@ -153,7 +158,7 @@ class Written:
         """{"event": "end", "complete": …, "recipe": …}: the whole comparison with each arm's outcome and files; a grid leaves its sheet, grid.png."""
         whole = recipe.with_outcome(self.given, arms=self.outcomes)
         if self.stills:
-            (self.folder / SHEET).write_bytes(recipe.png(stills.sheet(self.given["grid"], self.stills), whole, self.pictures))
+            (self.folder / SHEET).write_bytes(sheet(whole, self.stills, self.pictures))
         (self.folder / "recipe.json").write_text(json.dumps(recipe.with_inputs(whole, self.pictures), indent=1))
         return {"event": "end", "complete": complete(self.outcomes, len(self.cells)), "recipe": whole}
 

@@ -12,6 +12,7 @@ Only `source` knows how a run is made, `slots` how many may be at once: replicas
 
 import contextvars
 import dataclasses
+import functools
 import logging
 import secrets
 import sqlite3
@@ -76,7 +77,7 @@ class Run:
     stopped: Flag | None = None
     held: Flag | None = None
 
-    @property
+    @functools.cached_property
     def cells(self) -> list[dict]:
         """Its arms, or the cells of its grid, each as a recipe of its own."""
         return grids.cells(self.given)

@@ -276,8 +276,8 @@ def test_the_page_offers_a_grid_that_runs():
 
 
 def test_the_page_says_how_many_cells_there_are_or_what_is_wrong(studio):
-    column = type("Column", (), {"filled": lambda self, values: {"method": "ddim", "knobs": {"steps": values[0]}, "stack": []}})()
-    panel = grid.Panel([], None, None, None, [], {"method"})
+    column = type("Column", (), {"filled": lambda self, values: {"method": "ddim", "knobs": {"steps": values[0]}, "stack": []}, "sources": [None]})()
+    panel = grid.Panel([None] * 6, None, None, None, [], {"method"})
     tell = grid.teller(TASK, ("prompt", "model"), column, panel)
     assert ">2 × 3 = 6 cells<" in tell("a cat", "", 3, "knob:scale", "2, 3", [], "seed", "1-3", [])
     assert ">2 cells<" in tell("a cat", "", 3, "method", "", ["ddim", "euler"], "", "", [])

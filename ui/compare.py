@@ -125,7 +125,7 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
         change.event(handler, [state, *change.inputs, *sources], state, **STATE)
     outputs = [message, left, *under, *panel.parts, *(c.picture for c in columns), *(c.live for c in columns)]
     *_, viewer, _, _ = under
-    for button, axes in ((run, None), (panel.button, lambda values: panel.filled(values[-len(panel.sources) :]))):
+    for button, axes in ((run, None), (panel.button, panel.filled)):
         button.click(None, None, message, js=running.QUEUED, api_visibility="private")
         button.click(running.waiter(task), None, None, **LIGHT)
         ran = button.click(running.runner(task, tuple(fields), columns, axes), sources, outputs, trigger_mode="once", **STATE)
@@ -192,7 +192,7 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once:
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
         model = dict(zip(names, values))["model"]
-        axes = panel.changed(values[-len(panel.sources) :]) if panel else state.get("grid")
+        axes = panel.changed(values) if panel else state.get("grid")
         return {"model": model, "job": job, "pictures": pictures, "arms": change.change(kept, *extra), "grid": axes}
 
     return handler

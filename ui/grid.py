@@ -29,8 +29,8 @@ class Panel:
     offered: dict = field(default_factory=dict)
 
     def filled(self, values: tuple) -> dict:
-        """The recipe's grid, from the values of `sources`."""
-        made = {}
+        """The recipe's grid, from values that end with those of `sources`."""
+        made, values = {}, values[-len(self.sources) :]
         for side, (axis, text, many) in zip("xy", (values[:3], values[3:])):
             if axis:
                 made[side] = {"axis": axis, "values": list(many or []) if axis in self.lists else text or ""}
@@ -152,15 +152,14 @@ def teller(task: Task, names: tuple[str, ...], column, panel: Panel) -> Callable
     """The handler that says how many cells there are and how long they take, or what is wrong; `names`: fields without pictures, sounds and the like."""
 
     def tell(*values) -> str:
-        fields, knobs, axes = values[: len(names)], values[len(names) : -6], values[-6:]
-        job = dict(zip(names, fields))
+        job = dict(zip(names, values))
         given = {
             "schema": recipe.SCHEMA,
             "task": task.slug,
             "model": job.pop("model") or task.model,
             "job": job,
-            "arms": [column.filled(list(knobs))],
-            "grid": panel.filled(axes),
+            "arms": running.filled([column], values[len(names) :]),
+            "grid": panel.filled(values),
         }
         try:
             recipe.cells(task, given)

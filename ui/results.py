@@ -89,7 +89,7 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[li
     asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
     solids = [(f"{o.arm + 1} · {titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
               for o in outcomes if isinstance(o.value, Turntable) and files for path in files[o.arm] if Path(path).suffix in VIEWED]  # fmt: skip
-    sheet = _sheet(whole, pictures, outcomes) if given.get("grid") else b""
+    sheet = headless.sheet(whole, stills.stills(outcomes), pictures) if given.get("grid") else b""
     bundle = _bundle(whole, pictures, outcomes, names, {"unnoise-grid.png": sheet} if sheet else {})
     path = sound.saved(sheet, "unnoise-grid.png") if sheet else ""
     return Shown({}, seen, table, sound.switch(heard + asked), solids, bundle, json.dumps(whole, indent=1), path)
@@ -117,11 +117,6 @@ def pair(shown: Shown, a: int, b: int) -> tuple:
     left, right = shown.pictures[a][1], shown.pictures[b][1]
     heat, said = views.difference(left, right)
     return (left, right), heat, f'<p class="said">Difference: {said}.</p>'
-
-
-def _sheet(whole: dict, pictures: dict, outcomes: list[Outcome]) -> bytes:
-    """A PNG file of a grid's cells, with the whole recipe inside."""
-    return recipe.png(stills.sheet(whole["grid"], stills.stills(outcomes)), whole, pictures)
 
 
 def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str], more: dict[str, bytes]) -> str:

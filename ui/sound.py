@@ -122,10 +122,10 @@ def _mel(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
-def _image(values: np.ndarray, size: tuple[int, int] | None = None) -> str:
+def _image(values: np.ndarray) -> str:
     """Inline PNG with the palette."""
     picture = PIL.Image.fromarray((255 * sound.shades(values)).astype(np.uint8), "L")
-    picture = picture.resize(size or (min(480, max(240, picture.width)), 96), PIL.Image.BILINEAR).convert("P")
+    picture = picture.resize((min(480, max(240, picture.width)), 96), PIL.Image.BILINEAR).convert("P")
     picture.putpalette(PALETTE)
     return inline.data_uri(picture, compress_level=4)
 

@@ -37,7 +37,7 @@ def learn(job: TrainText, model, rate: float, temperature: float, threshold: flo
             drawn.append(float(reward.mean()))
             yield Step(i + 2, job.updates + 1, curve(drawn, before), (reinforce.shown(policy, made, int(reward.argmax())),))
         after = reinforce.accuracy(policy, tests, length, *DECODED)
-    said = f"of {TESTED} held-out problems, likeliest tokens, threshold {DECODED[1]:g}; one trained as long again may differ by {200 * math.sqrt(0.25 / TESTED):.0f} points"
+    said = f"of {TESTED} held-out problems, likeliest tokens, threshold {DECODED[1]:g}; so few tell it to within {200 * math.sqrt(0.25 / TESTED):.0f} points"
     yield Metric("right before (%)", 100 * before)
     yield Metric("right after (%)", 100 * after, "higher", said)
     yield Result(curve(drawn, before, after))

@@ -69,6 +69,13 @@ def ask(read: Callable[[Tensor], Tensor], canvas: Canvas) -> str:
     return canvas.model.text(canvas.ids[canvas.start :]).strip()
 
 
+def gone_on(model, net, tokenizer, ids: Tensor, most: int) -> Tensor:
+    """The likeliest tokens, `most` at most, that an autoregressive network puts behind `ids` (1, N); each is an evaluation of the arm's."""
+    made = net.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id)[0, ids.shape[1] :]
+    model.nfe += len(made)
+    return made
+
+
 def tells(said: str, right: str) -> bool:
     """Whether the first number said is the right one: models told to answer shortly and others are judged alike."""
     return re.findall(r"\d+", said)[:1] == [right]
@@ -190,10 +197,7 @@ def smollm_needle(job: FindNeedle, model) -> Events:
         text, right = notes(lambda t: len(tokenizer(t)["input_ids"]), rng, length, depth)
         asked = text.replace(" what is ", "\nGive the number only: what is ")
         chat = tokenizer.apply_chat_template([{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True)
-        ids = tokenizer(chat, return_tensors="pt")["input_ids"]
-        out = net.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-        model.nfe += out.shape[1] - ids.shape[1]
-        return tells(tokenizer.decode(out[0, ids.shape[1] :]), right)
+        return tells(tokenizer.decode(gone_on(model, net, tokenizer, tokenizer(chat, return_tensors="pt")["input_ids"], 16)), right)
 
     trained = rope_of(model)[2]  # of the card's model, whose arms stand beside
     lengths = lengths_up_to(round(job.reach * trained), trained)

@@ -8,10 +8,8 @@ from backends import embedded
 from backends.lazy import F, torch
 from backends.registry import method
 from backends.spec import Events
-from backends.text.longllada import DRAWS, lengths_up_to, notes, probe, rope_of, tells, told
+from backends.text.longllada import ANSWER, DRAWS, gone_on, lengths_up_to, notes, probe, rope_of, tells, told
 from backends.text.tasks import FIND_NEEDLE, FindNeedle
-
-WORDS = 8  # tokens of an answer at most
 
 
 @method("twin_needle", task=FIND_NEEDLE, needs={"text", "twin"}, paper=False)
@@ -35,12 +33,7 @@ def twin_needle(job: FindNeedle, model) -> Events:
 
     def answer(rng, length, depth) -> bool:
         text, right = notes(count, rng, length, depth)
-        ids = row(text)
-        made = net.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=WORDS, do_sample=False, pad_token_id=tokenizer.eos_token_id)[
-            0, ids.shape[1] :
-        ]
-        model.nfe += len(made)
-        return tells(model.text(made), right)
+        return tells(model.text(gone_on(model, net, tokenizer, row(text), ANSWER)), right)
 
     def perplexity(rng, length) -> float:
         lost = 0.0

@@ -9,14 +9,13 @@ import pytest
 import torch
 from measure import interval
 
-from backends import models
+from backends import embedded, models
 from backends.evaluate.text_mdm import LENGTHS
 from backends.text import edlm
 from backends.text.canvas import Canvas
 from backends.worlds import text
 
 STEPS, K, PROBLEMS = 4, 8, 240
-LAYERS = {"trained": 2, "autoregressive": 5}  # of the energies' networks; the sampler's has 5
 
 
 def written(model, prompt: str, length: int, k: int, kind: str, steps: int, seed: int) -> str:
@@ -39,14 +38,16 @@ def test_whole_answers_fit_together(proof):
     proof.models = ["text-mdm", "text-energy", "text-twin"]
     model, rng = models.load("text-mdm"), np.random.default_rng([text.HELD_OUT_SEED, proof.seed])
     some = [text.draw(rng, kind, for_test=True) for kind in ("sum", "countdown", "sudoku") for _ in range(PROBLEMS // 3)]
+    depth = model.net.config.num_hidden_layers
+    layers = {"trained": edlm.energy_network().config.layers, "autoregressive": embedded.load_twin()[0].config.num_hidden_layers}
     arms = {"plain": (1, "trained", STEPS), "trained": (K, "trained", STEPS), "sign turned": (K, "sign turned", STEPS), "autoregressive": (K, "autoregressive", STEPS),
-            **{f"plain in as many layers' passes as {name}": (1, "trained", round(STEPS * (1 + K * n / LAYERS["autoregressive"]))) for name, n in LAYERS.items()}}  # fmt: skip
+            **{f"plain in as many layers' passes as {name}": (1, "trained", round(STEPS * (1 + K * n / depth))) for name, n in layers.items()}}  # fmt: skip
     right = {name: np.array([text.check(e.prompt, written(model, e.prompt, LENGTHS[e.kind], *arm, proof.seed + i)) for i, e in enumerate(some)]) for name, arm in arms.items()}  # fmt: skip
     for one, other in (
         ("trained", "plain"),
         ("trained", "sign turned"),
         ("autoregressive", "plain"),
-        *((name, f"plain in as many layers' passes as {name}") for name in LAYERS),
+        *((name, f"plain in as many layers' passes as {name}") for name in layers),
     ):
         gap = right[one] - right[other]
         proof.state(f"right answers in {STEPS} steps, {one} over {other} (low end of the 95 % interval)", interval(gap)[0], ">", 0, baseline=float(right[other].mean()),

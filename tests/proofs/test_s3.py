@@ -15,7 +15,7 @@ from backends import models
 from backends.evaluate.text_mdm import decoded
 from backends.spec import Result
 from backends.text.decoding import Reader, Rule
-from backends.text.forms import asked
+from backends.text.forms import asked, fields_of
 from backends.text.s3 import s3
 from backends.text.tasks import FillForm
 from backends.worlds import text
@@ -29,7 +29,7 @@ def slots(model, job, steps: int, **knobs) -> str:
 
 
 def free(model, job, steps: int) -> str:
-    canvas = decoded(model, asked(model, job.text, job.form.split(", "), null=True), 64, (Reader, Rule(), 0), steps)
+    canvas = decoded(model, asked(model, job.text, fields_of(job.form), null=True), 64, (Reader, Rule(), 0), steps)
     return model.text(canvas.ids[canvas.start :])
 
 
