@@ -63,10 +63,10 @@ def _parsed(recipe: dict | str, pictures: dict[str, Input] | None) -> tuple[Task
     if recipe.get("grid") is None:
         return task, job, arms, None
     grid = build(task, job, arms) | {"grid": recipe["grid"]}
-    return task, job, cells(task, grid), grid
+    return task, job, arms_of_cells(task, grid), grid
 
 
-def cells(task: Task, given: dict) -> tuple[Arm, ...]:
+def arms_of_cells(task: Task, given: dict) -> tuple[Arm, ...]:
     """The arms of a recipe's grid, one a cell; `given` gets the grid as it is kept. Raises BadInput."""
     if len(given["arms"]) != 1:
         raise BadInput(f"A grid varies one arm; the recipe has {len(given['arms'])}.")

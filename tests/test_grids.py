@@ -87,7 +87,7 @@ def test_every_task_offers_axes_that_its_own_recipe_takes(task):
     for name, rule in grids.axes(task, arm).items():
         values = grid._offered(task, arm, name, rule) or "some words | other words"
         given = {"task": task.slug, "model": task.model, "job": {}, "arms": [arm], "grid": {"x": axis(name, values)}}
-        assert recipe.cells(task, copy.deepcopy(given)), name
+        assert recipe.arms_of_cells(task, copy.deepcopy(given)), name
 
 
 BAD = {

@@ -108,8 +108,8 @@ def test_the_tasks_metrics_are_quick_and_take_any_size():
     first = {m.name: m.value for m in image.text_to_image(job, picture, None)}
     second = {m.name: m.value for m in image.text_to_image(job, other, picture)}
     assert time.thread_time() - start < 1  # the processor's seconds: the machine may be busy
-    assert first.get("objects present", 1) == 1 and "PSNR to arm 1" not in first
-    assert second["PSNR to arm 1"] > 20 and second["LPIPS-like to arm 1"] < 0.1
+    assert first.get("objects present", 1) == 1 and "PSNR to the first" not in first
+    assert second["PSNR to the first"] > 20 and second["LPIPS-like to the first"] < 0.1
     assert "objects present" not in {m.name for m in image.text_to_image(TextToImage(prompt="a qualm of quoins"), picture, None)}
 
 

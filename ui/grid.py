@@ -162,7 +162,7 @@ def teller(task: Task, names: tuple[str, ...], column, panel: Panel) -> Callable
             "grid": panel.filled(values),
         }
         try:
-            recipe.cells(task, given)
+            recipe.arms_of_cells(task, given)
         except BadInput as bad:
             return f'<p class="error" role="status">{escape(str(bad))}</p>'
         counts = [len(axis["values"]) for axis in given["grid"].values()]

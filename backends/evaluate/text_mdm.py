@@ -27,7 +27,6 @@ from backends.train.text_mdm import MIX, WRITER, Corpus, diffusion_loss
 from backends.worlds import text
 from backends.worlds.text_build import stories
 
-LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 20, "profile": 64, "recall": 8}
 DECODERS = {  # name -> (reader, rule, block), or None for RCR
     "random order": (Reader, Rule("random"), 0),
     "confidence, one a step": (Reader, Rule(), 0),
@@ -77,7 +76,7 @@ def decoders(model, n: int, kinds=("sum", "countdown", "sudoku")) -> list[dict]:
         for kind in kinds:
             torch.manual_seed(0)
             some, before, start = problems(kind, n), model.nfe, time.perf_counter()
-            made = [decoded(model, p.prompt, LENGTHS[kind], decoder) for p in some]
+            made = [decoded(model, p.prompt, text.LENGTHS[kind], decoder) for p in some]
             right = [text.check(p.prompt, model.text(c.ids[c.start :])) for p, c in zip(some, made)]
             rows.append({"decoder": name, "kind": kind, "right": round(float(np.mean(right)), 3),
                          "tokens_per_nfe": round(sum(c.written() for c in made) / (model.nfe - before), 2), "seconds": round((time.perf_counter() - start) / n, 3)})  # fmt: skip
@@ -101,8 +100,10 @@ def evaluate(card: str, n: int) -> dict:
     model, confidence = models.load(card), DECODERS["confidence, one a step"]
     kinds = tuple(WRITER if card == "text-writer" else MIX)
     figures = {"perplexity_bound": bounds(model, max(32, n), kinds), "right": {}}
-    for kind in (k for k in kinds if k in LENGTHS):
-        figures["right"][kind] = round(float(np.mean([text.check(p.prompt, answer(model, p.prompt, LENGTHS[kind], confidence)) for p in problems(kind, n)])), 3)
+    for kind in (k for k in kinds if k in text.LENGTHS):
+        figures["right"][kind] = round(
+            float(np.mean([text.check(p.prompt, answer(model, p.prompt, text.LENGTHS[kind], confidence)) for p in problems(kind, n)])), 3
+        )
     if "story" in kinds and smollm.available():
         told = [(p.split(" #")[0], s) for p, s in stories() if text.held_out(p)][: max(4, n // 2)]
         figures["stories"] = {"teacher": read(told), "writer": read([(p, answer(model, p, 64, confidence)) for p, _ in told])}

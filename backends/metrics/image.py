@@ -103,8 +103,8 @@ def text_to_image(job: TextToImage, value: Media, reference: Media | None) -> li
     out = agreement(rows, job.prompt) + objects_present(rows, job.prompt)
     if first:
         out += [
-            Metric("PSNR to arm 1", psnr(rows[0], first[0])),
-            Metric("LPIPS-like to arm 1", float(perceptual.distance(batch(rows[:1]), batch(first)))),
+            Metric("PSNR to the first", psnr(rows[0], first[0])),
+            Metric("LPIPS-like to the first", float(perceptual.distance(batch(rows[:1]), batch(first)))),
         ]
     return out
 

@@ -74,5 +74,5 @@ def text_to_audio(job: TextToAudio, value: Media, reference: Media | None) -> li
         wave = torch.from_numpy(resample(value.samples, value.rate, RATE))[None]
         out.append(Metric("agreement", 100 * float(cosines(wave, [job.prompt])), "higher", "our scorer, 100 × cosine"))
     if isinstance(reference, Audio):
-        out.append(Metric("mel distance to arm 1, dB", mel_distance(value, reference)))
+        out.append(Metric("mel distance to the first, dB", mel_distance(value, reference)))
     return out

@@ -54,6 +54,7 @@ def dlm_survey(
     steps: Annotated[int, Slider(1, 256, 1, help="under “steps”: evaluations; each reveals an even share")] = 64, threshold: Annotated[float, Slider(0, 1.01, 0.01, help="sure enough, under “threshold”; above 1 reveals one a step")] = 0.9,
     factor: Annotated[float, Slider(0.1, 4, 0.1, help="under “factor”: larger reveals more")] = 1.0,
     block: Block = 0, cache: Cache = "off", refresh: Annotated[int, Slider(1, 64, 1, help="with a cache: steps until it is made anew")] = 8,
+    prompt_refresh: Annotated[int, Slider(1, 256, 1, help="under “features”: steps until the prompt's part is made anew")] = 32, share: Annotated[float, Slider(0, 1, 0.05, help="under “features”: tokens of the answer computed in between, those that moved most")] = 0.25,
     guidance: Annotated[float, Slider(0, 4, 0.1, help="strength of the prompt; 0 costs one evaluation a step, else two")] = 0.0,
     temperature: Temperature = 0.0, ends_last: EndsLast = True,
 ) -> Events:  # fmt: skip
@@ -65,13 +66,14 @@ def dlm_survey(
     Li et al., A Survey on Diffusion Language Models, arXiv 2508.10875, section 4. Orders: random, confidence, margin and
     entropy as in Dream (Ye et al., arXiv 2508.15487); "threshold", "factor" and the prefix and dual caches are Fast-dLLM's
     (Wu et al., arXiv 2505.22618), "features" is dLLM-Cache (Liu et al., arXiv 2506.06295; see feature_cache.py); guidance is
-    LLaDA's. Under "prefix" and "dual" the cache lives for a block at most; `refresh` renews it sooner.
+    LLaDA's. Under "prefix" and "dual" the cache lives for a block at most; `refresh` renews it sooner. dLLM-Cache's K_p, K_r and ρ
+    are `prompt_refresh`, `refresh` and `share`.
     """
     needed = {"features": "llama", "prefix": "rope", "dual": "rope"}.get(cache)
     if needed and needed not in model.card.capabilities:
         raise BadInput(f"The cache “{cache}” is not made for {model.card.title}; choose “off” or another model.")
     if cache == "features":
-        read = FeatureCache(model, guidance, prompt_every=4 * refresh, answer_every=refresh)
+        read = FeatureCache(model, guidance, prompt_refresh, refresh, share)
     elif cache == "off":
         read = Reader(model, guidance)
     else:

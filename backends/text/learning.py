@@ -11,11 +11,11 @@ from backends.spec import Events, Metric, Plot, Result, Step
 from backends.text import reinforce
 from backends.text.reinforce import Rollout
 from backends.text.tasks import TrainText
+from backends.worlds import text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 20, "recall": 8}  # tokens of an answer
 TESTED, DECODED = 96, (0.0, 0.9)  # held-out problems, and how all arms' are decoded: temperature, and how sure a token must be to appear beside others
 RANK = 16  # of the change that is trained
 
@@ -27,7 +27,7 @@ def learn(job: TrainText, model, rate: float, temperature: float, threshold: flo
     of held-out problems answered rightly, for which all methods decode alike.
     """
     how = (temperature, threshold, per_step)
-    length, tests = LENGTHS[job.problem], reinforce.problems(job.problem, job.seed, TESTED, held_out=True)
+    length, tests = text.LENGTHS[job.problem], reinforce.problems(job.problem, job.seed, TESTED, held_out=True)
     with reinforce.trained_copy(model, RANK) as policy:
         optimiser = adamw(policy, rate)
         before, drawn = reinforce.accuracy(policy, tests, length, *DECODED), []
@@ -52,7 +52,7 @@ def update(
 ) -> tuple[Rollout, Tensor]:
     """The i-th step of the optimiser, on answers drawn anew; (those, their rewards)."""
     prompts = reinforce.problems(job.problem, job.seed + 1 + i, job.prompts)
-    made = reinforce.roll_out(policy, prompts, job.answers, LENGTHS[job.problem], temperature, threshold, per_step)
+    made = reinforce.roll_out(policy, prompts, job.answers, text.LENGTHS[job.problem], temperature, threshold, per_step)
     reward = reinforce.rewards(policy, prompts, made)
     with torch.enable_grad():
         lose(policy, made, reward, prompts)

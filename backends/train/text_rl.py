@@ -20,6 +20,7 @@ from backends.text.adapter import apply, kept
 from backends.text.tasks import TrainText
 from backends.text.tracerl import RATE
 from backends.train.common import Clock, arguments
+from backends.worlds import text
 
 TRAINED = ("countdown", "sum")
 DRAWN, FEW = dict(temperature=1.0, threshold=0.9), dict(temperature=0.4, threshold=2.0)
@@ -44,7 +45,7 @@ def measured(model, n: int, seed: int = 1) -> dict[str, dict[str, float]]:
     """Held-out problems answered rightly (%), by kind and decoder; sudokus are not trained on."""
     found = {}
     for kind in (*TRAINED, "sudoku"):
-        length, some = learning.LENGTHS[kind], reinforce.problems(kind, seed, n, held_out=True)
+        length, some = text.LENGTHS[kind], reinforce.problems(kind, seed, n, held_out=True)
         made = {name: reinforce.roll_out(model, some, 1, length, **how) for name, how in decoders(length).items()}
         found[kind] = {name: round(100 * float(reinforce.rewards(model, some, m).mean()), 1) for name, m in made.items()}
     return found
@@ -62,7 +63,7 @@ class Arm:
     def step(self, i: int, args) -> None:
         kinds, clock = args.kinds.split(","), Clock(0)
         kind = kinds[i % len(kinds)]
-        length = learning.LENGTHS[kind]
+        length = text.LENGTHS[kind]
         few = {"per_step": (length // 4, 2)[i // len(kinds) % 2]} if self.decoding is FEW else {}
         job = TrainText(problem=kind, prompts=args.prompts, answers=args.answers, seed=100_000 * args.seed)
         _, reward = learning.update(self.policy, self.optimiser, job, i, self.lose, **self.decoding, **few)

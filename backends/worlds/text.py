@@ -32,6 +32,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "assets" / "worlds" / "text"
 HELD_OUT_SEED = 1_000_000_000
 NULL = "<none>"  # the filler of a field that has no value, as in S³
 KINDS = ("sum", "countdown", "sudoku", "profile", "recall")
+LENGTHS = {"sum": 8, "countdown": 16, "sudoku": 20, "profile": 64, "recall": 8}  # tokens that an answer of each kind needs
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import torch
 from measure import interval
 
 from backends import models
-from backends.text import learning, reinforce
+from backends.text import reinforce
 from backends.text.adapter import apply
 from backends.train.text_rl import TRAINED, decoders
+from backends.worlds import text
 
 FOLDER, PART = models.ASSETS / "text-rl", 64  # rows decoded together
 WEIGHTS = ["text-mdm", "text-rl"]
@@ -34,7 +35,7 @@ def right(model, decoder: str, seed: int, n: int, kinds=TRAINED) -> np.ndarray:
     found = []
     for kind in kinds:
         torch.manual_seed(seed)
-        length, some = learning.LENGTHS[kind], asked(kind, seed, n)
+        length, some = text.LENGTHS[kind], asked(kind, seed, n)
         for part in (some[i : i + PART] for i in range(0, n, PART)):
             found.append(reinforce.rewards(model, part, reinforce.roll_out(model, part, 1, length, **decoders(length)[decoder])).cpu().numpy())
     return np.concatenate(found)

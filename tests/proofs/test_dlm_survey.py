@@ -13,7 +13,7 @@ import torch
 from measure import interval
 
 from backends import models
-from backends.evaluate.text_mdm import LENGTHS, answer
+from backends.evaluate.text_mdm import answer
 from backends.text.decoding import BlockCache, Reader, Rule
 from backends.text.feature_cache import FeatureCache
 from backends.worlds import text
@@ -46,7 +46,7 @@ def test_fewer_evaluations_for_as_many_right_answers(proof):
             return sent[-1]
 
         for kind in kinds:
-            rng, length = np.random.default_rng([text.HELD_OUT_SEED, proof.seed, len(kind)]), LENGTHS[kind]
+            rng, length = np.random.default_rng([text.HELD_OUT_SEED, proof.seed, len(kind)]), text.LENGTHS[kind]
             for example in (text.draw(rng, kind, for_test=True) for _ in range(EACH)):
                 right[name].append(
                     text.check(example.prompt, answer(model, example.prompt, length, (reader, rule, block), length // 2 if name.startswith("two") else length))

@@ -10,7 +10,6 @@ import torch
 from measure import interval
 
 from backends import embedded, models
-from backends.evaluate.text_mdm import LENGTHS
 from backends.text import edlm
 from backends.text.canvas import Canvas
 from backends.worlds import text
@@ -42,7 +41,7 @@ def test_whole_answers_fit_together(proof):
     layers = {"trained": edlm.energy_network().config.layers, "autoregressive": embedded.load_twin()[0].config.num_hidden_layers}
     arms = {"plain": (1, "trained", STEPS), "trained": (K, "trained", STEPS), "sign turned": (K, "sign turned", STEPS), "autoregressive": (K, "autoregressive", STEPS),
             **{f"plain in as many layers' passes as {name}": (1, "trained", round(STEPS * (1 + K * n / depth))) for name, n in layers.items()}}  # fmt: skip
-    right = {name: np.array([text.check(e.prompt, written(model, e.prompt, LENGTHS[e.kind], *arm, proof.seed + i)) for i, e in enumerate(some)]) for name, arm in arms.items()}  # fmt: skip
+    right = {name: np.array([text.check(e.prompt, written(model, e.prompt, text.LENGTHS[e.kind], *arm, proof.seed + i)) for i, e in enumerate(some)]) for name, arm in arms.items()}  # fmt: skip
     for one, other in (
         ("trained", "plain"),
         ("trained", "sign turned"),

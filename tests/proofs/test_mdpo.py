@@ -11,7 +11,7 @@ import torch
 from measure_rewards import WEIGHTS, arm, asked, state_gains, state_gap
 
 from backends import models
-from backends.evaluate.text_mdm import LENGTHS, answer
+from backends.evaluate.text_mdm import answer
 from backends.text.decoding import Reader, Rule
 from backends.worlds import text
 
@@ -20,7 +20,7 @@ PROBLEMS, SINGLY = 320, 160  # of each kind; of those that RCR answers one by on
 
 def answered(model, decoder, seed: int) -> np.ndarray:
     """(SINGLY,) 1 where a held-out countdown is right in half as many steps as tokens; `decoder` as evaluate/text_mdm.py has it."""
-    some, length = asked("countdown", seed, SINGLY), LENGTHS["countdown"]
+    some, length = asked("countdown", seed, SINGLY), text.LENGTHS["countdown"]
     return np.array([float(text.check(p, answer(model, p, length, decoder, length // 2)) or 0) for p in some])
 
 
