@@ -107,9 +107,9 @@ def text_tokenizer():
 def writer_base():
     """SmolLM2-135M, looking both ways, with the text world's tokens: what the writer's adapter stands on."""
     from backends.nets.smollm_start import pruned
-    from backends.text.smollm import smollm
+    from backends.text import smollm
 
-    teacher, of = smollm()
+    teacher, of = smollm.load()
     rope = dict(rope_parameters=teacher.config.rope_parameters, max_position_embeddings=teacher.config.max_position_embeddings)
     return pruned(teacher, of, text_tokenizer(), range(teacher.config.num_hidden_layers), is_causal=False, use_cache=False, **rope).requires_grad_(False)
 

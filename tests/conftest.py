@@ -62,6 +62,7 @@ def tiny(monkeypatch):
         models._cache[name] = tiny_text(card=models.get(name), context=512)
     twin = tiny_text().net
     monkeypatch.setattr("backends.embedded.load_twin", lambda: (twin, tiny_text().tokenizer))
+    monkeypatch.setattr("backends.text.smollm.load", made("tiny_smollm"))
     if "speech" in models.CARDS:
         from backends.metrics import speech as figures
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AddedToken
 
+from backends.metrics import text as figures
 from backends.text import edlm, rcr
 from backends.text.canvas import Canvas
 from backends.text.predictor import MaskPredictor
@@ -343,3 +344,7 @@ def test_edlm_weighs_what_its_draw_says_up_to_the_end():
     model.answers = lambda ids, length: logits[:, -length:].clone()
     list(edlm.denoise(canvas, 1, 4, (0.0, 1.0), 1.0, lambda ids, under: seen.append(under) or torch.zeros(4)))
     assert torch.allclose(seen[0], torch.zeros(4), atol=1e-4)
+
+
+def test_smollm2_as_its_package_holds_it_knows_some_english():
+    assert figures.perplexity("The capital of France is", "Paris.") < figures.perplexity("The capital of France is", "umbrella.") / 10

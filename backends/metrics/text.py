@@ -44,7 +44,7 @@ def entropy(said: str) -> float:
 
 def perplexity(prompt: str, said: str) -> float:
     """exp of SmolLM2's mean negative log-likelihood of the text's tokens, after the prompt."""
-    net, tokenizer = smollm.smollm()
+    net, tokenizer = smollm.load()
     before = tokenizer(prompt + "\n")["input_ids"]
     after = tokenizer(said)["input_ids"]
     with torch.no_grad():

@@ -9,8 +9,8 @@ from backends import embedded
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import BadInput, Choice, Events, Metric, Result, Slider, Step, Table
+from backends.text import smollm
 from backends.text.canvas import Canvas, predict, until_end
-from backends.text.smollm import smollm
 from backends.text.tasks import WRITE_TEXT, WriteText
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def twin_energy(canvas: Canvas, candidates: Tensor) -> Tensor:
 
 def smollm_energy(job: WriteText, model, candidates: Tensor, start: int) -> Tensor:
     """(k,) −log p_AR of the candidates (k, N)'s answers under SmolLM2, after the prompt."""
-    net, tokenizer = smollm()
+    net, tokenizer = smollm.load()
     tokenizer.padding_side = "right"
     before = tokenizer(job.prompt + "\n")["input_ids"]
     texts = [tokenizer(model.text(row[start:]))["input_ids"] + [tokenizer.eos_token_id] for row in candidates]

@@ -13,9 +13,9 @@ import numpy as np
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step
+from backends.text import smollm
 from backends.text.canvas import Canvas, best, one_of, predict
 from backends.text.predictor import rope_base
-from backends.text.smollm import smollm
 from backends.text.tasks import FIND_NEEDLE, FindNeedle
 from backends.worlds.text import HELD_OUT_SEED, recall_text
 
@@ -191,7 +191,7 @@ def smollm_needle(job: FindNeedle, model) -> Events:
 
     Allal et al., arXiv 2502.02737.
     """
-    net, tokenizer = smollm()
+    net, tokenizer = smollm.load()
 
     def answer(rng, length, depth) -> bool:
         text, right = notes(lambda t: len(tokenizer(t)["input_ids"]), rng, length, depth)

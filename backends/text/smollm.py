@@ -17,7 +17,7 @@ def available() -> bool:
 
 
 @functools.cache
-def smollm():
+def load():
     """(LlamaForCausalLM, tokenizer), the package's 4-bit weights as float32. Raises BadInput where the package is missing.
 
     Its __init__ would import two other packages, so the file is found without importing it.

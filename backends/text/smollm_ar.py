@@ -4,9 +4,9 @@ from backends import embedded
 from backends.lazy import torch
 from backends.registry import method
 from backends.spec import Events, Metric, Note, Result, Step, Tokens
+from backends.text import smollm
 from backends.text.canvas import predict
 from backends.text.decoding import Temperature
-from backends.text.smollm import smollm
 from backends.text.tasks import WRITE_TEXT, WriteText
 
 
@@ -39,7 +39,7 @@ def smollm_ar(job: WriteText, model, temperature: Temperature = 0.0) -> Events:
     Allal et al., arXiv 2502.02737. It was not trained on this studio's problems, unlike the diffusion model beside it.
     """
     yield Note("SmolLM2 (135 M, from its package) writes here, whichever model is chosen; it has never seen this studio's problems.")
-    net, tokenizer = smollm()
+    net, tokenizer = smollm.load()
     asked = tokenizer.apply_chat_template([{"role": "user", "content": job.prompt}], tokenize=False, add_generation_prompt=True)
     yield from left_to_right(job, model, net, tokenizer, tokenizer(asked, return_tensors="pt")["input_ids"], temperature)
 

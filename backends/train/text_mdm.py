@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from backends.embedded import text_tokenizer
 from backends.nets.smollm_start import pruned
+from backends.text import smollm
 from backends.text.scaffold import scaffold
-from backends.text.smollm import smollm
 from backends.train.common import RUNS, Clock, Ema, arguments, autocast, load_state, save_pretrained, save_state, stream
 from backends.worlds import text
 from backends.worlds.text_build import recipes, stories
@@ -176,7 +176,7 @@ def main() -> None:
     if (args.out / "config.json").exists():
         net = LlamaForCausalLM.from_pretrained(args.out, dtype=torch.float32, attn_implementation="eager")
     elif args.start == "smollm2":
-        net = pruned(*smollm(), tokenizer, **LIKE)
+        net = pruned(*smollm.load(), tokenizer, **LIKE)
     else:
         ends = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id)
         net = LlamaForCausalLM._from_config(LlamaConfig(vocab_size=len(tokenizer), **ends, **LIKE, **SCRATCH), attn_implementation="eager")

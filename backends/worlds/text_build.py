@@ -55,10 +55,10 @@ def write(minutes: float, seed: int = 0) -> None:
     """Have the teacher write stories for so many minutes, on pairs that have none yet."""
     import torch
 
-    from backends.text.smollm import smollm
+    from backends.text import smollm
     from backends.train.common import Clock
 
-    (net, tokenizer), device = smollm(), "cuda" if torch.cuda.is_available() else "cpu"
+    (net, tokenizer), device = smollm.load(), "cuda" if torch.cuda.is_available() else "cpu"
     net, batch = (net.to(device, torch.bfloat16), 512) if device == "cuda" else (net, 48)
     tokenizer.padding_side = "left"
     done, clock, rng = stories(), Clock(minutes), np.random.default_rng(seed)
@@ -99,12 +99,12 @@ def tidied(story: str) -> str:
 
 def build_tokenizer() -> None:
     from backends.nets.smollm_start import trimmed
-    from backends.text.smollm import smollm
+    from backends.text import smollm
 
     rng = np.random.default_rng(1)
     made = [text.draw(rng, kind) for _ in range(300) for kind in text.KINDS]
     corpus = [part for row in [*stories(), *recipes()] for part in row] + [part for e in made for part in (e.prompt, e.answer)]
-    trimmed(smollm()[1], corpus).save_pretrained(TEXT)
+    trimmed(smollm.load()[1], corpus).save_pretrained(TEXT)
 
 
 def main() -> None:
