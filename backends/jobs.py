@@ -13,7 +13,9 @@ Only `source` knows how a run is made, `slots` how many may be at once: replicas
 import contextvars
 import dataclasses
 import functools
+import importlib.util
 import logging
+import os
 import secrets
 import sqlite3
 import tempfile
@@ -88,13 +90,13 @@ class Run:
         return self.state in ENDED or self.progress is None
 
 
-def _events(given: dict, pictures: dict, stop: Callable[[], bool], hold: Callable[[], bool]) -> Iterator[ArmEvent]:
+def local(given: dict, pictures: dict, stop: Callable[[], bool], hold: Callable[[], bool]) -> Iterator[ArmEvent]:
     """A run's events without what can't leave the process that made them."""
     for event in backends.run(given, pictures, stop, hold):
         yield dataclasses.replace(event, event=dataclasses.replace(event.event, keep=None)) if isinstance(event.event, Step) else event
 
 
-here = gpu.on_gpu(_events)  # on ZeroGPU it borrows a GPU, in the name of the request in whose context it runs
+here = gpu.on_gpu(local)  # on ZeroGPU it borrows a GPU, in the name of the request in whose context it runs
 
 
 class Executor:
@@ -349,9 +351,24 @@ _studio: list[Executor] = []
 _making = threading.Lock()
 
 
+def _made() -> Executor:
+    """As STUDIO_EXECUTOR says: "ray" runs elsewhere, any other value but "local" is a mistake of the host's."""
+    kind = os.environ.get("STUDIO_EXECUTOR", "local")
+    if kind not in ("local", "ray"):
+        raise SystemExit(f"STUDIO_EXECUTOR is “{kind}”; it can be local or ray.")
+    if kind == "local":
+        return Executor(Store())
+    if importlib.util.find_spec("ray") is None:
+        raise SystemExit("STUDIO_EXECUTOR=ray needs Ray; run .venv/bin/pip install -r requirements-ray.txt and start the studio again.")
+    from backends.replicas import Replicas
+
+    replicas = Replicas(int(os.environ.get("STUDIO_REPLICAS", "0")))
+    return Executor(Store(), replicas, replicas.count)
+
+
 def studio() -> Executor:
     """The process's own executor, made when it is first asked for."""
     with _making:
         if not _studio:
-            _studio.append(Executor(Store()))
+            _studio.append(_made())
         return _studio[0]

@@ -41,11 +41,11 @@ def right(model, decoder: str, seed: int, n: int, kinds=TRAINED) -> np.ndarray:
     return np.concatenate(found)
 
 
-def state_gains(proof, name: str, arms: dict, decoder: str, how: str, n: int) -> None:
+def state_gains(proof, name: str, arms: dict, decoder: str, how: str, n: int, kinds=TRAINED) -> None:
     """The arm `name` answers more held-out problems of each kind rightly than each other, all decoded in one way; n of each kind."""
-    found = {each: right(model, decoder, proof.seed, n).reshape(len(TRAINED), n) for each, model in arms.items()}
+    found = {each: right(model, decoder, proof.seed, n, kinds).reshape(len(kinds), n) for each, model in arms.items()}
     for other in (each for each in arms if each != name):
-        for i, kind in enumerate(TRAINED):
+        for i, kind in enumerate(kinds):
             state_gap(proof, f"held-out {kind}s {how}, right with {name} over {other}", found[name][i], found[other][i])
 
 
