@@ -1,11 +1,11 @@
-# make studio | test | proofs | proof METHOD=slug | bench | train MODEL=name MINUTES=n | evaluate | style
+# make studio | test | proofs | proof METHOD=slug | replicas | bench | train MODEL=name MINUTES=n | evaluate | style
 PYTHON ?= python3
 BIN = .venv/bin
 HOST ?= 127.0.0.1
 PORT ?= 7860
 MINUTES ?= 10
 
-.PHONY: studio test proofs proof bench train evaluate style system system-dev
+.PHONY: studio test proofs proof replicas bench train evaluate style system system-dev
 
 studio: .venv/studio system
 	$(BIN)/python app.py --host $(HOST) --port $(PORT)
@@ -19,6 +19,10 @@ proofs: .venv/dev
 
 proof: .venv/dev
 	$(BIN)/python -m pytest -m "proof or not proof" tests/proofs/test_$(METHOD).py -s
+
+replicas: .venv/dev
+	$(PIP) -r requirements-ray.txt
+	$(BIN)/python -m tests.replicas
 
 bench: .venv/dev
 	$(BIN)/python -m backends.bench
