@@ -69,6 +69,7 @@ class Run:
     ended: float = 0.0
     shared: bool = False
     kept: bool = True
+    unkept: bool = False  # whether the store failed to take what it made
     events: Pile | None = None  # None: they are in the store
     feeds: set[Feed] = field(default_factory=set)
     seen: float = field(default_factory=time.monotonic)  # when the last one who watched it left, or it began
@@ -103,6 +104,7 @@ class Executor:
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Run]] = {}  # owners in the order of their turns
         self._running: list[Run] = []
+        self._unsaid: list[Run] = []  # runs of whose end the store could not be told
         self._closing = False
         self._flags = tempfile.TemporaryDirectory(prefix="unnoise-flags-")
         for kept in self._safely(store.lost) or []:
@@ -252,9 +254,10 @@ class Executor:
                     self._tell(run, event, warm)
         except BadInput as bad:
             run.error = str(bad)
-        except BaseException:  # the worker goes on whatever a run does
+        except BaseException as failure:  # the worker goes on whatever a run does
             log.exception("a run failed")
-            run.error = "The run failed; the log holds the details."
+            lack = models.want(failure)
+            run.error = f"The run ended early: {lack}" if lack else "The run failed; the log holds the details."
         events = [e.event for e in run.events]
         outcomes = [e for e in events if isinstance(e, Outcome)]
         stopped = run.stopped() and (len(outcomes) < len(run.cells) or any(o.stopped for o in outcomes))  # not by a press that came too late
@@ -296,15 +299,25 @@ class Executor:
             elif isinstance(event.event, Result):
                 event = dataclasses.replace(event, event=dataclasses.replace(event.event, value=None))
             lean.append(event)
+        run.unkept = True
         self.store.save(run.id, lean)
+        run.unkept = False
 
     def _settle(self, run: Run, state: str) -> None:
         run.state, run.ended = state, time.time()
         if run.kept:
             said = [e.event.value.text for e in run.events if isinstance(e.event, Outcome) and isinstance(e.event.value, Text | Tokens)]
-            self._safely(self.store.change, run.id, state=state, error=run.error, ended=run.ended)
+            self._say(run)
             self._safely(self.store.add_words, run.id, " ".join(said))
         self._changed.notify_all()
+
+    def _say(self, run: Run) -> None:
+        """Tell the store of a run's end, later where it can't be told now."""
+        try:
+            self.store.change(run.id, state=run.state, error=run.error, ended=run.ended)
+        except (OSError, sqlite3.Error):
+            log.exception("the store failed")
+            self._unsaid.append(run)
 
     def _left(self, run: Run, feed: Feed) -> None:
         """One who watched it closed the feed."""
@@ -316,6 +329,9 @@ class Executor:
         with self._changed:
             while not self._closing:
                 self._changed.wait(LOOK_SECONDS)
+                again, self._unsaid = self._unsaid, []
+                for run in again:
+                    self._say(run)
                 for run in self._running:
                     alone = 0.0 if run.feeds or not any(owner != run.owner for owner in self._waiting) else time.monotonic() - run.seen
                     if alone > HELD_SECONDS:

@@ -154,11 +154,13 @@ def _row(run: Any) -> str:
     shared = _button("copy", run, "Copy link") + _button("keep", run, "Stop sharing") if run.shared else _button("share", run, "Share link", TELLS)
     acts = _button("open", run, "Load again") + _button("again", run, "Run again") + shared + _button("delete", run, "Delete", sure="Really delete?")
     mark = "" if run.state == "done" else f' · <b class="{run.state}">{run.state}</b>'
-    mark += f" · {escape(run.error)}" if run.error else ""
+    said = run.error or (CUT_OFF if run.state == "interrupted" else "")
+    mark += f" · {escape(said)}" if said else ""
     return (f'<article class="past">{_remembered(run)}<div>{_title(run.given)}<p>{_said(run)}{mark}</p></div>'
             f'<span class="acts">{acts}</span></article>')  # fmt: skip
 
 
+CUT_OFF = "the studio ended while this ran. “Load again” shows what it had made by then, “Run again” makes it anew."
 TELLS = "Whoever has the link sees this run's recipe, its inputs and results, and can change nothing."
 
 
