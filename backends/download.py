@@ -121,7 +121,9 @@ def refusal(card: Card, error: Exception, began: bool = False) -> BadInput:
     if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in (error, error.__cause__, error.__context__)):
         return BadInput(f"The disk is full; {card.title} could not be downloaded. Make room on it, or choose an embedded model.")
     if began:
-        return BadInput(f"The download of {card.title} broke off ({name}); try again, and it goes on with the files that are there. Or choose an embedded model.")
+        return BadInput(
+            f"The download of {card.title} broke off ({name}); try again, and it goes on with the files that are there. Or choose an embedded model."
+        )
     return BadInput(
         f"{card.title} must be downloaded first and the model hub can't be reached from here; choose an embedded model, or try again with a network."
     )

@@ -152,7 +152,9 @@ def _unread(card: Card, error: Exception) -> BadInput:
     if lack := want(error):
         return BadInput(f"{card.title} could not be loaded: {lack}")
     if isinstance(error, ImportError):
-        return BadInput(f"{card.title} could not be loaded, as a package is missing ({error.name or error}); the host should install what requirements.txt names.")
+        return BadInput(
+            f"{card.title} could not be loaded, as a package is missing ({error.name or error}); the host should install what requirements.txt names."
+        )
     mend = f"the host should restore assets/models/{card.source} from the repository" if card.embedded else "delete its folder in the cache and load it again"
     return BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); {mend}. Until then choose another model.")
 
