@@ -20,6 +20,9 @@ fuzz: .venv/dev
 load: .venv/dev
 	$(BIN)/python -m tests.load $(ARGS)
 
+lock: .venv/dev
+	$(BIN)/python scripts/lock.py
+
 proofs: .venv/dev
 	$(BIN)/python -m pytest -m proof tests/proofs
 

@@ -134,6 +134,7 @@ def test_what_could_not_be_said_to_the_store_is_said_when_it_takes_it(studio, mo
 def test_a_page_for_which_there_is_no_room_says_so(studio, monkeypatch):
     from test_history import ME, columns, rows_of
     from test_history import TASK as task
+
     from ui import results, running, visitor
 
     monkeypatch.setattr(jobs, "_studio", [studio])
