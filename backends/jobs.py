@@ -33,7 +33,8 @@ from backends.registry import METHODS
 from backends.spec import ArmEvent, BadInput, Outcome, Result, Step, Text, Tokens
 from backends.store import ENDED, Kept, Store
 
-MOST, OWN = 64, 8  # runs that may wait, of all and of one owner
+MOST, OWN = 200, 8  # runs that may wait, of all and of one owner
+BYTES, OWN_BYTES = 2**30, 2**28  # of the inputs of those, decoded: a file of some kilobytes can be a picture of 50 MB
 LEFT_SECONDS = 600.0  # a running run that nobody has watched for so long is stopped when others wait
 HELD_SECONDS = 60.0  # a paused one goes on
 LOOK_SECONDS = 1.0  # between two looks at that
@@ -125,6 +126,11 @@ class Executor:
                 raise BadInput(f"{OWN} of your runs wait already; stop one of them under “My runs”, or wait until one has begun.")
             if sum(map(len, self._waiting.values())) >= MOST:
                 raise BadInput(f"{MOST} runs wait already; try again in some minutes.")
+            new, waiting = recipe.size(pictures), [(r.owner, recipe.size(r.pictures)) for r in self._order()]
+            if waiting and (sum(n for _, n in waiting) + new > BYTES or sum(n for who, n in waiting if who == owner) + new > OWN_BYTES):
+                raise BadInput(
+                    f"The pictures, sounds, objects and cubes of the runs that wait are too large to take {new >> 20} MB more; try again in some minutes."
+                )
         if kept:
             titles = {METHODS[m].title: 0 for c in run.cells for a in c["arms"] for m in (a["method"], *(s["method"] for s in a.get("stack", ())))}
             words = [v for v in run.given["job"].values() if isinstance(v, str)]

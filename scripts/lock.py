@@ -21,7 +21,20 @@ HEAD = """# Made by `make lock` from requirements.txt and requirements-nodeps.tx
 
 def compiled(name: str, *more: str) -> list[str]:
     """Each package's lines: the pin, the marker where it has one, and the hashes."""
-    asked = ["uv", "pip", "compile", "--quiet", "--generate-hashes", "--universal", "--python-version", "3.11", "--no-header", "--no-annotate", "--no-config", *more]
+    asked = [
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--generate-hashes",
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--no-header",
+        "--no-annotate",
+        "--no-config",
+        *more,
+    ]
     said = subprocess.run([Path(sys.executable).with_name(asked[0]), *asked[1:], ROOT / name], check=True, capture_output=True, text=True).stdout
     entries = re.findall(r"^\S.*(?:\n[ \t]+.*)*", said, re.MULTILINE)
     return [entry for entry in entries if not entry.startswith(("#", "--"))]
