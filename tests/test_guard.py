@@ -241,3 +241,17 @@ def test_a_full_disk_refuses_uploads_with_a_sentence(visit, monkeypatch):
         answer = me.post("/gradio_api/upload", files={"files": ("x.png", b"x" * 1000)})
         assert (answer.status_code, answer.text) == (507, guard.FULL)
     assert uploaded(me, b"now there is room")
+
+
+def test_a_call_that_has_ended_leaves_nothing_behind(visit, monkeypatch):
+    apps = []
+    forget = guard._forget
+    monkeypatch.setattr(guard, "_forget", lambda app, session: forget(app, session) or apps.append(app))
+    me = visit()
+    for _ in range(3):
+        assert called(me, "run", RECIPE, {})[0]["complete"]
+    queue = apps[-1].get_blocks()._queue
+    before = len(apps[-1].state_holder.session_data), len(queue.pending_messages_per_session), len(queue.pending_event_ids_session)
+    for _ in range(3):
+        called(me, "run", RECIPE, {})
+    assert (len(apps[-1].state_holder.session_data), len(queue.pending_messages_per_session), len(queue.pending_event_ids_session)) <= before and len(apps) == 6

@@ -27,6 +27,7 @@ SERVED = (FILE, "/gradio_api/file/", "/assets/", "/static/", "/svelte/", "/gradi
 CLOSED = re.compile(
     r"(/gradio_api)?/(runs|run-history|monitoring|process_recording|vibe-\w+|undo-vibe-edit|proxy=.*|deep_link|profiling|token|file/.*)(/.*)?/?"
 )
+CALL = re.compile(r"/gradio_api/call/\w+/(\w+)")
 MOST = 100_000  # names that are remembered; Gradio deletes the files within a day
 ROOM = 256 * 2**20  # bytes that an upload must leave free on the disk
 BODY = recipe.MAX_INPUTS * inputs.MAX_BYTES * 4 // 3 + 2**20  # bytes of a request that is no upload: a recipe with its inputs in base64
@@ -100,6 +101,8 @@ class Guard:
             refusal = PlainTextResponse(FULL, 507)
         if refusal and not begun:
             await refusal(scope, receive, send)
+        if asked := CALL.fullmatch(path):
+            _forget(scope["app"], asked[1])
 
     def _refused(self, path: str, who: str) -> str:
         """Why the path is not answered, "" when it is."""
@@ -123,6 +126,13 @@ class Guard:
                 self._given.move_to_end(name)
             while len(self._given) > MOST:
                 self._given.popitem(last=False)
+
+
+def _forget(app, session: str) -> None:
+    """A call that named no session has one of its own, by the event's name, which Gradio would keep: 0.2 MB each."""
+    queue = app.get_blocks()._queue
+    for held in (app.state_holder.session_data, app.state_holder.time_last_used, queue.pending_messages_per_session, queue.pending_event_ids_session):
+        held.pop(session, None)
 
 
 def _length(scope) -> int:

@@ -48,6 +48,7 @@ python -m backends run recipe.json --out results
 ```
 """
 ROOMS = {"image": "Images", "restore": "Restoration", "scene": "3D", "audio": "Audio", "text": "Text"}  # packages of backends, in the order of their tabs
+SESSIONS = 1000  # pages and programs that Gradio remembers, 0.2 MB each at least; its own 10,000 would fill the memory
 # One listener on the frame serves every button that is drawn inside it later.
 OPEN = "element.addEventListener('click', (e) => { const b = e.target.closest('[data-open]'); if (b) trigger('click', { open: b.dataset.open }); });"
 
@@ -157,5 +158,5 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
         server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT + cells.SCRIPT,
-        footer_links=["api"], show_error=True, ssr_mode=False, app_kwargs={"middleware": [Middleware(guard.Guard), Middleware(visitor.Cookie)]}, **options,
+        footer_links=["api"], show_error=True, state_session_capacity=SESSIONS, ssr_mode=False, app_kwargs={"middleware": [Middleware(guard.Guard), Middleware(visitor.Cookie)]}, **options,
     )  # fmt: skip
