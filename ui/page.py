@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, bring, catalogue, cells, compare, cube, guard, history, running, sound, turntable, visitor
+from ui import api, bring, catalogue, cells, compare, cube, guard, history, running, sound, toast, turntable, visitor
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -86,7 +86,7 @@ def build() -> gr.Blocks:
             try:
                 return fill(run.given["task"], compare.state_of_run(run), request)
             except BadInput as bad:
-                gr.Warning(str(bad), title="Not opened")
+                toast.warning(bad, title="Not opened")
                 return nothing
 
         def from_file(path: str, request: gr.Request):
@@ -94,7 +94,7 @@ def build() -> gr.Blocks:
                 given, pictures = recipe.from_file(Path(path))
                 task, whole, _ = recipe.whole(given, pictures)
             except BadInput as bad:
-                gr.Warning(str(bad), title="Not opened")
+                toast.warning(bad, title="Not opened")
                 return nothing
             return fill(task.slug, compare.state_of(given | {"grid": whole.get("grid")}, pictures), request)
 
@@ -105,7 +105,7 @@ def build() -> gr.Blocks:
         def from_address(request: gr.Request):
             run = compare.restored(request)
             if run is None and dict(request.query_params).get("run"):
-                gr.Warning(running.GONE, title="Not opened")
+                toast.warning(running.GONE, title="Not opened")
             return (from_run(run, request) if run else nothing)[: 1 + len(rooms)]  # the tab fills itself when it is chosen (compare.opened)
 
         file.upload(from_file, file, filled, **STATE)
