@@ -1,11 +1,11 @@
-# make studio | test | proofs | proof METHOD=slug | replicas | bench | train MODEL=name MINUTES=n | evaluate | style
+# make studio | test | fuzz | load | replicas | lock | proofs | proof METHOD=slug | bench | train MODEL=name MINUTES=n | evaluate | style
 PYTHON ?= python3
 BIN = .venv/bin
 HOST ?= 127.0.0.1
 PORT ?= 7860
 MINUTES ?= 10
 
-.PHONY: studio test proofs proof replicas bench train evaluate style system system-dev
+.PHONY: studio test fuzz load replicas lock proofs proof bench train evaluate style system system-dev
 
 studio: .venv/studio system
 	$(BIN)/python app.py --host $(HOST) --port $(PORT)
@@ -13,6 +13,15 @@ studio: .venv/studio system
 test: .venv/dev system-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+fuzz: .venv/dev
+	FUZZ=$(or $(FUZZ),3000) $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/test_fuzz.py
+
+load: .venv/dev
+	$(BIN)/python -m tests.load $(ARGS)
+
+lock: .venv/dev
+	$(BIN)/python scripts/lock.py
 
 proofs: .venv/dev
 	$(BIN)/python -m pytest -m proof tests/proofs

@@ -5,7 +5,7 @@ Only the files a pipeline needs are fetched. What is in the cache already is use
 
 from __future__ import annotations
 
-import gc
+import errno
 import logging
 import os
 import shutil
@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backends.lazy import torch
-from backends.models import Card, progress
+from backends.models import Card, progress, want
 from backends.spec import BadInput
 
 SECONDS = 5  # to wait for the hub's first answer
@@ -42,7 +41,7 @@ def fetch(card: Card) -> Path:
     try:
         return Path(hub.snapshot_download(**what, endpoint=endpoint(), tqdm_class=bar(card, size), etag_timeout=SECONDS))
     except Exception as error:
-        raise refusal(card, error) from error
+        raise refusal(card, error, began=True) from error
     finally:
         progress.pop(card.name, None)
 
@@ -57,10 +56,11 @@ def reading(
         yield
     except BadInput:
         raise
-    except (MemoryError, torch.OutOfMemoryError):
-        gc.collect()
-        raise BadInput(f"There is not enough memory for {card.title}; choose {other}.") from None
-    except errors as error:
+    except (MemoryError, RuntimeError, *errors) as error:
+        if not isinstance(error, errors) and not want(error):
+            raise
+        if want(error):
+            raise BadInput(f"There is not enough memory for {card.title}; choose {other}.") from None
         log.exception("%s could not be read", card.name)
         raise BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); {mend}.") from error
     finally:
@@ -111,15 +111,19 @@ def check_size(card: Card, what: dict) -> int:
     return total
 
 
-def refusal(card: Card, error: Exception) -> BadInput:
-    """The sentence for what went wrong at the hub."""
+def refusal(card: Card, error: Exception, began: bool = False) -> BadInput:
+    """The sentence for what went wrong at the hub; `began`: once it had answered."""
     name, status = type(error).__name__, getattr(getattr(error, "response", None), "status_code", None)
     if name == "GatedRepoError" or status in (401, 403):
         return BadInput(f"{card.title} asks for its licence to be accepted: do so on its page on the model hub, log in there with a token, and try again.")
     if name in ("RevisionNotFoundError", "RepositoryNotFoundError", "RemoteEntryNotFoundError") or status == 404:
         return BadInput(f"The model hub has no {card.source} at revision {card.revision[:12]}; the host can name another in UNNOISE_MODELS.")
-    if isinstance(error, OSError) and getattr(error, "errno", None) == 28:
-        return BadInput(f"The disk is full; {card.title} could not be downloaded.")
+    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in (error, error.__cause__, error.__context__)):
+        return BadInput(f"The disk is full; {card.title} could not be downloaded. Make room on it, or choose an embedded model.")
+    if began:
+        return BadInput(
+            f"The download of {card.title} broke off ({name}); try again, and it goes on with the files that are there. Or choose an embedded model."
+        )
     return BadInput(
         f"{card.title} must be downloaded first and the model hub can't be reached from here; choose an embedded model, or try again with a network."
     )

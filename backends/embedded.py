@@ -8,7 +8,7 @@ from pathlib import Path
 from backends.denoiser import Cond, Denoiser, linear_previewer
 from backends.hub import PixArt
 from backends.lazy import torch
-from backends.models import ASSETS, Card, device
+from backends.models import ASSETS, Card, device, whole
 from backends.text import adapter
 
 TOKENS = 32  # a longer prompt is cut: about 24 words
@@ -123,7 +123,7 @@ def _text_net(folder: Path, changed: str):
     """The text world's network in `folder`, changed by an adapter of ASSETS where one is named."""
     from transformers import LlamaForCausalLM
 
-    net = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
+    net = whole(LlamaForCausalLM, folder, dtype=torch.float32, attn_implementation="eager").eval().requires_grad_(False)
     if changed:
         adapter.apply(net, ASSETS / changed)
     return net

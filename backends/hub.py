@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import logging
 import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from backends.denoiser import Cond, Denoiser
 from backends.download import GB, fetch, reading
 from backends.lazy import F, diffusers, torch
-from backends.models import Card, device
+from backends.models import Card, device, want, whole
 from backends.spec import BadInput
 
 if TYPE_CHECKING:
@@ -183,20 +186,33 @@ def read(card: Card, folder: Path, dtype):
     pipeline = getattr(diffusers, KINDS[card.options["kind"]][1])
     options = {"safety_checker": None, "requires_safety_checker": False} if card.options["kind"] == "sd" else {}
     try:
-        pipe = pipeline.from_pretrained(
-            folder, torch_dtype=dtype, use_safetensors=True, variant=card.options.get("variant"), local_files_only=True, trust_remote_code=False, **options
-        )
-    except (OSError, ValueError, KeyError) as error:
+        same = dict(torch_dtype=dtype, use_safetensors=True, variant=card.options.get("variant"), local_files_only=True)
+        options |= {name: whole(kind, folder / name, **same) for name, kind in _encoders(folder).items()}
+        pipe = pipeline.from_pretrained(folder, trust_remote_code=False, **same, **options)
+        parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+        if any(p.is_meta for part in parts for p in part.parameters()):
+            raise ValueError("a part's file lacks some of its weights")
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if want(error):
+            raise
         log.exception("%s could not be read", card.name)
         raise BadInput(
             f"The files of {card.title} can't be read as a {pipeline.__name__} ({type(error).__name__}); delete its folder in the cache and load it again."
         ) from error
-    for part in pipe.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
+    for part in parts:
+        part.eval().requires_grad_(False)
     if pipe.vae.config.get("force_upcast"):
         pipe.vae.float()  # SDXL's autoencoder overflows in float16
     return pipe
+
+
+def _encoders(folder: Path) -> dict[str, type]:
+    """The text encoders that the pipeline's index names. They are read one by one, since transformers draws at random what a file lacks, and a pipeline
+    does not ask what it drew."""
+    import transformers
+
+    index = json.loads((folder / "model_index.json").read_text())
+    return {name: getattr(transformers, said[1]) for name, said in index.items() if name.startswith("text_encoder") and said[0] == "transformers"}
 
 
 def _elements(folder: Path) -> int:

@@ -35,7 +35,8 @@ from backends.registry import METHODS
 from backends.spec import ArmEvent, BadInput, Outcome, Result, Step, Text, Tokens
 from backends.store import ENDED, Kept, Store
 
-MOST, OWN = 64, 8  # runs that may wait, of all and of one owner
+MOST, OWN = 200, 8  # runs that may wait, of all and of one owner
+BYTES, OWN_BYTES = 2**30, 2**28  # of the inputs of those, decoded: a file of some kilobytes can be a picture of 50 MB
 LEFT_SECONDS = 600.0  # a running run that nobody has watched for so long is stopped when others wait
 HELD_SECONDS = 60.0  # a paused one goes on
 LOOK_SECONDS = 1.0  # between two looks at that
@@ -71,6 +72,7 @@ class Run:
     ended: float = 0.0
     shared: bool = False
     kept: bool = True
+    unkept: bool = False  # whether the store failed to take what it made
     events: Pile | None = None  # None: they are in the store
     feeds: set[Feed] = field(default_factory=set)
     seen: float = field(default_factory=time.monotonic)  # when the last one who watched it left, or it began
@@ -105,6 +107,7 @@ class Executor:
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Run]] = {}  # owners in the order of their turns
         self._running: list[Run] = []
+        self._unsaid: list[Run] = []  # runs of whose end the store could not be told
         self._closing = False
         self._flags = tempfile.TemporaryDirectory(prefix="unnoise-flags-")
         for kept in self._safely(store.lost) or []:
@@ -125,6 +128,11 @@ class Executor:
                 raise BadInput(f"{OWN} of your runs wait already; stop one of them under “My runs”, or wait until one has begun.")
             if sum(map(len, self._waiting.values())) >= MOST:
                 raise BadInput(f"{MOST} runs wait already; try again in some minutes.")
+            new, waiting = recipe.size(pictures), [(r.owner, recipe.size(r.pictures)) for r in self._order()]
+            if waiting and (sum(n for _, n in waiting) + new > BYTES or sum(n for who, n in waiting if who == owner) + new > OWN_BYTES):
+                raise BadInput(
+                    f"The pictures, sounds, objects and cubes of the runs that wait are too large to take {new >> 20} MB more; try again in some minutes."
+                )
         if kept:
             titles = {METHODS[m].title: 0 for c in run.cells for a in c["arms"] for m in (a["method"], *(s["method"] for s in a.get("stack", ())))}
             words = [v for v in run.given["job"].values() if isinstance(v, str)]
@@ -254,9 +262,10 @@ class Executor:
                     self._tell(run, event, warm)
         except BadInput as bad:
             run.error = str(bad)
-        except BaseException:  # the worker goes on whatever a run does
+        except BaseException as failure:  # the worker goes on whatever a run does
             log.exception("a run failed")
-            run.error = "The run failed; the log holds the details."
+            lack = models.want(failure)
+            run.error = f"The run ended early: {lack}" if lack else "The run failed; the log holds the details."
         events = [e.event for e in run.events]
         outcomes = [e for e in events if isinstance(e, Outcome)]
         stopped = run.stopped() and (len(outcomes) < len(run.cells) or any(o.stopped for o in outcomes))  # not by a press that came too late
@@ -298,15 +307,25 @@ class Executor:
             elif isinstance(event.event, Result):
                 event = dataclasses.replace(event, event=dataclasses.replace(event.event, value=None))
             lean.append(event)
+        run.unkept = True
         self.store.save(run.id, lean)
+        run.unkept = False
 
     def _settle(self, run: Run, state: str) -> None:
         run.state, run.ended = state, time.time()
         if run.kept:
             said = [e.event.value.text for e in run.events if isinstance(e.event, Outcome) and isinstance(e.event.value, Text | Tokens)]
-            self._safely(self.store.change, run.id, state=state, error=run.error, ended=run.ended)
+            self._say(run)
             self._safely(self.store.add_words, run.id, " ".join(said))
         self._changed.notify_all()
+
+    def _say(self, run: Run) -> None:
+        """Tell the store of a run's end, later where it can't be told now."""
+        try:
+            self.store.change(run.id, state=run.state, error=run.error, ended=run.ended)
+        except (OSError, sqlite3.Error):
+            log.exception("the store failed")
+            self._unsaid.append(run)
 
     def _left(self, run: Run, feed: Feed) -> None:
         """One who watched it closed the feed."""
@@ -318,6 +337,9 @@ class Executor:
         with self._changed:
             while not self._closing:
                 self._changed.wait(LOOK_SECONDS)
+                again, self._unsaid = self._unsaid, []
+                for run in again:
+                    self._say(run)
                 for run in self._running:
                     alone = 0.0 if run.feeds or not any(owner != run.owner for owner in self._waiting) else time.monotonic() - run.seen
                     if alone > HELD_SECONDS:

@@ -1,8 +1,11 @@
 """The cards: which models there are, what each can do, how it is loaded. One bounded cache."""
 
 import contextlib
+import errno
+import gc
 import importlib
 import json
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -60,6 +63,7 @@ BROUGHT = re.compile(r"[a-z]+-[0-9a-f]{12}")  # the name of a visitor's card: it
 _lock = threading.Lock()
 _loading: dict[str, threading.Lock] = {}
 _brought: dict[str, Card] = {}  # visitors' own
+log = logging.getLogger(__name__)
 progress: dict[str, str] = {}  # name of a card that is being fetched -> a sentence on how far it is
 
 
@@ -117,7 +121,7 @@ def get(name: str) -> Card:
 
 
 def load(name: str):
-    """The loaded model, from the cache when it is there. The least recently used one makes room.
+    """The loaded model, from the cache when it is there. The least recently used one makes room. Raises BadInput when it can't be read.
 
     A download can take long; others may load their models meanwhile.
     """
@@ -131,11 +135,49 @@ def load(name: str):
                 return _cache[name]
             while len(_cache) >= KEPT:
                 _cache.popitem(last=False)
-        with torch.no_grad():
-            model = resolve(card.loader)(card)
+        try:
+            with torch.no_grad():
+                model = resolve(card.loader)(card)
+        except BadInput:
+            raise
+        except Exception as error:  # a file that is cut off or another's is told in as many ways as there are readers
+            log.exception("%s could not be loaded", card.name)
+            raise _unread(card, error) from None
         with _lock:
             _cache[name] = model
         return model
+
+
+def _unread(card: Card, error: Exception) -> BadInput:
+    if lack := want(error):
+        return BadInput(f"{card.title} could not be loaded: {lack}")
+    if isinstance(error, ImportError):
+        return BadInput(
+            f"{card.title} could not be loaded, as a package is missing ({error.name or error}); the host should install what requirements.txt names."
+        )
+    mend = f"the host should restore assets/models/{card.source} from the repository" if card.embedded else "delete its folder in the cache and load it again"
+    return BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); {mend}. Until then choose another model.")
+
+
+def whole(kind, folder: Path, **options):
+    """kind.from_pretrained(folder, …); raises ValueError where the file lacks some of the network's weights, which would be drawn at random."""
+    net, found = kind.from_pretrained(folder, output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}")
+    return net
+
+
+def want(error: BaseException) -> str:
+    """What the machine was short of, as a sentence that says what to do; "" where the error is another."""
+    said = str(error).lower()
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in said or "allocate memory" in said or "not enough memory" in said:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return "there was not enough memory. Choose a smaller model, smaller inputs or fewer steps, or try again later."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full. Try again once the host has made room."
+    return ""
 
 
 def loaded(name: str) -> bool:

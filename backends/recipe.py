@@ -142,6 +142,8 @@ def _value(name: str, rule, value, default, pictures):
                 raise BadInput(f"{label}: the recipe names {_a(kind)} that did not come with it; add it again.")
         elif isinstance(value, str) and not isinstance(rule, Shape):
             raise BadInput(f"{label}: a recipe names {kind}s by their hash, not by a path.")
+        elif not isinstance(value, Input | str | None):
+            raise BadInput(f'{label}: a recipe names {kind}s as {{"sha256": …}}.')
         if value is None:
             if rule.required:
                 raise BadInput(f"{label} is missing; " + ("paint it on the picture." if getattr(rule, "mask_of", "") else f"add {_a(kind)}."))
@@ -252,6 +254,12 @@ def inputs_of(job: Job) -> dict[str, Input]:
     """hash -> pixels, sound, mesh or cube of every input in a job; the studio's own objects are named and need not travel."""
     found = (getattr(job, f.name) for f in dataclasses.fields(job))
     return {digest(v): v for v in found if isinstance(v, Input) and not _name_of(v)}
+
+
+def size(pictures: dict[str, Input]) -> int:
+    """Bytes that inputs take in memory."""
+    arrays = (part for value in pictures.values() for part in (vars(value).values() if isinstance(value, Audio | Mesh | Cube) else (value,)))
+    return sum(part.nbytes for part in arrays if isinstance(part, np.ndarray))
 
 
 def _name_of(value: Input) -> str:

@@ -157,7 +157,10 @@ def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEv
                 events.close()
         nfe, peak_mb = model.nfe, peak()
     if stopped and partial is not None:
-        value = _picture(partial.show if partial.keep is None else partial.keep, model)
+        try:
+            value = _picture(partial.show if partial.keep is None else partial.keep, model)
+        except Exception as failure:
+            error = _sentence(failure, method)
     if value is not None and task.metrics:
         try:
             with torch.no_grad():
@@ -203,8 +206,8 @@ def _restart_random(seed: int) -> None:
 
 def _sentence(failure: Exception, method) -> str:
     log.exception("%s failed", method.slug)
-    if isinstance(failure, MemoryError) or "out of memory" in str(failure).lower():
-        return "There was not enough memory for this arm; choose a smaller model or fewer steps."
+    if lack := models.want(failure):
+        return f"{method.title} could not go on: {lack}"
     return f"{method.title} failed ({type(failure).__name__}); the log holds the details."
 
 

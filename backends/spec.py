@@ -14,7 +14,14 @@ import numpy as np
 
 
 class BadInput(ValueError):
-    """A mistake in what was asked, as one sentence that says what to change. Shown to the user as it is."""
+    """A mistake in what was asked, as one sentence that says what to change. Shown to the user as it is, but for what it repeats of the input: characters
+    that can't be seen or sent become “�”, and more than LONGEST is left out."""
+
+    LONGEST = 1500  # characters
+
+    def __init__(self, said: object = ""):
+        seen = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in str(said))
+        super().__init__(seen if len(seen) <= self.LONGEST else f"{seen[: self.LONGEST - 403]} … {seen[-400:]}")
 
 
 # --- media: what can be shown ----------------------------------------------------------------------------

@@ -246,3 +246,11 @@ def test_an_animation_is_refused_when_it_is_uploaded_and_a_good_picture_shown(pa
         }"""
     )
     assert prevented == [True, True], "the browser does not open a file dropped on the picture in the page's place"
+
+
+def test_what_a_dropped_file_says_is_text_in_the_message(page, tmp_path):
+    (tmp_path / "evil.json").write_text(json.dumps({"task": "<img src=x id=evil onerror=window.evil=1>", "job": {}, "arms": []}))
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "evil.json")
+    said = page.wait_for_function("document.querySelector('.toast-message-text')?.innerText").json_value()
+    assert said.startswith("No task is called <img src=x id=evil")
+    assert page.locator("#evil").count() == 0 and page.evaluate("window.evil") is None

@@ -1,6 +1,7 @@
 """The queue: fair, watched from anywhere, stopped within a step, and alive whatever a run does."""
 
 import contextvars
+import functools
 import pickle
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends import estimates, jobs
+from backends import estimates, jobs, recipe
 from backends.feeds import Pile
 from backends.jobs import Executor, Flag
 from backends.spec import ArmEvent, Audio, BadInput, Held, Image, Metric, Note, Outcome, Result, Step, Text
@@ -192,6 +193,26 @@ def test_bad_recipes_and_a_full_queue_are_refused(studio, source, monkeypatch):
     studio.submit(asked(), {}, "you")
     with pytest.raises(BadInput, match="3 runs wait"):
         studio.submit(asked(), {}, "another")
+
+
+def test_inputs_that_would_fill_the_memory_do_not_wait_in_it(studio, source, monkeypatch):
+    monkeypatch.setattr(jobs, "OWN_BYTES", 5000)
+    monkeypatch.setattr(jobs, "BYTES", 8000)
+    picture = np.zeros((32, 32, 3), np.uint8)
+    picture[0, 0] = 1
+    given = {"task": "restore_image", "job": {"image": {"sha256": recipe.digest(picture)}}, "arms": [{"method": "classical"}]}
+    runs = []
+    monkeypatch.setattr(studio, "_source", lambda *_: (runs.append(0) or source.gate.acquire(timeout=10) or e for e in [ArmEvent(0, Note("x"))]))
+    with_picture = functools.partial(studio.submit, given, {recipe.digest(picture): picture})
+    with_picture("me")
+    until(lambda: runs)
+    with_picture("me")  # waits, with 3072 bytes
+    with pytest.raises(BadInput, match="too large to take 0 MB more; try again"):
+        with_picture("me")
+    with_picture("you")
+    with pytest.raises(BadInput, match="try again"):
+        with_picture("another")
+    studio.submit(asked(), {}, "another")
 
 
 def test_another_visitor_finds_a_run_only_once_it_is_shared(studio, source):

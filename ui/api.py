@@ -8,6 +8,7 @@
 `inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds, objects and cubes of one's own that the recipe names.
 """
 
+import logging
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -21,6 +22,8 @@ from backends.headless import Written
 from backends.recipe import decode_inputs
 from ui import bring, running, visitor
 from ui.running import Ticket
+
+log = logging.getLogger(__name__)
 
 
 def methods() -> list[dict]:
@@ -37,6 +40,9 @@ async def compare(recipe: dict, inputs: dict, request: gr.Request) -> AsyncItera
             run = await run_sync(_submitted, recipe, inputs, visitor.owner(request))
         except BadInput as bad:
             raise _refusal(bad) from None
+        except Exception:  # what nobody foresaw goes to the log
+            log.exception("a recipe could not be taken")
+            raise _refusal("The recipe could not be taken; the log holds the details.") from None
         ticket = running.take(request, f"api {run.id}", Ticket(run))
         try:
             written = await run_sync(Written, run.given, run.pictures, Path(folder))

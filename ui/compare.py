@@ -17,7 +17,7 @@ from backends import grids, jobs, recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
 from backends.spec import BadInput, Task
-from ui import arms, bring, form, grid, results, running, views, visitor
+from ui import arms, bring, form, grid, results, running, toast, views, visitor
 from ui.results import Shown
 
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private")
@@ -186,7 +186,7 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once:
         try:
             job, pictures = form.job(task, names, values[: len(names)])
         except BadInput as bad:  # a picture, sound or object that can't be taken: the words and switches stay
-            gr.Warning(str(bad), title="Not kept")
+            toast.warning(bad, title="Not kept")
             rules = recipe.marks(task.job)
             job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if type(rules.get(n)) not in recipe.KINDS)))
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))

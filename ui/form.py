@@ -11,7 +11,7 @@ from backends import inputs, models, recipe
 from backends.registry import METHODS
 from backends.spec import Audio, BadInput, Choice, Cube, Knob, Mesh, Method, Picture, Prompt, Shape, Slider, Sound, Spectra, Task, Toggle, fields_of
 from backends.worlds.objects import OBJECTS
-from ui import cube, shape, sound, upload
+from ui import cube, shape, sound, toast, upload
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "assets" / "examples"
 DICE = "() => Math.floor(Math.random() * 4294967296)"
@@ -101,10 +101,10 @@ def _opener(rule: Prompt):
         try:
             found, said = inputs.fields(Path(path), rule, text)
         except BadInput as bad:
-            gr.Warning(str(bad), title="Not opened")
+            toast.warning(bad, title="Not opened")
             return list(now)
         for note in said:
-            gr.Info(note)
+            toast.info(note)
         return [found[n] for n in rule.fills]
 
     return fill

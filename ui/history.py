@@ -15,7 +15,7 @@ from backends import grids, jobs, stills
 from backends.jobs import Run
 from backends.registry import METHODS, TASKS
 from backends.spec import BadInput, Image, Outcome
-from ui import form, running, views, visitor
+from ui import form, running, toast, views, visitor
 from ui.compare import LIGHT, STATE
 
 PAGE = 40  # ended runs that are shown at first, and more at each press
@@ -80,7 +80,7 @@ def wire(parts: Parts, open_: Callable[[Run, gr.Request], list], filled: list) -
             return [*[gr.skip()] * len(filled), *drawn(query, (seen[0], seen[1] + PAGE), request)]
         run = studio.find(name, owner)
         if run is None:
-            gr.Warning("That run is no longer kept.", title="Not there")
+            toast.warning("That run is no longer kept.", title="Not there")
             return [*[gr.skip()] * len(filled), *drawn(query, seen, request)]
         tabs = [gr.skip()] * len(filled)
         if act == "open":
@@ -89,7 +89,7 @@ def wire(parts: Parts, open_: Callable[[Run, gr.Request], list], filled: list) -
             try:
                 tabs = open_(studio.submit(run.given, run.pictures, owner), request)
             except BadInput as bad:
-                gr.Warning(str(bad), title="Not run")
+                toast.warning(bad, title="Not run")
         elif act == "stop":
             studio.stop(run)
         elif act == "delete":
@@ -154,11 +154,13 @@ def _row(run: Any) -> str:
     shared = _button("copy", run, "Copy link") + _button("keep", run, "Stop sharing") if run.shared else _button("share", run, "Share link", TELLS)
     acts = _button("open", run, "Load again") + _button("again", run, "Run again") + shared + _button("delete", run, "Delete", sure="Really delete?")
     mark = "" if run.state == "done" else f' · <b class="{run.state}">{run.state}</b>'
-    mark += f" · {escape(run.error)}" if run.error else ""
+    said = run.error or (CUT_OFF if run.state == "interrupted" else "")
+    mark += f" · {escape(said)}" if said else ""
     return (f'<article class="past">{_remembered(run)}<div>{_title(run.given)}<p>{_said(run)}{mark}</p></div>'
             f'<span class="acts">{acts}</span></article>')  # fmt: skip
 
 
+CUT_OFF = "the studio ended while this ran. “Load again” shows what it had made by then, “Run again” makes it anew."
 TELLS = "Whoever has the link sees this run's recipe, its inputs and results, and can change nothing."
 
 

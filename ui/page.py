@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, bring, catalogue, cells, compare, cube, history, running, sound, turntable, visitor
+from ui import api, bring, catalogue, cells, compare, cube, guard, history, running, sound, toast, turntable, visitor
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -48,6 +48,7 @@ python -m backends run recipe.json --out results
 ```
 """
 ROOMS = {"image": "Images", "restore": "Restoration", "scene": "3D", "audio": "Audio", "text": "Text"}  # packages of backends, in the order of their tabs
+SESSIONS = 1000  # pages and programs that Gradio remembers, 0.2 MB each at least; its own 10,000 would fill the memory
 # One listener on the frame serves every button that is drawn inside it later.
 OPEN = "element.addEventListener('click', (e) => { const b = e.target.closest('[data-open]'); if (b) trigger('click', { open: b.dataset.open }); });"
 
@@ -85,7 +86,7 @@ def build() -> gr.Blocks:
             try:
                 return fill(run.given["task"], compare.state_of_run(run), request)
             except BadInput as bad:
-                gr.Warning(str(bad), title="Not opened")
+                toast.warning(bad, title="Not opened")
                 return nothing
 
         def from_file(path: str, request: gr.Request):
@@ -93,7 +94,7 @@ def build() -> gr.Blocks:
                 given, pictures = recipe.from_file(Path(path))
                 task, whole, _ = recipe.whole(given, pictures)
             except BadInput as bad:
-                gr.Warning(str(bad), title="Not opened")
+                toast.warning(bad, title="Not opened")
                 return nothing
             return fill(task.slug, compare.state_of(given | {"grid": whole.get("grid")}, pictures), request)
 
@@ -104,7 +105,7 @@ def build() -> gr.Blocks:
         def from_address(request: gr.Request):
             run = compare.restored(request)
             if run is None and dict(request.query_params).get("run"):
-                gr.Warning(running.GONE, title="Not opened")
+                toast.warning(running.GONE, title="Not opened")
             return (from_run(run, request) if run else nothing)[: 1 + len(rooms)]  # the tab fills itself when it is chosen (compare.opened)
 
         file.upload(from_file, file, filled, **STATE)
@@ -153,8 +154,9 @@ def _papers() -> gr.HTML:
 def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    guard.close_addresses()
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
         server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT + cells.SCRIPT,
-        footer_links=["api"], show_error=True, ssr_mode=False, app_kwargs={"middleware": [Middleware(visitor.Cookie)]}, **options,
+        footer_links=["api"], show_error=True, state_session_capacity=SESSIONS, ssr_mode=False, app_kwargs={"middleware": [Middleware(guard.Guard), Middleware(visitor.Cookie)]}, **options,
     )  # fmt: skip

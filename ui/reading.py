@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import gradio as gr
-
 from backends.spec import BadInput
+from ui import toast
 
 EVENT = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # queued: a warning needs the queue
 
@@ -15,5 +14,5 @@ def read(decode: Callable, path: Path, what: str, kind: str):
     try:
         return decode(path, what)
     except BadInput as bad:
-        gr.Warning(str(bad), title=f"{kind} not taken")
+        toast.warning(bad, title=f"{kind} not taken")
         return None

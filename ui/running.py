@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import anyio
 import gradio as gr
 
-from backends import jobs, recipe
+from backends import jobs, models, recipe
 from backends.jobs import Run
 from backends.spec import ArmEvent, BadInput, Task
 from ui import boards, views, visitor
@@ -29,6 +29,8 @@ QUEUED = """() => '<p class="running queued">on its way to the queue …</p>'"""
 PAUSED = '<p class="running pausing">pausing after this step …</p>'
 PAUSING, RESUMING = (f"() => '{said}'" for said in (PAUSED, RUNNING))
 INTERRUPTED = "Interrupted: the studio ended while this ran. What it had made by then is here; Run makes it anew."
+UNKEPT = "The result could not be kept among your runs, as the studio's disk takes no more. Download it now if you want to have it."
+NO_ROOM = "The studio's disk is full, so the results can't be shown. Tell the host, and run this again once there is room."
 log = logging.getLogger(__name__)
 
 
@@ -183,6 +185,11 @@ async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine
         if not ticket.left:
             row = await anyio.to_thread.run_sync(board.end)
             yield [ending(run, note), *row[1:]]
+    except OSError as error:
+        if not models.want(error):
+            raise
+        log.exception("a page could not be drawn")
+        yield boards.blank(len(ids), f'<p class="error" role="alert">{NO_ROOM}</p>')
     finally:
         ticket.close()
 
@@ -222,6 +229,8 @@ def ending(run: Run, note: str = "") -> str:
         return f'<p class="error" role="alert"{data}>{views.escape(run.error)}</p>'
     if run.state == "interrupted":
         return f'<p class="error" role="alert"{data}>{INTERRUPTED}</p>'
+    if run.unkept:
+        return f'<p class="error" role="alert"{data}>{UNKEPT}</p>'
     return f'<p class="note"{data}>{note}</p>'
 
 

@@ -16,7 +16,7 @@ from gradio import processing_utils, utils
 
 from backends import colours, inputs, recipe, sound
 from backends.spec import Audio, Spectrogram
-from ui import inline
+from ui import inline, toast
 from ui.reading import EVENT, read
 
 COLUMNS = 240  # of a drawn wave
@@ -55,7 +55,7 @@ def taken(path: Path | None, what: str, longest: float):
         return gr.skip()
     heard = read(lambda path, what: inputs.sound(path, what, longest), path, what, "Sound")
     if heard is not None and not heard.samples.any():
-        gr.Info(f"{what} is silent.", title="Taken, but")
+        toast.info(f"{what} is silent.", title="Taken, but")
     return None if heard is None else gr.skip()
 
 

@@ -52,6 +52,20 @@ def owner(request: gr.Request) -> str:
     """The visitor's name in the store. Without a cookie, as for a program or where a browser keeps none, it is the session's, and ends with it."""
     token = _token(dict(request.cookies)) if _own(dict(request.headers)) else ""
     said = f"visitor {token}" if token else f"session {request.session_hash}"
+    return _name(said)
+
+
+def known(scope: dict) -> str:
+    """The visitor whose cookie came with a request of this page, as `owner` names it; "" where none came."""
+    try:
+        token = _token({k: v.value for k, v in SimpleCookie(_header(scope, b"cookie")).items()})
+    except CookieError:
+        return ""
+    headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+    return _name(f"visitor {token}") if token and _own(headers) else ""
+
+
+def _name(said: str) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 

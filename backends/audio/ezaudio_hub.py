@@ -17,7 +17,7 @@ from backends.audio.latent_audio import LatentAudio
 from backends.denoiser import Cond
 from backends.download import GB, fetch, reading
 from backends.lazy import diffusers, torch
-from backends.models import Card, device
+from backends.models import Card, device, whole
 from backends.spec import BadInput
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def text_encoder(folder: Path):
     from transformers import AutoTokenizer, T5EncoderModel
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    net = T5EncoderModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
+    net = whole(T5EncoderModel, folder, local_files_only=True, use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
 
     def encode(text: str) -> Cond:
         batch = tokenizer([text], max_length=TOKENS, padding="max_length", truncation=True, return_tensors="pt")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from backends.download import reading
 from backends.lazy import F, diffusers, torch
-from backends.models import Card, device
+from backends.models import Card, device, whole
 from backends.restore.face_models import FaceModel
 from backends.spec import BadInput
 
@@ -115,7 +115,7 @@ def interlcm(card: Card, folder: Path) -> FaceModel:
     options = dict(torch_dtype=torch.float32, local_files_only=True, use_safetensors=True)
     unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "lcm" / "unet", **options)
     vae = diffusers.AutoencoderKL.from_pretrained(folder / "lcm" / "vae", **options)
-    clip = transformers.CLIPVisionModel.from_pretrained(folder / "clip", dtype=torch.float32, local_files_only=True)
+    clip = whole(transformers.CLIPVisionModel, folder / "clip", dtype=torch.float32, local_files_only=True)
     visual, spatial = (tensors(file_in(folder, card.title, f"{name}*.pth")) for name in ("visual_encoder", "spatial_encoder"))
     config = {k: v for k, v in unet.config.items() if not k.startswith("_")} | {
         "time_cond_proj_dim": None
