@@ -75,13 +75,13 @@ def url(path: str) -> str:
     return f"gradio_api/file={quote(path)}"
 
 
-def audio(value: Audio, path: str | None = None) -> str:
-    """Wave and mel spectrogram under one marker; with a player when there is a file to play."""
+def audio(value: Audio, path: str | None = None, facts: bool = True) -> str:
+    """Wave and mel spectrogram under one marker; with a player when there is a file to play. `facts`: whether it says what it is and gives the file."""
     wave = f'<div class="track wave">{_wave(value.samples)}{_marks(value)}<i class="head"></i></div>'
     player = f'<audio controls preload="metadata" src="{escape(url(path))}"></audio>' if path else ""
     take = f'<a href="{escape(url(path))}" download="{escape(Path(path).name)}">FLAC</a>' if path else ""
     said = f"{value.caption} · " if value.caption else ""
-    caption = f"<figcaption>{escape(said)}{value.seconds:.2f} s · {value.rate / 1000:g} kHz{take}</figcaption>"
+    caption = f"<figcaption>{escape(said)}{value.seconds:.2f} s · {value.rate / 1000:g} kHz{take}</figcaption>" if facts else ""
     return f'<figure class="sound">{caption}{wave}{_map(sound.log_mel(value))}{_ruler(value.seconds)}{player}</figure>'
 
 
