@@ -161,13 +161,13 @@ def media(value: Media, *files: str) -> str:
 
 def verdict(ballot: Ballot) -> str:
     """What was voted, and which arm stood in which place."""
-    names = [f"<b>{escape(said(arm))}</b>" for arm in ballot.arms]
+    names = [f"<b>{escape(said(arm, ballot.players.count(player) > 1))}</b>" for arm, player in zip(ballot.arms, ballot.players)]
     what = {votes.SHOWN: "No vote was given."}.get(ballot.state, "Your vote: a tie." if ballot.best is None else f"Your vote: {names[ballot.best]}.")
     places = "".join(f'<li><span class="badge">{i}</span> {names[arm]}, arm {arm + 1} below</li>' for i, arm in enumerate(ballot.places, 1))
     return f'<div class="verdict" role="status"><p>{what} In the order of the blind comparison:</p><ol>{places}</ol></div>'
 
 
-def said(arm: dict) -> str:
-    """“DDIM with classifier-free guidance (steps 10)”: an arm of a ballot with the knobs that differ, three at most."""
-    knobs = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(arm["knobs"].items())[:3])
+def said(arm: dict, knobs: bool) -> str:
+    """“DDIM with classifier-free guidance (steps 10)”: an arm of a ballot, with the knobs that differ where another has its method; three at most."""
+    knobs = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(arm["knobs"].items())[:3]) if knobs else ""
     return votes.title("+".join([arm["method"], *arm["stack"]])) + (f" ({knobs})" if knobs else "")

@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, ballot, bring, catalogue, cells, compare, cube, history, running, sound, turntable, visitor
+from ui import api, ballot, bring, catalogue, cells, compare, cube, history, running, sound, turntable, visitor, zoom
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -155,6 +155,6 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
-        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT + cells.SCRIPT + ballot.SCRIPT,
+        server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT + cells.SCRIPT + ballot.SCRIPT + zoom.SCRIPT,
         footer_links=["api"], show_error=True, ssr_mode=False, app_kwargs={"middleware": [Middleware(visitor.Cookie)]}, **options,
     )  # fmt: skip

@@ -73,8 +73,8 @@ def panel(owner: str, task: str) -> str:
         return 100 * (value - low) / (high - low or 1)
 
     body = "".join(
-        f'<tr><th scope="row">{escape(votes.title(r.player))}</th><td>{r.score:+.2f}</td><td class="span"><span><i style="left:{at(r.low):.1f}%;right:{100 - at(r.high):.1f}%"></i>'
-        f'<b style="left:{at(r.score):.1f}%"></b><u style="left:{at(0):.1f}%"></u></span>{r.low:+.2f} to {r.high:+.2f}</td>'
+        f'<tr><th scope="row">{escape(votes.title(r.player))}</th><td>{signed(r.score)}</td><td class="span"><span><i style="left:{at(r.low):.1f}%;right:{100 - at(r.high):.1f}%"></i>'
+        f'<b style="left:{at(r.score):.1f}%"></b><u style="left:{at(0):.1f}%"></u></span>{signed(r.low)} to {signed(r.high)}</td>'
         f"<td>{100 / (1 + np.exp(-r.score)):.0f} %</td><td>{r.wins} · {r.ties} · {r.losses}</td><td>{r.votes}</td></tr>"
         for r in rows
     )
@@ -91,6 +91,10 @@ def panel(owner: str, task: str) -> str:
         f"against the average method here; best of k counts as k−1 wins that weigh 2/k each, ties as halves; intervals by the Fisher information with a wide prior.</p>"
         f'<p class="acts">{take}<button type="button" data-forget data-sure="Really delete?">Delete these votes</button></p></div>'
     )
+
+
+def signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def draw(task: Task) -> gr.HTML:
