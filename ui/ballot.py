@@ -22,6 +22,7 @@ element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-vote]'), ballot = event.target.closest('.ballot');
   if (!button || ballot.hasAttribute('data-sent')) return;
   ballot.setAttribute('data-sent', '');
+  if (window.innerWidth <= 900) element.closest('.stage').scrollIntoView();
   trigger('click', { run: ballot.dataset.run, vote: Number(button.dataset.vote) });
 });
 """

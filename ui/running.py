@@ -150,19 +150,18 @@ def watcher(task: Task, name: str, columns: list) -> Callable:
     """The handler that shows the run of that name in a tab whose arms are its own: as it goes on, or what it left."""
 
     async def go(request: gr.Request) -> AsyncIterator[list]:
-        owner = visitor.owner(request)
-        run = await anyio.to_thread.run_sync(jobs.studio().find, name, owner, True)
-        if run is None:
-            yield boards.blank(len(columns), f'<p class="note">{GONE}</p>')
-            return
+        run = await anyio.to_thread.run_sync(jobs.studio().find, name, visitor.owner(request), True)
         async for row in shown(task, run, request, columns):
             yield row
 
     return go
 
 
-async def shown(task: Task, run: Run, request: gr.Request, columns: list) -> AsyncIterator[list]:
-    """The rows of a tab whose arms are the run's: as it goes on, or what it left."""
+async def shown(task: Task, run: Run | None, request: gr.Request, columns: list) -> AsyncIterator[list]:
+    """The rows of a tab whose arms are the run's: as it goes on, or what it left; None is one that is not there."""
+    if run is None:
+        yield boards.blank(len(columns), f'<p class="note">{GONE}</p>')
+        return
     mine = run.owner == visitor.owner(request)
     ticket = take(request, task.slug, Ticket(run if mine else None))
     since = "" if not run.over else f"{'Kept' if mine else 'Shared with you'}, from {time.strftime('%d %b %Y, %H:%M', time.localtime(run.at))}."
