@@ -208,7 +208,7 @@ SCRIPT = """
     box.querySelector('input[type=range]').value = 1000 * seconds / total;
     box.querySelector('output').textContent = `${seconds.toFixed(1)} / ${total.toFixed(1)} s`;
     const stage = box.closest('.stage');
-    if (stage) loaded(box).tracks.forEach((t) => t.arm && at(stage.querySelector(`.arms .arm-${t.arm} .main .sound`), seconds / total));
+    if (stage) loaded(box).tracks.forEach((t) => t.arm && at(stage.querySelector(`.arm-${t.arm} .main .sound`), seconds / total));
   };
   const pause = (box) => {
     const now = state.get(box);
