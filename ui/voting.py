@@ -40,8 +40,9 @@ def voter(task: Task, columns: list) -> Callable:
         found = run and studio.store.ballot(run.id)
         if found and run.over and (choice := chosen(int(event.vote), found, run)) is not None:
             studio.store.vote(run.id, owner, *choice)
+        table = await anyio.to_thread.run_sync(panel, owner, task.slug)
         async for row in running.shown(task, run, request, columns):
-            yield [*row, panel(owner, task.slug)]
+            yield [*row, table]
 
     return go
 
