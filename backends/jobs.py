@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import backends
-from backends import estimates, gpu, grids, models, recipe
+from backends import estimates, gpu, grids, models, recipe, votes
 from backends.estimates import Progress
 from backends.feeds import Feed, Pile
 from backends.registry import METHODS
@@ -119,8 +119,9 @@ class Executor:
 
     # --- asking ---
 
-    def submit(self, given: dict | str, pictures: dict, owner: str, kept: bool = True) -> Run:
-        """Raises BadInput when the recipe can't run or too many wait. `kept`: whether the owner finds it among the runs afterwards."""
+    def submit(self, given: dict | str, pictures: dict, owner: str, kept: bool = True, blind: bool = False) -> Run:
+        """Raises BadInput when the recipe can't run or too many wait. `kept`: whether the owner finds it among the runs afterwards; `blind`: its arms are
+        shown without names, in an order of chance, until the owner votes (store.ballot)."""
         task, given, pictures = recipe.whole(given, pictures)
         run = Run(secrets.token_urlsafe(12), owner, given, pictures, kept=kept)
         with self._changed:
@@ -138,6 +139,10 @@ class Executor:
             words = [v for v in run.given["job"].values() if isinstance(v, str)]
             words = " ".join([task.title, task.slug, run.given["model"], *titles, *words])
             self._safely(self.store.begin, run.id, owner, run.given, run.pictures, words, run.at)
+        if kept and blind:
+            count = len(run.given["arms"])
+            places = secrets.SystemRandom().sample(range(count), count)
+            self._safely(self.store.ask, votes.ballot(run.id, owner, run.given, places))
         self._enqueue(run)
         return run
 

@@ -1,4 +1,4 @@
-"""What is kept of runs: a row each in SQLite and two files beside it, in one folder under a limit, the oldest going first.
+"""What is kept of runs: a row each in SQLite and two files beside it, in one folder under a limit, the oldest going first. Votes are rows alone, and stay.
 
     UNNOISE_DATA     the folder; without it $XDG_DATA_HOME/unnoise or ~/.local/share/unnoise, and where that can't be written the temporary folder
     UNNOISE_DATA_MB  how much all visitors' runs may take together, 1000 by default
@@ -16,12 +16,14 @@ import sqlite3
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from backends import votes
 from backends.packing import pack, unpack
+from backends.votes import Ballot
 
 MB = 2**20
 LIMIT_MB = 1000
@@ -33,6 +35,9 @@ CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, owner TEXT, given TEXT, wo
 CREATE INDEX IF NOT EXISTS owners ON runs (owner, at);
 CREATE TABLE IF NOT EXISTS times (kind TEXT, features TEXT, seconds REAL, at REAL);
 CREATE INDEX IF NOT EXISTS kinds ON times (kind, at);
+CREATE TABLE IF NOT EXISTS votes (run TEXT PRIMARY KEY, owner TEXT, task TEXT, model TEXT, seed INTEGER, prompt TEXT, arms TEXT, places TEXT, state TEXT,
+  best INTEGER, rivals TEXT, at REAL);
+CREATE INDEX IF NOT EXISTS voters ON votes (owner, task, at);
 """
 log = logging.getLogger(__name__)
 
@@ -167,11 +172,12 @@ class Store:
     # --- letting go ---
 
     def delete(self, name: str, owner: str) -> bool:
-        """Whether it was the owner's and had ended."""
+        """Whether it was the owner's and had ended. Its vote goes too."""
         with self._lock:
             found = self.get(name, owner)
             if found is None or found.state not in ENDED:
                 return False
+            self._do("DELETE FROM votes WHERE run = ?", name)
             self._remove(name)
         return True
 
@@ -189,7 +195,34 @@ class Store:
 
     def _remove(self, name: str) -> None:
         self._do("DELETE FROM runs WHERE id = ?", name)
+        self._do("DELETE FROM votes WHERE run = ? AND state <> ?", name, votes.VOTED)
         shutil.rmtree(self._files / name, ignore_errors=True)
+
+    # --- blind votes ---
+
+    def ask(self, ballot: Ballot) -> None:
+        """Keep a ballot that is open."""
+        row = {name: json.dumps(value) if isinstance(value, list) else value for name, value in asdict(ballot).items()}
+        self._do(f"INSERT INTO votes ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", *row.values())
+
+    def ballot(self, run: str) -> Ballot | None:
+        """That of a run which was asked for without names, voted on or not."""
+        rows = self._do("SELECT * FROM votes WHERE run = ?", run)
+        return _ballot(rows[0]) if rows else None
+
+    def vote(self, run: str, owner: str, best: int | None, rivals: list[int]) -> bool:
+        """Close the owner's ballot with a choice among the arms `rivals`, or, where there are none, without one. False when it was closed before."""
+        state = votes.VOTED if rivals else votes.SHOWN
+        query = "UPDATE votes SET state = ?, best = ?, rivals = ?, at = ? WHERE run = ? AND owner = ? AND state = ? RETURNING run"
+        return bool(self._do(query, state, best, json.dumps(rivals), time.time(), run, owner, votes.OPEN))
+
+    def votes(self, owner: str, task: str) -> list[Ballot]:
+        """The owner's votes on a task, the oldest first."""
+        return [_ballot(r) for r in self._do("SELECT * FROM votes WHERE owner = ? AND task = ? AND state = ? ORDER BY at", owner, task, votes.VOTED)]
+
+    def forget(self, owner: str, task: str) -> None:
+        """Delete the owner's votes on a task; the runs stay, with their names shown."""
+        self._do("UPDATE votes SET state = ?, best = NULL, rivals = '[]' WHERE owner = ? AND task = ? AND state = ?", votes.SHOWN, owner, task, votes.VOTED)
 
     # --- how long arms took ---
 
@@ -224,3 +257,8 @@ class Store:
 def _kept(row: sqlite3.Row) -> Kept:
     values = {name: row[name] for name in Kept.__dataclass_fields__}
     return Kept(**values | {"given": json.loads(row["given"]), "shared": bool(row["shared"])})
+
+
+def _ballot(row: sqlite3.Row) -> Ballot:
+    values = {name: row[name] for name in Ballot.__dataclass_fields__}
+    return Ballot(**values | {name: json.loads(row[name]) for name in ("arms", "places", "rivals")})

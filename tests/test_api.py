@@ -185,3 +185,22 @@ def test_a_voicebank_is_brought_and_named_by_a_recipe(client, tmp_path):
         client.predict("sing", [handle_file(tmp_path / "text.zip")], api_name="/bring")
     with pytest.raises(Exception, match="takes no models of visitors"):
         client.predict("write_text", [handle_file(tmp_path / "text.zip")], api_name="/bring")
+
+
+def test_the_visitors_own_votes_are_given_with_their_scores(client):
+    from types import SimpleNamespace
+
+    from backends import votes
+    from ui import visitor
+
+    assert client.predict("text_to_image", api_name="/votes") == {"task": "text_to_image", "scores": [], "votes": []}
+    with pytest.raises(Exception, match="No task is called x"):
+        client.predict("x", api_name="/votes")
+    token, store = "ab" * 16, jobs.studio().store
+    owner = visitor.owner(SimpleNamespace(cookies={"unnoise": token}, headers={}, session_hash="any"))
+    given = RECIPE | {"model": "emoji-ldm", "arms": [{"method": m, "knobs": {}} for m in ("ddim", "euler")]}
+    store.ask(votes.ballot("a blind run", owner, given, [1, 0]))
+    assert store.vote("a blind run", owner, 1, [0, 1])
+    told = Client(client.src, verbose=False, headers={"cookie": f"unnoise={token}"}).predict("text_to_image", api_name="/votes")
+    assert [row["player"] for row in told["scores"]] == ["euler", "ddim"] and told["votes"][0]["best"] == 1
+    assert client.predict("text_to_image", api_name="/votes")["votes"] == []

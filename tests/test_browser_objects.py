@@ -63,6 +63,12 @@ def test_an_object_is_chosen_edited_turned_and_opened_again(page, tmp_path):
     page.locator(".arm-2 .view").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator(".arm-1 .turn input").input_value() == "6"
+    page.locator(".arm-2 .turn .spin").click()
+    page.wait_for_function("[1, 2].every((k) => document.querySelector(`.arm-${k} .turn .spin.on`))")  # one button lets all turn
+    page.wait_for_function(f"({position})(0) == ({position})(1) && document.querySelector('.arm-1 .turn input').value != 6")
+    page.locator(".arm-1 .turn .spin").click()
+    page.wait_for_function("!document.querySelector('.turn .spin.on')")
+    page.locator(".arm-1 .turn input").fill("6")
     view = page.locator(".arm-1 .view").bounding_box()
     page.mouse.move(view["x"] + view["width"] / 2, view["y"] + 50)
     page.mouse.down()

@@ -41,6 +41,12 @@ def test_an_upload_is_run_played_and_opened_again(page, tmp_path):
     page.wait_for_function("before => parseFloat(document.querySelector('.switch output').textContent) > parseFloat(before)", arg=before)
     assert page.get_by_role("radio", name="Quieter").get_attribute("aria-checked") == "true"
     assert page.locator(".arm-2 .main .sound").evaluate("s => Number(s.style.getPropertyValue('--at'))") > 0, "both markers follow"
+    scales = "() => [...document.querySelectorAll('.arm .main .map img')].map((i) => new DOMMatrix(getComputedStyle(i).transform).a)"
+    for key in ("+", "+"):
+        page.locator(".arm-1 .main .track.map").press(key)
+    assert page.evaluate(scales) == [2.25, 2.25], "spectrograms are enlarged together"
+    page.locator(".arm-2 .main .track.map").press("0")
+    assert page.evaluate(scales) == [1, 1]
     with page.expect_download() as download:
         page.locator(".arm-2 .main .sound a").click()
     assert download.value.suggested_filename == "unnoise-2-quieter-0.flac"

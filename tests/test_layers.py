@@ -56,6 +56,7 @@ def test_the_page_knows_the_backends_only_through_its_door():
         "backends.stills",
         "backends.colours",
         "backends.cubes",
+        "backends.votes",
         "backends.worlds",
     }
     for path in [*files("ui"), ROOT / "app.py"]:

@@ -1,9 +1,10 @@
-"""The named endpoints: methods; run and compare, which take and give the recipe schema (see backends/recipe.py); bring.
+"""The named endpoints: methods; run and compare, which take and give the recipe schema (see backends/recipe.py); bring; votes.
 
     client.predict(api_name="/methods")
     client.predict(recipe, inputs, api_name="/run")       # -> (result, files)
     client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
     client.predict("sing", [handle_file("bank.zip")], api_name="/bring")    # -> {"model": a name for recipes, "said": …}
+    client.predict("sing", api_name="/votes")             # the visitor's blind votes on a task and what follows: {"scores": […], "votes": […]}
 
 `inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds, objects and cubes of one's own that the recipe names.
 """
@@ -18,6 +19,7 @@ import gradio as gr
 from anyio.to_thread import run_sync
 
 from backends import TASKS, BadInput, headless, jobs
+from backends import votes as counted
 from backends.headless import Written
 from backends.recipe import decode_inputs
 from ui import bring, running, visitor
@@ -92,14 +94,22 @@ def take(task: str, files: list[str]) -> dict:
     return {"model": name, "said": said}
 
 
+def votes(task: str, request: gr.Request) -> dict:
+    """One's own blind votes on a task and the methods' scores; a program is the visitor whose cookie it sends."""
+    if task not in TASKS:
+        raise gr.Error(f"No task is called {task[:60]}; there are {', '.join(TASKS)}.", print_exception=False, title="No votes")
+    return counted.told(task, jobs.studio().store.votes(visitor.owner(request), task))
+
+
 def build() -> None:
     """Components that are never shown give the endpoints their types."""
     with gr.Row(visible=False):
         given, inputs = gr.JSON(label="recipe"), gr.JSON(value={}, label="inputs")
         said, files, listed = gr.JSON(label="result"), gr.File(file_count="multiple", label="files"), gr.JSON(label="methods")
         task, own, answer = gr.Textbox(label="task"), gr.File(file_count="multiple", label="files"), gr.JSON(label="model")
-        ask, start, stream, load = gr.Button(), gr.Button(), gr.Button(), gr.Button()
+        ask, start, stream, load, count = gr.Button(), gr.Button(), gr.Button(), gr.Button(), gr.Button()
     ask.click(methods, None, listed, api_name="methods", queue=False)
     start.click(run, [given, inputs], [said, files], api_name="run", concurrency_limit=None)
     stream.click(compare, [given, inputs], [said, files], api_name="compare", concurrency_limit=None)
+    count.click(votes, task, answer, api_name="votes", queue=False)
     load.click(take, [task, own], answer, api_name="bring", **bring.QUEUE)

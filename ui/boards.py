@@ -1,6 +1,6 @@
 """What a tab shows of a run, filled by its events: arms beside each other, or the cells of a grid.
 
-Each method of a board gives a row of updates: message, results, *under, *the grid's parts, *pictures, *lives.
+Each method of a board gives a row of updates: message, results, *under, *the grid's parts, ballot, *pictures, *lives.
 """
 
 import time
@@ -25,11 +25,12 @@ def board(run: Run, ids: list[str]) -> "Board":
 
 def blank(arms: int, message=SKIP) -> list:
     """The row that changes nothing but the message."""
-    return [message, *[SKIP] * (1 + UNDER + cells.PARTS + 2 * arms)]
+    return [message, *[SKIP] * (2 + UNDER + cells.PARTS + 2 * arms)]
 
 
 class Board:
-    """A tab's arms and what stands under them. `ids`: of the columns; `lives`: what is said of each arm, or of each cell."""
+    """A tab's arms and what stands under them. `ids`: of the columns; `lives`: what is said of each arm, or of each cell; `verdict`: what was voted
+    before the names were shown."""
 
     def __init__(self, given: dict, pictures: dict, ids: list[str]):
         self.given, self.pictures, self.ids = given, pictures, ids
@@ -38,6 +39,7 @@ class Board:
         self.outcomes: list[Outcome] = []
         self.finals, self.files = [None] * count, [[]] * count  # of a picture; of a sound, object or cube
         self.last = list(self.finals)  # the newest picture
+        self.verdict = ""
         self.held, self.spent = 0.0, False  # seconds that a pause may still last; whether they are used up
 
     @property
@@ -45,12 +47,12 @@ class Board:
         """Whether a picture stands above what is said."""
         return TASKS[self.given["task"]].pictures
 
-    def _row(self, message=SKIP, shown=SKIP, under=None, grid=None, pictures=None, lives=None) -> list:
+    def _row(self, message=SKIP, shown=SKIP, under=None, grid=None, pictures=None, lives=None, ballot=SKIP) -> list:
         n = len(self.ids)
-        return [message, shown, *(under or [SKIP] * UNDER), *(grid or [SKIP] * cells.PARTS), *(pictures or [SKIP] * n), *(lives or [SKIP] * n)]
+        return [message, shown, *(under or [SKIP] * UNDER), *(grid or [SKIP] * cells.PARTS), ballot, *(pictures or [SKIP] * n), *(lives or [SKIP] * n)]
 
-    def _begun(self, grid: list, pictures: list, lives: list) -> list:
-        return self._row(RUNNING, None, [gr.Column(visible=False), *[SKIP] * (UNDER - 1)], grid, pictures, lives)
+    def _begun(self, grid: list, pictures: list, lives: list, ballot: str = "") -> list:
+        return self._row(RUNNING, None, [gr.Column(visible=False), *[SKIP] * (UNDER - 1)], grid, pictures, lives, ballot or self.verdict)
 
     def _take(self, event: ArmEvent) -> None:
         what = event.event
@@ -99,9 +101,9 @@ class Board:
         lives = [live.html for live in self.lives]
         pictures = [SKIP if last is None else last for last in self.last]  # again: of rows that come at once the page may show the last alone
         if shown is None:
-            return self._row("", None, pictures=pictures, lives=lives)
+            return self._row("", None, pictures=pictures, lives=lives, ballot=self.verdict)
         shown.arms = dict(zip(self.ids, zip(self.finals, lives)))
-        return self._row("", shown, results.under(shown), None, pictures, lives)
+        return self._row("", shown, results.under(shown), None, pictures, lives, self.verdict)
 
 
 class GridBoard(Board):

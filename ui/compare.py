@@ -1,6 +1,6 @@
 """A task's tab: one input panel, one to six arms side by side, and under them what the comparison gave.
 
-The tab is drawn by gr.render from its state, {"model", "job", "pictures", "arms", "grid"}, so that a page of many tasks stays
+The tab is drawn by gr.render from its state, {"model", "job", "pictures", "arms", "grid", "blind"}, so that a page of many tasks stays
 small and a new task or method needs nothing here. An arm added or a method chosen first takes what stands in the
 components into the state and then draws anew (Gradio 6 does not keep values by key); `left`, the last run's Shown,
 puts pictures and figures back. A state with "run" shows that run: the tab watches it as soon as it is drawn.
@@ -17,7 +17,7 @@ from backends import grids, jobs, recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
 from backends.spec import BadInput, Task
-from ui import arms, bring, form, grid, results, running, toast, views, visitor
+from ui import arms, ballot, bring, form, grid, results, running, toast, views, visitor, voting
 from ui.results import Shown
 
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private")
@@ -36,7 +36,14 @@ class Tab:
 def state_of(given: dict, pictures: dict | None = None) -> dict:
     """The tab's state from a recipe, or from an example's job and arms."""
     chosen = [arms.new(a["method"], a.get("knobs"), a.get("stack")) for a in given.get("arms", []) if a["method"] in METHODS]
-    return {"model": given.get("model", ""), "job": given.get("job", {}), "pictures": pictures or {}, "arms": chosen[:MAX_ARMS], "grid": given.get("grid")}
+    return {
+        "model": given.get("model", ""),
+        "job": given.get("job", {}),
+        "pictures": pictures or {},
+        "arms": chosen[:MAX_ARMS],
+        "grid": given.get("grid"),
+        "blind": False,
+    }
 
 
 def state_of_run(run: jobs.Run) -> dict:
@@ -103,6 +110,10 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
                 gr.HTML(f'<p class="help">{views.escape(task.help)}</p>')
             fields = form.panel(task, now["job"], now["pictures"])
             fields["model"] = bring.field(task, now["model"], own, mine)
+            fields["blind"] = gr.Checkbox(
+                now.get("blind", False), label="Blind", info="no names, previews or figures until you vote by number key", visible=len(now["arms"]) > 1,
+                elem_classes=["knob"], interactive=True,
+            )  # fmt: skip
             with gr.Row(elem_classes=["go"]):
                 run = gr.Button("Run", variant="primary", elem_classes=["run"], min_width=80)
                 pause = gr.Button("Pause", elem_classes=["pause"], min_width=70)
@@ -110,20 +121,22 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
                 stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=60)
             message = gr.HTML("", elem_classes=["message"])
             gr.HTML('<p class="keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> runs · <kbd>Esc</kbd> stops</p>')
-            _examples(task, state)
+            _examples(task, state, fields["blind"])
         with gr.Column(elem_classes=["stage"], min_width=320, scale=1):
+            choose = gr.HTML("", js_on_load=ballot.CHOOSE)
             with gr.Row(elem_classes=["arms"]):
                 drawn = [arms.draw(task, arm, i, len(now["arms"]), shown.arms.get(arm["id"], (None, ""))) for i, arm in enumerate(now["arms"])]
             more = arms.more(task, now["arms"])
             panel = grid.draw(task, now, shown)
             under = _under(shown, left)
+            table = voting.draw(task)
     columns, changes = [column for column, _ in drawn], [c for _, some in drawn for c in some] + more
     sources = [*fields.values(), *(s for column in columns for s in column.sources), *panel.sources]
     once = threading.Lock()
     for change in changes:
         handler = _changer(task, tuple(fields), columns, change, once, panel)
         change.event(handler, [state, *change.inputs, *sources], state, **STATE)
-    outputs = [message, left, *under, *panel.parts, *(c.picture for c in columns), *(c.live for c in columns)]
+    outputs = [message, left, *under, *panel.parts, choose, *(c.picture for c in columns), *(c.live for c in columns)]
     *_, viewer, _, _ = under
     for button, axes in ((run, None), (panel.button, panel.filled)):
         button.click(None, None, message, js=running.QUEUED, api_visibility="private")
@@ -132,6 +145,7 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
         # A value that a component itself refuses never reaches the runner; Gradio says what was wrong, and Run is free again.
         ran.failure(lambda: "", None, message, **LIGHT)
         ran.then(results.solid, left, viewer, **LIGHT)
+    choose.click(voting.voter(task, columns), None, [*outputs, table], **STATE).then(results.solid, left, viewer, **LIGHT)
     _tell(task, fields, columns[0], panel)
     if name := now.get("run"):
         drawn = gr.HTML("", js_on_load="trigger('click')", elem_classes=["hook"])
@@ -145,13 +159,13 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
 def _tell(task: Task, fields: dict, column: arms.Column, panel: grid.Panel) -> None:
     """What is said of the grid follows its axes and the first arm's knobs."""
     rules = recipe.marks(task.job)
-    names = tuple(name for name in fields if type(rules.get(name)) not in recipe.KINDS)
+    names = tuple(name for name in fields if name != "blind" and type(rules.get(name)) not in recipe.KINDS)
     asked = [*(fields[name] for name in names), *column.sources, *panel.sources]
     told = [panel.frame.expand, *(c.change for c in panel.sources), *(c.release if isinstance(c, gr.Slider) else c.input for c in column.sources)]
     gr.on(told, grid.teller(task, names, column, panel), asked, panel.said, trigger_mode="always_last", **LIGHT)
 
 
-def _examples(task: Task, state: gr.State) -> None:
+def _examples(task: Task, state: gr.State, blind: gr.Checkbox) -> None:
     examples = [e for e in task.examples if here(e)]
     if not examples:
         return
@@ -160,7 +174,7 @@ def _examples(task: Task, state: gr.State) -> None:
         for example in examples:
             name, picture = form.example_name(task, example), form.example_picture(task, example)
             chip = gr.Button(name, icon=picture, size="sm", elem_classes=["chip"], min_width=40)
-            chip.click(lambda example=example: state_of(example), None, state, **STATE)
+            chip.click(lambda blind, example=example: state_of(example) | {"blind": blind}, blind, state, **STATE)
 
 
 def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once: threading.Lock, panel: grid.Panel | None = None):
@@ -191,9 +205,10 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once:
             job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if type(rules.get(n)) not in recipe.KINDS)))
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
-        model = dict(zip(names, values))["model"]
+        panel_ = dict(zip(names, values))
         axes = panel.changed(values) if panel else state.get("grid")
-        return {"model": model, "job": job, "pictures": pictures, "arms": change.change(kept, *extra), "grid": axes}
+        now = {"model": panel_["model"], "job": job, "pictures": pictures, "grid": axes, "blind": panel_.get("blind", False)}
+        return now | {"arms": change.change(kept, *extra)}
 
     return handler
 

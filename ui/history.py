@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from backends import grids, jobs, stills
+from backends import grids, jobs, stills, votes
 from backends.jobs import Run
 from backends.registry import METHODS, TASKS
 from backends.spec import BadInput, Image, Outcome
@@ -181,6 +181,8 @@ def _said(run: Any) -> str:
     task, given = TASKS.get(run.given["task"]), run.given
     slugs = dict.fromkeys(cell["arms"][0]["method"] for cell in grids.cells(given))
     methods = " · ".join(METHODS[slug].title if slug in METHODS else slug for slug in slugs)
+    if _blind(run):
+        methods = f"{len(given['arms'])} arms, blind: names are shown once you have voted"
     if grid := given.get("grid"):
         methods += f" · grid of {' × '.join(grids.title(axis['axis']) for axis in grid.values())}, {len(grids.places(grid))} cells"
     return f"{at} · {escape(task.title if task else given['task'])} · seed {escape(str(given['job'].get('seed', 0)))} · {escape(methods)}"
@@ -190,10 +192,18 @@ def _remembered(kept: Any) -> str:
     """The thumbnails, drawn when the run is first listed and kept with it."""
     if kept.shown:
         return kept.shown
+    if _blind(kept):
+        return '<div class="thumbs"><span class="badge">?</span></div>'
     store = jobs.studio().store
     made = thumbnails(kept.given, [e.event for e in store.events(kept.id) if isinstance(e.event, Outcome)])
     store.change(kept.id, shown=made)
     return made
+
+
+def _blind(run: Any) -> bool:
+    """Whether its results are not to be told apart yet."""
+    found = jobs.studio().store.ballot(run.id)
+    return found is not None and found.state == votes.OPEN
 
 
 def thumbnails(given: dict, outcomes: list[Outcome]) -> str:

@@ -18,7 +18,7 @@ import gradio as gr
 from backends import jobs, models, recipe
 from backends.jobs import Run
 from backends.spec import ArmEvent, BadInput, Task
-from ui import boards, views, visitor
+from ui import ballot, boards, views, visitor
 from ui.boards import RUNNING, Board
 from ui.form import job
 from ui.results import SKIP
@@ -130,7 +130,7 @@ def runner(task: Task, names: tuple[str, ...], columns: list, axes: Callable[[tu
         asked = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": given, "arms": filled(columns, values[len(names) :])}
         if axes:
             asked |= {"arms": asked["arms"][:1], "grid": axes(values)}
-        return jobs.studio().submit(asked, pictures, owner)
+        return jobs.studio().submit(asked, pictures, owner, blind=bool(panel.get("blind")) and not axes and len(columns) > 1)
 
     async def go(request: gr.Request, *values) -> AsyncIterator[list]:
         ticket = _tickets.get((request.session_hash, task.slug)) or take(request, task.slug, Ticket())
@@ -152,18 +152,23 @@ def watcher(task: Task, name: str, columns: list) -> Callable:
     """The handler that shows the run of that name in a tab whose arms are its own: as it goes on, or what it left."""
 
     async def go(request: gr.Request) -> AsyncIterator[list]:
-        owner = visitor.owner(request)
-        run = await anyio.to_thread.run_sync(jobs.studio().find, name, owner, True)
-        if run is None:
-            yield boards.blank(len(columns), f'<p class="note">{GONE}</p>')
-            return
-        mine = run.owner == owner
-        ticket = take(request, task.slug, Ticket(run if mine else None))
-        since = "" if not run.over else f"{'Kept' if mine else 'Shared with you'}, from {time.strftime('%d %b %Y, %H:%M', time.localtime(run.at))}."
-        async for row in _follow(run, ticket, [c.id for c in columns], since, mine):
+        run = await anyio.to_thread.run_sync(jobs.studio().find, name, visitor.owner(request), True)
+        async for row in shown(task, run, request, columns):
             yield row
 
     return go
+
+
+async def shown(task: Task, run: Run | None, request: gr.Request, columns: list) -> AsyncIterator[list]:
+    """The rows of a tab whose arms are the run's: as it goes on, or what it left; None is one that is not there."""
+    if run is None:
+        yield boards.blank(len(columns), f'<p class="note">{GONE}</p>')
+        return
+    mine = run.owner == visitor.owner(request)
+    ticket = take(request, task.slug, Ticket(run if mine else None))
+    since = "" if not run.over else f"{'Kept' if mine else 'Shared with you'}, from {time.strftime('%d %b %Y, %H:%M', time.localtime(run.at))}."
+    async for row in _follow(run, ticket, [c.id for c in columns], since, mine):
+        yield row
 
 
 GONE = "This run is not kept any more, or its owner has not shared it."
@@ -171,7 +176,7 @@ GONE = "This run is not kept any more, or its owner has not shared it."
 
 async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine: bool = True) -> AsyncIterator[list]:
     """The rows that a tab is given while it watches the run. `note`: what is said of it at the end."""
-    studio, board = jobs.studio(), boards.board(run, ids)
+    studio, board = jobs.studio(), ballot.board(run, ids, mine)
     said, sent = "", time.monotonic()
     try:
         yield board.begin()

@@ -75,13 +75,13 @@ def url(path: str) -> str:
     return f"gradio_api/file={quote(path)}"
 
 
-def audio(value: Audio, path: str | None = None) -> str:
-    """Wave and mel spectrogram under one marker; with a player when there is a file to play."""
+def audio(value: Audio, path: str | None = None, facts: bool = True) -> str:
+    """Wave and mel spectrogram under one marker; with a player when there is a file to play. `facts`: whether it says what it is and gives the file."""
     wave = f'<div class="track wave">{_wave(value.samples)}{_marks(value)}<i class="head"></i></div>'
     player = f'<audio controls preload="metadata" src="{escape(url(path))}"></audio>' if path else ""
     take = f'<a href="{escape(url(path))}" download="{escape(Path(path).name)}">FLAC</a>' if path else ""
     said = f"{value.caption} · " if value.caption else ""
-    caption = f"<figcaption>{escape(said)}{value.seconds:.2f} s · {value.rate / 1000:g} kHz{take}</figcaption>"
+    caption = f"<figcaption>{escape(said)}{value.seconds:.2f} s · {value.rate / 1000:g} kHz{take}</figcaption>" if facts else ""
     return f'<figure class="sound">{caption}{wave}{_map(sound.log_mel(value))}{_ruler(value.seconds)}{player}</figure>'
 
 
@@ -102,7 +102,7 @@ def _wave(samples: np.ndarray) -> str:
 
 def _marks(value: Audio) -> str:
     places = {label: 100 * at / value.seconds for label, at in value.marks.items() if 0 <= at <= value.seconds}
-    return "".join(f'<b{" class=left" if at > 60 else ""} style="left:{at:.2f}%"><span>{escape(label)}</span></b>' for label, at in places.items())
+    return "".join(f'<b{" class=left" if at > 60 else ""} style="--p:{at / 100:.4f}"><span>{escape(label)}</span></b>' for label, at in places.items())
 
 
 def _map(value: Spectrogram) -> str:
@@ -113,8 +113,8 @@ def _map(value: Spectrogram) -> str:
     scale = _mel if value.mel else float
     places = [(f, 100 * scale(f) / scale(value.top)) for f in ticks]
     spaced = [(f, at) for f, at in places if not value.mel or f >= 1000 or at >= 12]
-    marks = "".join(f'<span style="bottom:{at:.1f}%">{f / 1000:g}{" kHz" if f == spaced[-1][0] else ""}</span>' for f, at in spaced)
-    return f'<div class="track map"><img alt="spectrogram" src="{_image(value.values)}">{marks}<i class="head"></i></div>'
+    marks = "".join(f'<span style="--p:{at / 100:.3f}">{f / 1000:g}{" kHz" if f == spaced[-1][0] else ""}</span>' for f, at in spaced)
+    return f'<div class="track map" tabindex="0" role="group" aria-label="spectrogram; plus and minus enlarge it, arrows move it, 0 resets"><img alt="spectrogram" src="{_image(value.values)}">{marks}<i class="head"></i></div>'
 
 
 def _mel(hertz: float) -> float:
@@ -133,9 +133,7 @@ def _image(values: np.ndarray) -> str:
 def _ruler(seconds: float) -> str:
     step = next((s for s in (0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60) if seconds / s <= 6), 300)
     ticks = [i * step for i in range(int(seconds / step + 1e-6) + 1)]
-    return (
-        '<div class="ruler">' + "".join(f'<span style="left:{100 * t / seconds:.1f}%">{t:g}{" s" if t == ticks[-1] else ""}</span>' for t in ticks) + "</div>"
-    )
+    return '<div class="ruler">' + "".join(f'<span style="--p:{t / seconds:.3f}">{t:g}{" s" if t == ticks[-1] else ""}</span>' for t in ticks) + "</div>"
 
 
 # --- the switch between arms -----------------------------------------------------------------------------
@@ -210,7 +208,7 @@ SCRIPT = """
     box.querySelector('input[type=range]').value = 1000 * seconds / total;
     box.querySelector('output').textContent = `${seconds.toFixed(1)} / ${total.toFixed(1)} s`;
     const stage = box.closest('.stage');
-    if (stage) loaded(box).tracks.forEach((t) => t.arm && at(stage.querySelector(`.arms .arm-${t.arm} .main .sound`), seconds / total));
+    if (stage) loaded(box).tracks.forEach((t) => t.arm && at(stage.querySelector(`.arm-${t.arm} .main .sound`), seconds / total));
   };
   const pause = (box) => {
     const now = state.get(box);
@@ -250,7 +248,8 @@ SCRIPT = """
     const track = event.target.closest('.sound .track'), button = event.target.closest('.switch button');
     if (track) {
       const player = track.closest('.sound').querySelector('audio'), area = track.getBoundingClientRect();
-      if (player && player.duration) player.currentTime = player.duration * (event.clientX - area.left) / area.width;
+      const seen = getComputedStyle(track), z = Number(seen.getPropertyValue('--sz')) || 1, x = Number(seen.getPropertyValue('--sx')) || 0.5; // see zoom.py
+      if (player && player.duration) player.currentTime = player.duration * (x + ((event.clientX - area.left) / area.width - 0.5) / z);
     }
     if (!button) return;
     const box = button.closest('.switch');

@@ -20,8 +20,8 @@ def live(value: Image) -> str:
     return f'<figure class="turntable"><div class="view"><img alt="the object so far" src="{_uri(PIL.Image.fromarray(value.pixels), 92)}"></div></figure>'
 
 
-def html(value: Turntable, *paths: str) -> str:
-    """All frames in one picture that the script below moves; `paths`: the files to take."""
+def html(value: Turntable, *paths: str, facts: bool = True) -> str:
+    """All frames in one picture that the script below moves; `paths`: the files to take; `facts`: whether it says what it is."""
     count, columns = len(value.frames), math.ceil(math.sqrt(len(value.frames)))
     rows = math.ceil(count / columns)
     take = "".join(
@@ -36,7 +36,7 @@ def html(value: Turntable, *paths: str) -> str:
         f'<i style="background-image:url({_uri(_sheet(value.frames, columns, rows), 88)});background-size:{100 * columns}% {100 * rows}%"></i></div>'
         f'<div class="turn"><button type="button" class="spin" aria-label="turn, or stand still"></button>'
         f'<input type="range" min="0" max="{max(count - 1, 1)}" value="0" aria-label="side"></div>'
-        f"<figcaption>{escape(said)}{take}</figcaption></figure>"
+        + (f"<figcaption>{escape(said)}{take}</figcaption></figure>" if facts else "</figure>")
     )
 
 
