@@ -115,16 +115,7 @@ def now(owner: str) -> str:
 
 
 def _active(run: Run) -> str:
-    studio, progress = jobs.studio(), run.progress
-    known = studio.estimate(run)
-    if place := studio.place(run):
-        state = running.PLACES.get(place, f"{place} in line") + ("" if known is None else f" · done in about {running.lasting(known)}")
-    else:
-        state = "paused" if progress.paused else "running" if known is None else f"running · about {running.lasting(known)} left"
-        what = "cell" if run.given.get("grid") else "arm"
-        state += f" · {what} {progress.arm + 1} of {len(run.cells)}, step {progress.i} of {progress.n}" if progress.n else ""
-    share = (progress.arm + (progress.i / progress.n if progress.n else 0)) / len(run.cells)
-    return (f'<article class="past"><div class="way"><i style="width:{100 * share:.0f}%"></i></div><div>{_title(run.given)}<p>{escape(state)} · {_said(run)}</p></div>'
+    return (f'<article class="past"><div class="way"><i style="width:{100 * running.share(run):.0f}%"></i></div><div>{_title(run.given)}<p>{escape(running.standing(run))} · {_said(run)}</p></div>'
             f'<span class="acts">{_button("open", run, "Watch")}{_button("stop", run, "Stop")}</span></article>')  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, bring, catalogue, cells, compare, cube, history, running, sound, turntable, visitor
+from ui import api, bring, catalogue, cells, compare, cube, history, running, sound, tools, turntable, visitor
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -153,8 +153,10 @@ def _papers() -> gr.HTML:
 def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    routes, lifespan = tools.server()
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
         server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS], head=HEAD + bring.SCRIPT + sound.SCRIPT + turntable.SCRIPT + cube.SCRIPT + cells.SCRIPT,
-        footer_links=["api"], show_error=True, ssr_mode=False, app_kwargs={"middleware": [Middleware(visitor.Cookie)]}, **options,
+        footer_links=["api"], show_error=True, ssr_mode=False, mcp_server=False,
+        app_kwargs={"middleware": [Middleware(visitor.Cookie)], "routes": routes, "lifespan": lifespan}, **options,
     )  # fmt: skip
