@@ -43,6 +43,7 @@ MIME = {
 INSTRUCTIONS = """Methods of diffusion papers, run and compared by recipes. Ask list_methods what there is, describe_method what one takes and for a recipe
 that runs, run_recipe to run it (one to six arms side by side), fetch_files for what it made. Runs wait in a queue that all visitors share."""
 log = logging.getLogger(__name__)
+logging.getLogger("mcp.server.streamable_http").addFilter(lambda record: "standalone SSE writer" not in record.getMessage())  # said whenever a client leaves
 
 
 def server() -> tuple[list[Route], Callable]:
@@ -93,7 +94,9 @@ def _told(tool: Callable) -> Callable:
 
 
 def _answer(said: dict, *more) -> types.CallToolResult:
-    return types.CallToolResult(isError=said.get("state") == "failed", content=[types.TextContent(type="text", text=json.dumps(said)), *more], structuredContent=said)
+    return types.CallToolResult(
+        isError=said.get("state") == "failed", content=[types.TextContent(type="text", text=json.dumps(said)), *more], structuredContent=said
+    )
 
 
 def _owner(ctx: Context) -> str:

@@ -1,4 +1,4 @@
-"""python docs/examples/api.py [ADDRESS]: a recipe through the studio's API, with its progress (pip install gradio_client)."""
+"""python docs/examples/api.py [ADDRESS]: a recipe through the studio's API, with its progress (pip install gradio_client). /run gives the last event alone."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ print([m["slug"] for m in studio.predict(api_name="/methods") if m["task"] == "t
 print(next(t["job"] for t in studio.predict(api_name="/tasks") if t["slug"] == "text_to_image"))
 
 recipe = json.loads(Path(__file__).with_name("recipe.json").read_text())
-for event, files in studio.submit(recipe, {}, api_name="/compare"):  # /run gives the last of these alone
+for event, files in studio.submit(recipe, {}, api_name="/compare"):  # noqa: B007
     if event["event"] == "step":
         print(f"arm {event['arm'] + 1}, step {event['i']} of {event['n']}")
 for arm, file in zip(event["recipe"]["outcome"]["arms"], files):
