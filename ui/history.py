@@ -119,6 +119,12 @@ def _active(run: Run) -> str:
             f'<span class="acts">{_button("open", run, "Watch")}{_button("stop", run, "Stop")}</span></article>')  # fmt: skip
 
 
+NOTHING = (
+    "Nothing of yours has run yet. Open a tab, press Run: the run is listed here, for you alone, also when you have closed the page meanwhile, "
+    "to be watched, stopped, loaded again, run again, shared by a link or deleted."
+)
+
+
 # --- what has ended --------------------------------------------------------------------------------------
 
 
@@ -134,7 +140,7 @@ def past(owner: str, query: str, most: int) -> tuple[str, tuple]:
     seen = newest(owner), most
     room = f"{store.limit / MB:,.0f} MB are kept for all visitors together; then the oldest go."
     if not rows:
-        said = "No run of yours fits. Try fewer words." if query else f"Nothing of yours has run yet. What you run is listed here, for you alone. {room}"
+        said = "No run of yours fits. Try fewer words." if query else f"{NOTHING} {room}"
         return f'<p class="empty">{said}</p>', seen
     more = f'<button class="quiet" data-act="more" data-run="">{count - most} more</button>' if count > most else ""
     head = f'<p class="count">{count} {"run" if count == 1 else "runs"} · yours take {store.used(owner) / MB:.1f} MB · {room}</p>'
