@@ -32,7 +32,7 @@ runs is used up, the oldest go; keep a result by downloading it: it carries its 
 minutes is stopped when others wait. Models you bring are deleted within a day.
 
 ### From a program
-The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB, WebP and npz made here.
+MCP clients connect to this page's address with `/gradio_api/mcp` behind it. The page, the API, MCP and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB, WebP and npz made here.
 
 ```python
 from gradio_client import Client
