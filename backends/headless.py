@@ -13,9 +13,11 @@ import numpy as np
 
 import backends
 from backends import cubes, grids, models, recipe, stills
+from backends.registry import TASKS
 from backends.spec import (
     ArmEvent,
     Audio,
+    Choice,
     Cube,
     Heat,
     Image,
@@ -26,13 +28,17 @@ from backends.spec import (
     Note,
     Outcome,
     Plot,
+    Prompt,
     Result,
     Slider,
     Step,
     Table,
+    Task,
     Text,
+    Toggle,
     Tokens,
     Turntable,
+    fields_of,
 )
 
 SHEET = "grid.png"
@@ -96,6 +102,28 @@ def describe() -> list[dict]:
     ]  # fmt: skip
 
 
+def fields(task: Task) -> dict[str, dict]:
+    """field -> what a recipe's job may say there: its type, default, range or options, whether it must be given, and help."""
+    defaults, found = fields_of(task.job), {}
+    for name, rule in recipe.marks(task.job).items():
+        if rule == "seed":
+            found[name] = {"type": "integer", "low": 0, "high": 2**32 - 1, "default": 0}
+        elif isinstance(rule, Slider | Choice | Toggle):
+            found[name] = {k: v for k, v in _knob(Knob(name, rule, defaults[name].default)).items() if k != "name"}
+        else:
+            kind = "text" if isinstance(rule, Prompt) else recipe.KINDS[type(rule)][0]
+            found[name] = {"type": kind} | {k: v for k, v in vars(rule).items() if k not in ("files", "read", "fills") and v not in ("", None)}
+    return found
+
+
+def tasks() -> list[dict]:
+    """Each task as JSON: what a recipe's job may say, its default model and baseline, examples."""
+    return [
+        {"slug": t.slug, "title": t.title, "help": t.help, "model": t.model, "baseline": t.baseline, "job": fields(t), "examples": list(t.examples)}
+        for t in TASKS.values()
+    ]
+
+
 def _knob(knob: Knob) -> dict:
     given = {"name": knob.name, "type": type(knob.control).__name__.lower(), "default": knob.default}
     if isinstance(knob.control, Slider):
@@ -115,7 +143,12 @@ def line(event: ArmEvent) -> dict:
     if isinstance(what, Result):
         return said | {"event": "result", "aside": [a for a in map(words, what.aside) if a]}
     assert isinstance(what, Outcome)
-    return said | {"event": "outcome", "error": what.error, **what.recipe["outcome"]}
+    return said | {"event": "outcome"} | outcome(what)
+
+
+def outcome(made: Outcome) -> dict:
+    """An arm's end as JSON: its error or an empty text, seconds, NFE, metrics, …"""
+    return {"arm": made.arm, "error": made.error, **made.recipe["outcome"]}
 
 
 def words(media) -> dict | None:

@@ -95,10 +95,20 @@ class Run:
 def local(given: dict, pictures: dict, stop: Callable[[], bool], hold: Callable[[], bool]) -> Iterator[ArmEvent]:
     """A run's events without what can't leave the process that made them."""
     for event in backends.run(given, pictures, stop, hold):
-        yield dataclasses.replace(event, event=dataclasses.replace(event.event, keep=None)) if isinstance(event.event, Step) else event
+        yield portable(event)
 
 
-here = gpu.on_gpu(local)  # on ZeroGPU it borrows a GPU, in the name of the request in whose context it runs
+def portable(event: ArmEvent) -> ArmEvent:
+    """Without functions: the runner has called those that draw, and `keep` was for it alone."""
+    return dataclasses.replace(event, event=dataclasses.replace(event.event, keep=None)) if isinstance(event.event, Step) else event
+
+
+def _borrowed(given: dict, pictures: dict, *_) -> int:
+    """Seconds that a run needs the GPU for, by what runs like it took here."""
+    return gpu.seconds(given, studio().guess(given, pictures))
+
+
+here = gpu.on_gpu(local, _borrowed)  # on ZeroGPU it borrows a GPU, in the name of the request in whose context it runs
 
 
 class Executor:

@@ -287,26 +287,26 @@ def packed(value: Input) -> bytes:
 
 
 def decode_inputs(encoded: Any) -> dict[str, Input]:
-    """hash -> pixels, sound, mesh or cube; the hash is computed again from what came."""
+    """hash -> pixels, sound, mesh or cube, the hash computed again from what came; under the name that it came by as well, so that a job may name it so."""
     if not isinstance(encoded, dict):
         raise BadInput("A recipe's inputs must be an object from hash to base64 PNG, FLAC or npz.")
     if len(encoded) > MAX_INPUTS:
         raise BadInput(f"A recipe comes with at most {MAX_INPUTS} pictures, sounds, objects and cubes; this one has {len(encoded)}.")
-    found = []
-    for value in encoded.values():
+    found = {}
+    for name, value in encoded.items():
         try:
             data = base64.b64decode(value, validate=True)
         except (binascii.Error, TypeError, ValueError):
             raise BadInput("A picture, sound, object or cube that came with the recipe is not base64.") from None
         if inputs.is_sound(data):
-            found.append(inputs.sound(data, "The recipe's sound"))
+            found[str(name)] = inputs.sound(data, "The recipe's sound")
         elif cubes.is_packed(data):
-            found.append(cubes.unpacked(data, "The recipe's cube"))
+            found[str(name)] = cubes.unpacked(data, "The recipe's cube")
         elif meshes.is_packed(data):
-            found.append(meshes.unpacked(data, "The recipe's object"))
+            found[str(name)] = meshes.unpacked(data, "The recipe's object")
         else:
-            found.append(inputs.picture(data, "The recipe's picture"))
-    return {digest(v): v for v in found}
+            found[str(name)] = inputs.picture(data, "The recipe's picture")
+    return found | {digest(v): v for v in found.values()}
 
 
 def flac(sound: Audio, recipe: dict | None = None, pictures: dict[str, Input] | None = None) -> bytes:

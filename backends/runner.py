@@ -215,7 +215,7 @@ def _versions(model) -> dict:
     import diffusers
 
     return {"device": f"{model.device} ({platform.machine()})", "model_revision": model.card.revision,
-            "torch": torch.__version__, "diffusers": diffusers.__version__}  # fmt: skip
+            "torch": str(torch.__version__), "diffusers": diffusers.__version__}  # fmt: skip
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """What every method owes, checked for all that are registered, on a tiny random model."""
 
+import io
+import pickle
+
 import numpy as np
 import pytest
 
-from backends import METHODS, TASKS, BadInput, models, recipe, run
+from backends import METHODS, TASKS, BadInput, jobs, models, recipe, run
 from backends.scene import turning, watching
 from backends.spec import Audio, Cube, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens, Turntable
 from backends.worlds import emoji
@@ -117,6 +120,16 @@ def test_it_shows_its_steps_and_gives_one_result_the_same_each_time(tiny, slug):
         np.array_equal(getattr(value, part, 0), getattr(again, part, 0)) for part in ("pixels", "samples", "frames", "values")
     )
     assert state() == before  # it leaves the networks as it found them
+    for event in events:  # on ZeroGPU all of it comes from another process
+        Portable(io.BytesIO()).dump(jobs.portable(event))
+
+
+class Portable(pickle.Pickler):
+    """Takes no functions, which pickle refuses, and no tensors."""
+
+    def reducer_override(self, held):
+        assert not type(held).__module__.startswith("torch"), type(held)
+        return NotImplemented
 
 
 @pytest.mark.parametrize("slug", list(METHODS))

@@ -1,6 +1,7 @@
 """`python -m backends`: the registry as JSON, and a recipe run to files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,13 @@ def test_a_recipe_runs_to_files_that_carry_it(tiny, tmp_path, capsys):
     assert again["arms"][0]["method"] == "adaptive_guidance" and again["outcome"]["nfe"] > 0
     whole, _ = recipe.from_file(tmp_path / "out" / "recipe.json")
     assert len(recipe.parse(whole)[2]) == 2
+
+
+def test_the_example_of_the_documentation_runs_as_it_is_written(tiny, tmp_path, capsys):
+    example = Path(__file__).resolve().parents[1] / "docs/examples/recipe.json"
+    assert command.main(["run", str(example), "--out", str(tmp_path)]) == 0
+    assert {"1-ddim.png", "2-adaptive_guidance.png", "recipe.json"} <= {f.name for f in tmp_path.iterdir()}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["complete"]
 
 
 def test_the_exit_status_tells_of_a_stopped_or_refused_run(tiny, tmp_path, capsys):

@@ -17,7 +17,7 @@ from gradio.data_classes import ImageData
 import backends
 from backends import headless
 from backends.registry import METHODS, TASKS
-from backends.spec import Image, Metric, Outcome, Plot, Step, Table, Text
+from backends.spec import Image, Metric, Outcome, Plot, Shape, Step, Table, Text
 from backends.store import Kept
 from ui import arms, catalogue, compare, form, history, page, results, running, upload, views
 
@@ -57,6 +57,27 @@ def test_every_field_of_a_job_stands_in_the_panel(task):
     state = compare.first_state(task)
     assert 1 <= len(state["arms"]) <= 3
     assert all(arm["method"] in METHODS for arm in state["arms"])
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_every_knob_and_field_says_what_it_does(task):
+    of = [m for m in METHODS.values() if m.task is task]
+    assert all(k.control.help for m in of for k in m.knobs + m.piece_knobs)
+    assert all(rule == "seed" or rule.help for rule in backends.recipe.marks(task.job).values()) and task.help
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_a_tab_opens_with_what_can_run_at_once(task):
+    """Room, tab, Run: three clicks to the first result."""
+    state, pictures = compare.first_state(task), {}
+    for name, rule in backends.recipe.marks(task.job).items():
+        if type(rule) in backends.recipe.KINDS and name in state["job"] and not (isinstance(rule, Shape) and isinstance(state["job"][name], str)):
+            shown = form._given(state["job"][name], {}, backends.recipe.KINDS[type(rule)][1])
+            state["job"] = state["job"] | {name: {"sha256": name}}
+            pictures[name] = shown
+    backends.recipe.parse(
+        {"task": task.slug, "model": state["model"], "job": state["job"], "arms": [{k: a[k] for k in ("method", "knobs")} for a in state["arms"]]}, pictures
+    )
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))

@@ -1,6 +1,6 @@
-"""The named endpoints: methods; run and compare, which take and give the recipe schema (see backends/recipe.py); bring; votes.
+"""The named endpoints: methods and tasks; run and compare, which take and give the recipe schema (see backends/recipe.py); bring; votes.
 
-    client.predict(api_name="/methods")
+    client.predict(api_name="/methods"), client.predict(api_name="/tasks")
     client.predict(recipe, inputs, api_name="/run")       # -> (result, files)
     client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
     client.predict("sing", [handle_file("bank.zip")], api_name="/bring")    # -> {"model": a name for recipes, "said": …}
@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 def methods() -> list[dict]:
     """Every method with its knobs and ranges, what it can run on and what was proved."""
     return headless.describe()
+
+
+def tasks() -> list[dict]:
+    """Every task with the fields of its job, and examples."""
+    return headless.tasks()
 
 
 async def compare(recipe: dict, inputs: dict, request: gr.Request) -> AsyncIterator[tuple[dict, list[str]]]:
@@ -107,8 +112,9 @@ def build() -> None:
         given, inputs = gr.JSON(label="recipe"), gr.JSON(value={}, label="inputs")
         said, files, listed = gr.JSON(label="result"), gr.File(file_count="multiple", label="files"), gr.JSON(label="methods")
         task, own, answer = gr.Textbox(label="task"), gr.File(file_count="multiple", label="files"), gr.JSON(label="model")
-        ask, start, stream, load, count = gr.Button(), gr.Button(), gr.Button(), gr.Button(), gr.Button()
+        ask, fields, start, stream, load, count = (gr.Button() for _ in range(6))
     ask.click(methods, None, listed, api_name="methods", queue=False)
+    fields.click(tasks, None, listed, api_name="tasks", queue=False)
     start.click(run, [given, inputs], [said, files], api_name="run", concurrency_limit=None)
     stream.click(compare, [given, inputs], [said, files], api_name="compare", concurrency_limit=None)
     count.click(votes, task, answer, api_name="votes", queue=False)

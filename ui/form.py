@@ -84,7 +84,7 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
         elif rule == "seed":
             with gr.Row(elem_classes="seed"):
                 made[name] = gr.Number(values.get(name, 0), label="Seed", precision=0, interactive=True, min_width=80)
-                gr.Button("", elem_classes="dice", min_width=40, scale=0).click(None, None, made[name], js=DICE, api_visibility="private")
+                gr.Button("draw a seed", elem_classes="dice", min_width=40, scale=0).click(None, None, made[name], js=DICE, api_visibility="private")
         else:
             default = fields_of(task.job)[name].default
             made[name] = knob(Knob(name, rule, default), values.get(name, default))

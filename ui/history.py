@@ -115,17 +115,14 @@ def now(owner: str) -> str:
 
 
 def _active(run: Run) -> str:
-    studio, progress = jobs.studio(), run.progress
-    known = studio.estimate(run)
-    if place := studio.place(run):
-        state = running.PLACES.get(place, f"{place} in line") + ("" if known is None else f" · done in about {running.lasting(known)}")
-    else:
-        state = "paused" if progress.paused else "running" if known is None else f"running · about {running.lasting(known)} left"
-        what = "cell" if run.given.get("grid") else "arm"
-        state += f" · {what} {progress.arm + 1} of {len(run.cells)}, step {progress.i} of {progress.n}" if progress.n else ""
-    share = (progress.arm + (progress.i / progress.n if progress.n else 0)) / len(run.cells)
-    return (f'<article class="past"><div class="way"><i style="width:{100 * share:.0f}%"></i></div><div>{_title(run.given)}<p>{escape(state)} · {_said(run)}</p></div>'
+    return (f'<article class="past"><div class="way"><i style="width:{100 * running.share(run):.0f}%"></i></div><div>{_title(run.given)}<p>{escape(running.standing(run))} · {_said(run)}</p></div>'
             f'<span class="acts">{_button("open", run, "Watch")}{_button("stop", run, "Stop")}</span></article>')  # fmt: skip
+
+
+NOTHING = (
+    "Nothing of yours has run yet. Open a tab, press Run: the run is listed here, for you alone, also when you have closed the page meanwhile, "
+    "to be watched, stopped, loaded again, run again, shared by a link or deleted."
+)
 
 
 # --- what has ended --------------------------------------------------------------------------------------
@@ -143,7 +140,7 @@ def past(owner: str, query: str, most: int) -> tuple[str, tuple]:
     seen = newest(owner), most
     room = f"{store.limit / MB:,.0f} MB are kept for all visitors together; then the oldest go."
     if not rows:
-        said = "No run of yours fits. Try fewer words." if query else f"Nothing of yours has run yet. What you run is listed here, for you alone. {room}"
+        said = "No run of yours fits. Try fewer words." if query else f"{NOTHING} {room}"
         return f'<p class="empty">{said}</p>', seen
     more = f'<button class="quiet" data-act="more" data-run="">{count - most} more</button>' if count > most else ""
     head = f'<p class="count">{count} {"run" if count == 1 else "runs"} · yours take {store.used(owner) / MB:.1f} MB · {room}</p>'

@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, ballot, bring, catalogue, cells, compare, cube, guard, history, running, sound, toast, turntable, visitor, zoom
+from ui import api, ballot, bring, catalogue, cells, compare, cube, guard, history, running, sound, toast, tools, turntable, visitor, zoom
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -34,7 +34,7 @@ runs is used up, the oldest go; keep a result by downloading it: it carries its 
 minutes is stopped when others wait. Models you bring are deleted within a day.
 
 ### From a program
-The page, the API and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB, WebP and npz made here.
+MCP clients connect to this page's address with `/gradio_api/mcp` behind it. The page, the API, MCP and the command line speak one recipe: the JSON under every comparison, and inside every PNG, FLAC, GLB, WebP and npz made here.
 
 ```python
 from gradio_client import Client
@@ -157,9 +157,11 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     """Serve the page. Files are served from Gradio's own cache alone; nothing is shared outside."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     guard.close_addresses()
+    routes, lifespan = tools.server()
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
         server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS],
         head=HEAD + "".join(part.SCRIPT for part in (bring, sound, turntable, cube, cells, ballot, zoom)), footer_links=["api"], show_error=True,
-        state_session_capacity=SESSIONS, ssr_mode=False, app_kwargs={"middleware": [Middleware(guard.Guard), Middleware(visitor.Cookie)]}, **options,
+        state_session_capacity=SESSIONS, ssr_mode=False, mcp_server=False,
+        app_kwargs={"middleware": [Middleware(guard.Guard), Middleware(visitor.Cookie)], "routes": routes, "lifespan": lifespan}, **options,
     )  # fmt: skip

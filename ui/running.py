@@ -217,6 +217,23 @@ def line(studio: jobs.Executor, run: Run, board: Board) -> str:
     return f'<p class="running"{data}>running …{"" if known is None else f" about {lasting(known)} left"}</p>'
 
 
+def share(run: Run) -> float:
+    """How much of a run that waits or runs is done, from 0 to 1, in arms or cells and their steps."""
+    progress = run.progress
+    return (progress.arm + (progress.i / progress.n if progress.n else 0)) / len(run.cells)
+
+
+def standing(run: Run) -> str:
+    """Where a run that waits or runs stands, in words and without markup: “running · about 8 s left · arm 1 of 2, step 3 of 25”."""
+    studio, progress = jobs.studio(), run.progress
+    known = studio.estimate(run)
+    if place := studio.place(run):
+        return PLACES.get(place, f"{place} in line") + ("" if known is None else f" · done in about {lasting(known)}")
+    state = "paused" if progress.paused else "running" if known is None else f"running · about {lasting(known)} left"
+    what = "cell" if run.given.get("grid") else "arm"
+    return state + (f" · {what} {progress.arm + 1} of {len(run.cells)}, step {progress.i} of {progress.n}" if progress.n else "")
+
+
 PLACES = {1: "next in the queue", 2: "second in the queue", 3: "third in the queue"}
 
 

@@ -24,13 +24,13 @@ def theme() -> gr.themes.Base:
         background_fill_secondary="*neutral_50", background_fill_secondary_dark="#171513",
         block_background_fill="white", block_background_fill_dark="#1c1a17",
         block_border_width="0px", block_shadow="none", block_label_background_fill="transparent", block_label_background_fill_dark="transparent",
-        block_label_text_color="*neutral_500", block_title_text_color="*neutral_600", block_title_text_color_dark="*neutral_300",
-        block_title_text_weight="500", block_info_text_color="*neutral_500", block_info_text_size="11px",
+        body_text_color_subdued="#6b645b", body_text_color_subdued_dark="*neutral_400", block_label_text_color="#6b645b", block_title_text_color="*neutral_600", block_title_text_color_dark="*neutral_300",
+        block_title_text_weight="500", block_info_text_color="#6b645b", block_info_text_size="11px",
         border_color_primary="*neutral_200", border_color_primary_dark="#34302a",
         input_background_fill="*neutral_50", input_background_fill_dark="#131210", input_border_color="*neutral_200", input_border_color_dark="#34302a",
         input_border_color_focus="*primary_400", input_border_color_focus_dark="*primary_500", input_shadow_focus="0 0 0 3px #e0573a22",
-        button_primary_background_fill="*primary_500", button_primary_background_fill_hover="*primary_600", button_primary_text_color="white",
-        button_primary_background_fill_dark="*primary_500", button_primary_background_fill_hover_dark="*primary_400",
+        button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700", button_primary_text_color="white",
+        button_primary_background_fill_dark="*primary_600", button_primary_background_fill_hover_dark="*primary_700",
         button_secondary_background_fill="white", button_secondary_background_fill_dark="#24211d", button_secondary_border_color="*neutral_200",
         button_secondary_border_color_dark="#3a352f", button_border_width="1px",
         slider_color="*primary_500", slider_color_dark="*primary_500", checkbox_background_color_selected="*primary_500",
@@ -43,6 +43,24 @@ HEAD = """
 <link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' fill='%231d1b18'/%3E%3Ccircle cx='20' cy='16' r='7' fill='%23e0573a'/%3E%3Cg fill='%23f3f0ea'%3E%3Ccircle cx='6' cy='9' r='1.6'/%3E%3Ccircle cx='9' cy='16' r='1.4'/%3E%3Ccircle cx='5' cy='22' r='1.2'/%3E%3Ccircle cx='11' cy='24' r='1'/%3E%3Ccircle cx='12' cy='8' r='1'/%3E%3C/g%3E%3C/svg%3E">
 <script>
 (() => {
+  // A dropdown that is given the focus opens its list, which nobody asked for.
+  const focus = (element) => {
+    if (!element?.isConnected || document.activeElement !== document.body) return;
+    element.focus({ preventScroll: true });
+    if (element.getAttribute('role') === 'listbox') element.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
+  };
+  // A tab that is drawn anew takes the element that had the focus away: its like in the new drawing gets it, else Run.
+  let last = null;
+  const named = (e) => [e.closest('.arm')?.className.match(/arm-[0-9]/)?.[0], e.closest('.piece') ? 'piece' : '', e.tagName, e.type, e.getAttribute('aria-label') || e.innerText.trim() || e.closest('.block')?.innerText.split('\n')[0]].join('|');
+  document.addEventListener('focusin', (event) => { const bench = event.target.closest('.bench'); last = bench && { element: event.target, name: named(event.target), tab: bench.closest('[role=tabpanel]') }; });
+  new MutationObserver(() => {
+    if (!last || last.element.isConnected) return;
+    const bench = last.tab?.querySelector('.bench');
+    if (!bench?.querySelector('button.run')) return;
+    const { name } = last, like = [...bench.querySelectorAll('button, input, textarea')].find((e) => named(e) === name);
+    last = null;
+    setTimeout(() => focus(like ?? bench.querySelector('button.run')), 50);
+  }).observe(document, { childList: true, subtree: true });
   const press = (kind) => {
     const button = [...document.querySelectorAll('button.' + kind)].find((b) => b.offsetParent !== null);
     const busy = kind === 'run' && button?.closest('.bench')?.querySelector('.message .running');
@@ -51,20 +69,21 @@ HEAD = """
   };
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-      if (document.activeElement && document.activeElement.blur) { document.activeElement.dispatchEvent(new Event('change', { bubbles: true })); document.activeElement.blur(); }
-      setTimeout(() => press('run'), 30);
+      const held = document.activeElement;
+      if (held && held.blur) { held.dispatchEvent(new Event('change', { bubbles: true })); held.blur(); }
+      setTimeout(() => { press('run'); focus(held); }, 30);
       event.preventDefault();
-    } else if (event.key === 'Escape') press('stop');
+    } else if (event.key === 'Escape' && event.isTrusted) press('stop');
   }, true);
   // The address names the run that is seen, so that a page that is loaded again shows it again.
-  let named = '';
+  let address_of = '';
   setInterval(() => {
     const bench = [...document.querySelectorAll('.bench')].find((b) => b.offsetParent), run = bench?.querySelector('.message [data-run]')?.dataset.run ?? '';
-    if (run === named || !bench) return;
+    if (run === address_of || !bench) return;
     const address = new URL(location.href);
     run ? address.searchParams.set('run', run) : address.searchParams.delete('run');
     history.replaceState(null, '', address);
-    named = run;
+    address_of = run;
   }, 200);
   // On a narrow page the arms stand under the panel: Run takes the eye there.
   document.addEventListener('click', (event) => {

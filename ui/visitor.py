@@ -50,7 +50,7 @@ def _token(cookies) -> str:
 
 def owner(request: gr.Request) -> str:
     """The visitor's name in the store. Without a cookie, as for a program or where a browser keeps none, it is the session's, and ends with it."""
-    token = _token(dict(request.cookies)) if _own(dict(request.headers)) else ""
+    token = _token(dict(request.cookies)) if own(dict(request.headers)) else ""
     said = f"visitor {token}" if token else f"session {request.session_hash}"
     return _name(said)
 
@@ -62,14 +62,14 @@ def known(scope: dict) -> str:
     except CookieError:
         return ""
     headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-    return _name(f"visitor {token}") if token and _own(headers) else ""
+    return _name(f"visitor {token}") if token and own(headers) else ""
 
 
 def _name(said: str) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-def _own(headers: dict) -> bool:
+def own(headers: dict) -> bool:
     """Whether the request comes from this page: Gradio answers scripts of every site, and an old browser would send them the cookie."""
     if site := headers.get("sec-fetch-site"):
         return site in ("same-origin", "none")

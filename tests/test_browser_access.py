@@ -1,0 +1,103 @@
+"""For people at a keyboard, with a screen reader or on a phone: axe-core on every tab in light and dark, focus, three clicks, 390 px."""
+
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from browsing import enter, visited
+
+from backends.registry import TASKS
+from ui import page as pages
+
+pytestmark = pytest.mark.browser
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+TABS = [(title, task.title) for name, title in pages.ROOMS.items() for task in TASKS.values() if task.ready and pages.room_of(task) == name]
+# What Gradio draws itself and can't be mended from outside: (rule, part of the element's HTML, why).
+GRADIO = [("aria-prohibited-attr", '<div aria-label="Empty value" class="empty', "gr.Image without a value labels a div")]
+LOOK = """async () => {
+    const found = await axe.run(document, { resultTypes: ['violations'] });
+    return found.violations.filter((v) => ['serious', 'critical'].includes(v.impact)).flatMap((v) => v.nodes.map((n) => [v.id, n.html.slice(0, 160), n.failureSummary]));
+}"""
+
+
+@pytest.fixture(scope="module")
+def page():
+    from serving import studio
+
+    with studio() as url, visited(url, 900) as page:
+        page.locator(".arm-1 .picture").wait_for()
+        page.evaluate(AXE)
+        yield page
+
+
+def troubles(page) -> list:
+    """What axe finds serious or critical, in light and in dark."""
+    found = []
+    for dark in (False, True):
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+        page.wait_for_timeout(300)  # colours fade from one to the other
+        found += [(["light", "dark"][dark], *row) for row in page.evaluate(LOOK)]
+    page.evaluate("() => document.body.classList.remove('dark')")
+    return [row for row in found if not any(row[1] == rule and row[2].startswith(html) for rule, html, _ in GRADIO)]
+
+
+def too_wide(page) -> bool:
+    """Whether a phone of 390 px scrolls sideways."""
+    size = page.viewport_size
+    page.set_viewport_size({**size, "width": 390})
+    page.wait_for_timeout(200)
+    wide = page.evaluate("() => document.scrollingElement.scrollWidth") > 390
+    page.set_viewport_size(size)
+    return wide
+
+
+@pytest.mark.parametrize(("room", "task"), TABS, ids=[task for _, task in TABS])
+def test_a_tab_is_fit_for_everyone(page, room, task):
+    enter(page, room, task)  # two clicks; the third is Run, which is filled in already (test_ui.py)
+    page.locator(".arm-1:visible").wait_for()
+    assert page.locator("button.run:visible").is_enabled()
+    assert not troubles(page)
+    assert not too_wide(page)
+
+
+@pytest.mark.parametrize("tab", ["Papers", "My runs", "About"])
+def test_the_other_pages_are_fit_for_everyone(page, tab):
+    page.get_by_role("tab", name=tab, exact=True).click()
+    page.locator({"Papers": ".papers .paper", "My runs": ".empty:visible", "About": ".about .prose:visible"}[tab]).first.wait_for()
+    assert not troubles(page)
+    assert not too_wide(page)
+
+
+def focused(page) -> str:
+    return page.evaluate(
+        "() => (document.activeElement.getAttribute('aria-label') || document.activeElement.innerText || document.activeElement.className).trim()"
+    )
+
+
+def test_the_keyboard_reaches_everything_and_is_seen_and_keeps_its_place(page):
+    enter(page, "Images", "Text to image")
+    page.locator("textarea:visible").first.click()
+    order, seen = [], []
+    for _ in range(22):
+        page.keyboard.press("Tab")
+        order.append(focused(page))
+        seen.append(
+            page.evaluate(
+                "() => { const s = getComputedStyle(document.activeElement); return s.outlineStyle !== 'none' || s.boxShadow !== 'none' || !!document.activeElement.closest('.container, .wrap-inner, .wrap'); }"
+            )
+        )
+    assert all(seen), [name for name, shown in zip(order, seen) if not shown]
+    assert order.index("Run") < order.index("Stop") < next(i for i, name in enumerate(order) if "penguin" in name), order
+    count = page.locator(".arm:visible").count()
+    page.get_by_role("button", name="+ arm").focus()
+    page.keyboard.press("Enter")
+    page.locator(f".arm-{count + 1}:visible").wait_for()
+    page.wait_for_function("() => document.activeElement.innerText?.trim() == '+ arm'")
+    page.locator("button.remove:visible").last.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("n => [...document.querySelectorAll('.arm')].filter((a) => a.offsetParent).length == n", arg=count)
+    page.wait_for_function("() => document.activeElement.innerText?.trim() == 'Run'")  # what was pressed is gone
+    page.locator("textarea:visible").first.focus()
+    page.keyboard.press("Control+Enter")
+    page.locator("table.metrics:visible").wait_for()
+    assert page.evaluate("() => document.activeElement.tagName") == "TEXTAREA"
