@@ -14,7 +14,7 @@ def handler(recipe):
 
 def test_no_op_outside_of_a_zero_gpu_space():
     assert gpu.on_gpu(handler, gpu.seconds) is handler
-    assert jobs.here is jobs._events
+    assert jobs.here is jobs.local
 
 
 def test_borrows_for_as_long_as_the_knobs_ask_until_the_like_of_it_has_run():
