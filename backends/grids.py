@@ -206,5 +206,13 @@ def names(given: dict) -> list[str]:
     """What each arm of a recipe, or cell of its grid, is called."""
     if grid := given.get("grid"):
         return [name(grid, place) for place in places(grid)]
-    slugs = [[arm["method"], *(s["method"] for s in arm.get("stack", ()))] for arm in given["arms"]]
-    return [" + ".join(METHODS[slug].title for slug in arm) for arm in slugs]
+    parts = [[arm, *arm.get("stack", ())] for arm in given["arms"]]
+    titles = [" + ".join(METHODS[part["method"]].title for part in arm) for arm in parts]
+    return [f"{title}{_apart([p for p, t in zip(parts, titles) if t == title], arm)}" for title, arm in zip(titles, parts)]
+
+
+def _apart(alike: list[list[dict]], arm: list[dict]) -> str:
+    """“ (null off)”: the knobs by which an arm differs from others of the same methods."""
+    knobs = [(i, name) for i, part in enumerate(arm) for name in part["knobs"] if len({repr(other[i]["knobs"].get(name)) for other in alike}) > 1]
+    said = ", ".join(f"{name.replace('_', ' ')} {label('', arm[i]['knobs'][name])}" for i, name in knobs)
+    return f" ({said})" if said else ""

@@ -25,6 +25,7 @@ def method(
     holds: set[str] = frozenset(),
     paper: bool = True,
     loads: Callable[..., tuple[str, ...]] | None = None,
+    prepare: Callable[..., object] | None = None,
     clashes: dict[str, str] | None = None,
 ):
     """Register a generator function `f(job, model, ..., knobs)`.
@@ -32,7 +33,8 @@ def method(
     The docstring's first line is the title, its second paragraph the summary. `needs` names capabilities of
     the model; `slot` and `piece` let it be stacked under other methods; `holds` names the slots it takes
     under itself, which then arrive as the keyword `stack` (a dict from slot to piece). `loads(model, **knobs)`
-    names the further cards that an arm or piece with these knobs takes. `clashes`: methods that
+    names the further cards that an arm or piece with these knobs takes; `prepare(model, **knobs)` reads, and keeps, what an arm needs
+    besides, before its clock starts. `clashes`: methods that
     fit by their slot but can't share an arm with it, each with the sentence that says why.
     """
 
@@ -44,7 +46,7 @@ def method(
         METHODS[slug] = Method(
             slug, paragraphs[0].strip().rstrip("."), task, frozenset(needs), function, knobs_of(function),
             " ".join(paragraphs[1].split()) if len(paragraphs) > 1 else "", doc, slot, piece,
-            knobs_of(piece) if piece else (), frozenset(holds), paper, loads, clashes or {},
+            knobs_of(piece) if piece else (), frozenset(holds), paper, loads, prepare, clashes or {},
         )  # fmt: skip
         if TASKS.setdefault(task.slug, task) is not task:
             raise ValueError(f"two tasks are called {task.slug}")

@@ -105,6 +105,8 @@ def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEv
     try:
         for name in _further(arm, model):
             yield from _loaded(name, stop, number)
+        if prepare := method.prepare:
+            prepare(model, **arm.knobs)
     except BadInput as bad:
         error = str(bad)
     except Exception as failure:
@@ -164,7 +166,7 @@ def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEv
     if value is not None and task.metrics:
         try:
             with torch.no_grad():
-                metrics += models.resolve(task.metrics)(job, value, reference)
+                metrics = models.resolve(task.metrics)(job, value, reference) + metrics  # what all arms of a task have stands first
         except Exception:
             log.exception("a metric failed")
             yield ArmEvent(number, Note("The task's metrics could not be taken; the log holds the details."), seconds, nfe)

@@ -280,6 +280,7 @@ class Slider:
     step: float | None = None
     unit: str = ""
     help: str = ""
+    tried: tuple[float, ...] = ()  # what a grid along it is offered, where half the default, itself and twice it would say little
 
 
 @dataclass(frozen=True)
@@ -413,6 +414,7 @@ class Method:
     holds: frozenset[str] = frozenset()
     paper: bool = True  # False for a baseline that is not one of the 79
     loads: Callable[..., tuple[str, ...]] | None = None  # loads(model, **knobs): further cards, got before the clock starts; may raise BadInput
+    prepare: Callable[..., object] | None = None  # prepare(model, **knobs) reads what it needs besides cards, likewise
     clashes: dict[str, str] = field(default_factory=dict)  # a method that can't share an arm -> the sentence that says why
 
 

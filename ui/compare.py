@@ -20,6 +20,7 @@ from backends.spec import BadInput, Task
 from ui import arms, ballot, bring, form, grid, results, running, toast, views, visitor, voting
 from ui.results import Shown
 
+drawing = threading.Lock()  # Gradio walks through all events of the page while it adds one, and two drawings may go on at once
 LIGHT = dict(queue=False, show_progress="hidden", api_visibility="private")
 STATE = dict(concurrency_limit=None, show_progress="hidden", api_visibility="private")  # a state's change is heard from the queue alone
 
@@ -97,7 +98,8 @@ def build(task: Task) -> Tab:
         def draw(now: dict | None, shown: Shown | None, own: bring.Mine):
             if now:
                 same = shown and any(arm["id"] in shown.arms for arm in now["arms"])  # not after an example was loaded
-                _draw(task, now, shown if same else Shown(), own, mine, state, left)
+                with drawing:
+                    _draw(task, now, shown if same else Shown(), own, mine, state, left)
 
     item.select(opened(task), state, state, **FIRST)
     return Tab(task, item, state)
@@ -150,6 +152,7 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
     if name := now.get("run"):
         drawn = gr.HTML("", js_on_load="trigger('click')", elem_classes=["hook"])
         drawn.click(running.watcher(task, name, columns), None, outputs, **STATE).then(results.solid, left, viewer, **LIGHT)
+    stop.click(None, None, message, js=running.STOPPING, api_visibility="private")
     stop.click(running.stopper(task), None, None, **LIGHT)
     for button, on, said in ((pause, True, running.PAUSING), (resume, False, running.RESUMING)):
         button.click(None, None, message, js=said, api_visibility="private")

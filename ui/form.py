@@ -76,9 +76,7 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
             made[name] = cube.field(words(name).capitalize(), _label(name, rule), rule.help, _given(values.get(name), pictures, inputs.cube))
         elif isinstance(rule, Prompt):
             lines = 3 if rule.required else 1
-            made[name] = gr.Textbox(
-                values.get(name, ""), label=_label(name, rule), placeholder=rule.help, lines=lines, max_lines=6, max_length=rule.limit, interactive=True
-            )
+            made[name] = gr.Textbox(values.get(name, ""), label=_label(name, rule), placeholder=rule.help, lines=lines, max_lines=6, interactive=True)
             if rule.files:
                 openers.append((rule, name, gr.UploadButton(f"Open {', '.join(rule.files)}", file_types=list(rule.files), size="sm", elem_classes=["quiet"])))
         elif rule == "seed":

@@ -124,6 +124,8 @@ def _offered(task: Task, arm: dict, axis: str, rule) -> list | str:
         return "0-2"
     if not isinstance(rule, Knob) or not hasattr(rule.control, "low"):
         return ""
+    if rule.control.tried:
+        return list(rule.control.tried)
     low, high = rule.control.low, rule.control.high
     middle = arm["knobs"].get(rule.name, rule.default)
     near = [middle / 2, middle, middle * 2] if middle > 0 else [low, (low + high) / 2, high]

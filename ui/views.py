@@ -281,9 +281,17 @@ class Live:
 # --- under the arms --------------------------------------------------------------------------------------
 
 
+TELLS = {
+    "seconds": "the method's own time, without loading, previews and figures", "NFE": "evaluations of the network, a picture or text each",
+    "peak memory (MB)": "above what was in memory when the arm began; what an earlier run left there does not count again",
+    "tokens per NFE": "tokens of the answer up to its end, divided by the evaluations that they took",
+}  # fmt: skip
+
+
 def metrics_table(titles: list[str], outcomes: list[Outcome], of: str = "arm") -> str:
     """A row for each arm, or what else they are `of`; the best of each column stands out when there is something to compare."""
-    columns: dict[str, str] = {"seconds": "lower", "NFE": "lower", "peak memory (MB)": ""}  # memory already warm is not seen again: no contest
+    costs = {"seconds": "lower", "NFE": "lower", "peak memory (MB)": ""}  # memory already warm is not seen again: no contest
+    columns: dict[str, str] = {}
     rows = []
     for outcome in outcomes:
         measured = {"seconds": outcome.seconds, "NFE": outcome.nfe, "peak memory (MB)": outcome.peak_mb}
@@ -291,13 +299,15 @@ def metrics_table(titles: list[str], outcomes: list[Outcome], of: str = "arm") -
             measured[metric.name] = metric
             columns[metric.name] = metric.better
         rows.append(measured)
+    columns |= costs
     best = {name: _best([r for r, o in zip(rows, outcomes) if not (o.stopped or o.error)], name, better) for name, better in columns.items()}
     arrows = {"lower": " ↓", "higher": " ↑"}
-    head = "".join(f"<th>{escape(name)}{arrows.get(better, '')}</th>" for name, better in columns.items())
+    said = {name: _common([row.get(name) for row in rows]) for name in columns}  # what is said of all figures of a column stands above them
+    head = "".join(f'<th title="{escape(TELLS.get(name, ""))}">{escape(name)}{arrows.get(better, "")}{said[name]}</th>' for name, better in columns.items())
     body = []
     for outcome, title, row in zip(outcomes, titles, rows):
         state = " (stopped)" if outcome.stopped else " (no result)" if outcome.error else ""
-        cells = "".join(_metric(row.get(name), best[name], outcome) for name in columns)
+        cells = "".join(_metric(row.get(name), best[name], outcome, not said[name]) for name in columns)
         body.append(f'<tr><th scope="row" class="arm-{outcome.arm + 1}"><i></i>{escape(title)}{state}</th>{cells}</tr>')
     return f'<div class="scroll"><table class="metrics"><thead><tr><th>{of}</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
@@ -313,11 +323,17 @@ def _value(figure: Metric | float) -> float:
     return figure.value if isinstance(figure, Metric) else figure
 
 
-def _metric(figure: Metric | float | None, best, outcome) -> str:
+def _common(figures: list) -> str:
+    """The aside that all figures of a column share, when there are several."""
+    asides = {f.aside for f in figures if isinstance(f, Metric)}
+    return f"<small>{escape(asides.pop())}</small>" if len(figures) > 1 and len(asides) == 1 and asides != {""} else ""
+
+
+def _metric(figure: Metric | float | None, best, outcome, apart: bool) -> str:
     if figure is None:
         return "<td>–</td>"
     marked = ' class="best"' if _value(figure) == best and not (outcome.stopped or outcome.error) else ""
-    said = f"<small>{escape(figure.aside)}</small>" if isinstance(figure, Metric) and figure.aside else ""
+    said = f"<small>{escape(figure.aside)}</small>" if apart and isinstance(figure, Metric) and figure.aside else ""
     return f"<td{marked}>{number(_value(figure))}{said}</td>"
 
 

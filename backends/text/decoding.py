@@ -17,8 +17,10 @@ from backends.text.canvas import Canvas, best, one_of, predict, scores, shares
 if TYPE_CHECKING:
     from torch import Tensor
 
-Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens")]
-Block = Annotated[int, Slider(0, 256, 4, help="tokens of a block, done left to right; must divide the length; 0: one block, or the model's own blocks")]
+Steps = Annotated[int, Slider(1, 256, 1, help="evaluations of the canvas; each reveals an even share of the tokens, one at least", tried=(2, 4, 8))]
+Block = Annotated[
+    int, Slider(0, 256, 4, help="tokens of a block, done left to right; must divide the length; 0: one block, or the model's own blocks", tried=(0, 4))
+]
 Temperature = Annotated[float, Slider(0, 1.5, 0.05, help="0 takes the likeliest token")]
 
 
@@ -140,8 +142,8 @@ class Rule:
 def blocks_of(length: int, block: int) -> int:
     """How many blocks an answer has; raises BadInput when they don't divide it."""
     if length % block:
-        fit = [b for b in (4, 8, 16, 32, 64, 128) if length % b == 0]
-        raise BadInput(f"The answer's {length} tokens can't be cut into blocks of {block}; choose {', '.join(map(str, fit))} or {length}.")
+        fit = [str(b) for b in range(2, length) if length % b == 0] or [str(length)]
+        raise BadInput(f"The answer's {length} tokens can't be cut into blocks of {block}; choose {', '.join(fit)}, or 0 for a single one.")
     return length // block
 
 

@@ -8,6 +8,7 @@ from backends.text.canvas import ORDERS, Canvas
 from backends.text.decoding import Block, BlockCache, Reader, Rule, Steps, Temperature, decode
 from backends.text.feature_cache import FeatureCache
 from backends.text.tasks import WRITE_TEXT, WriteText
+from backends.worlds import text
 
 EndsLast = Annotated[bool, Toggle(help="end tokens wait until no word is left to reveal")]
 Cache = Annotated[
@@ -19,6 +20,8 @@ Cache = Annotated[
 def filled(job: WriteText, model, read: Reader, rule: Rule, steps: int, block: int, temperature: float, canvas: Canvas | None = None) -> Events:
     """Decode the job's answer and say what it cost."""
     canvas = canvas or Canvas.after(model, model.encode(job.prompt, job.length), job.length)
+    if model.card.embedded and not text.kind_of(job.prompt):
+        yield Note("The embedded model knows sums, countdowns, sudokus, notes and forms as in the examples; this prompt is none of them, so expect nonsense.")
     if (trained := getattr(getattr(model.net, "config", None), "max_position_embeddings", 0)) and len(canvas.ids) > trained:
         yield Note(f"Prompt and answer take {len(canvas.ids)} tokens, more than the {trained} that {model.card.title} was trained on: expect it to fail.")
     before, i = model.nfe, 0

@@ -103,7 +103,15 @@ def denoise(canvas: Canvas, steps: int, k: int, window: tuple[float, float], tau
         yield i + 1, Table(("", "candidate", "energy above the lowest"), rows[:8]) if rows else None
 
 
-@method("edlm", task=WRITE_TEXT, needs={"text", "masked"})
+def weighers(model, energy: str, **_) -> None:
+    """Read the networks that an arm weighs candidates with."""
+    if energy == "trained":
+        energy_network()
+    else:
+        (embedded.load_twin if "twin" in model.card.capabilities else smollm.load)()
+
+
+@method("edlm", task=WRITE_TEXT, needs={"text", "masked"}, prepare=weighers)
 def edlm(
     job: WriteText, model,
     energy: Annotated[str, Choice(("autoregressive", "trained"), help="an autoregressive model against the draw, or a network trained to tell draws from data")] = "autoregressive",

@@ -183,7 +183,7 @@ def unscaled(job: FindNeedle, model) -> Events:
     return needles(job, model, "off", 1.0)
 
 
-@method("smollm_needle", task=FIND_NEEDLE, needs={"text", "rope"}, paper=False)
+@method("smollm_needle", task=FIND_NEEDLE, needs={"text", "rope"}, paper=False, prepare=lambda model, **_: smollm.load())
 def smollm_needle(job: FindNeedle, model) -> Events:
     """SmolLM2, an autoregressive model.
 

@@ -41,7 +41,7 @@ def running_confidence(canvas: Canvas, steps: int, block: int, temperature: floa
 @method("rcr", task=WRITE_TEXT, needs={"text", "masked"}, paper=False)
 def rcr(
     job: WriteText, model, steps: Steps = 64, block: Block = 0, temperature: Temperature = 0.0,
-    ends_last: Annotated[bool, Toggle(help="end tokens are masked again before any word")] = False,
+    ends_last: Annotated[bool, Toggle(help="end tokens wait until no word is left to reveal, and are masked again before any word")] = True,
 ) -> Events:  # fmt: skip
     """RCR: running-confidence remasking.
 

@@ -29,7 +29,7 @@ def left_to_right(job: WriteText, model, net, tokenizer, ids, temperature: float
     yield Result(Tokens(past[-1].pieces, past[-1].confidence, past[-1].marks, past[-1].text, tuple(past)))
 
 
-@method("smollm_ar", task=WRITE_TEXT, needs={"text"}, paper=False)
+@method("smollm_ar", task=WRITE_TEXT, needs={"text"}, paper=False, prepare=lambda model, **_: smollm.load())
 def smollm_ar(job: WriteText, model, temperature: Temperature = 0.0) -> Events:
     """SmolLM2, token by token.
 
@@ -44,7 +44,7 @@ def smollm_ar(job: WriteText, model, temperature: Temperature = 0.0) -> Events:
     yield from left_to_right(job, model, net, tokenizer, tokenizer(asked, return_tensors="pt")["input_ids"], temperature)
 
 
-@method("twin_ar", task=WRITE_TEXT, needs={"text", "twin"}, paper=False)
+@method("twin_ar", task=WRITE_TEXT, needs={"text", "twin"}, paper=False, prepare=lambda model, **_: embedded.load_twin())
 def twin_ar(job: WriteText, model, temperature: Temperature = 0.0) -> Events:
     """The autoregressive twin, token by token.
 

@@ -39,7 +39,7 @@ class FillForm(Job):
 
 FILL_FORM = Task(
     "fill_form", "Fill a form", FillForm, baseline="free_form", model="text-mdm", metrics="backends.metrics.text:fill_form", pictures=False,
-    help="A text and a JSON form; what the text does not say must stay empty.",
+    help="A text, and the fields to fill from it; what the text does not say must stay empty.",
     examples=(
         {"job": {"text": "Greta Rossi is 41 years old. Greta works as a baker. Home is Lisbon.", "form": "name, age, job, city"},
          "arms": [{"method": "free_form"}, {"method": "s3"}]},

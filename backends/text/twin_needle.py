@@ -12,7 +12,7 @@ from backends.text.longllada import ANSWER, DRAWS, gone_on, lengths_up_to, notes
 from backends.text.tasks import FIND_NEEDLE, FindNeedle
 
 
-@method("twin_needle", task=FIND_NEEDLE, needs={"text", "twin"}, paper=False)
+@method("twin_needle", task=FIND_NEEDLE, needs={"text", "twin"}, paper=False, prepare=lambda model, **_: embedded.load_twin())
 def twin_needle(job: FindNeedle, model) -> Events:
     """The autoregressive twin.
 
