@@ -27,6 +27,7 @@ def page():
     with studio() as url, visited(url, 900) as page:
         page.locator(".arm-1 .picture").wait_for()
         page.evaluate(AXE)
+        page.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # colours are looked at, not their way
         yield page
 
 
@@ -35,7 +36,6 @@ def troubles(page) -> list:
     found = []
     for dark in (False, True):
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-        page.wait_for_timeout(300)  # colours fade from one to the other
         found += [(["light", "dark"][dark], *row) for row in page.evaluate(LOOK)]
     page.evaluate("() => document.body.classList.remove('dark')")
     return [row for row in found if not any(row[1] == rule and row[2].startswith(html) for rule, html, _ in GRADIO)]
@@ -81,11 +81,7 @@ def test_the_keyboard_reaches_everything_and_is_seen_and_keeps_its_place(page):
     for _ in range(22):
         page.keyboard.press("Tab")
         order.append(focused(page))
-        seen.append(
-            page.evaluate(
-                "() => { const s = getComputedStyle(document.activeElement); return s.outlineStyle !== 'none' || s.boxShadow !== 'none' || !!document.activeElement.closest('.container, .wrap-inner, .wrap'); }"
-            )
-        )
+        seen.append(page.evaluate("() => { const s = getComputedStyle(document.activeElement); return s.outlineStyle != 'none' || s.boxShadow != 'none'; }"))
     assert all(seen), [name for name, shown in zip(order, seen) if not shown]
     assert order.index("Run") < order.index("Stop") < next(i for i, name in enumerate(order) if "penguin" in name), order
     count = page.locator(".arm:visible").count()
@@ -93,6 +89,7 @@ def test_the_keyboard_reaches_everything_and_is_seen_and_keeps_its_place(page):
     page.keyboard.press("Enter")
     page.locator(f".arm-{count + 1}:visible").wait_for()
     page.wait_for_function("() => document.activeElement.innerText?.trim() == '+ arm'")
+    page.wait_for_timeout(500)  # a button that is drawn is pressed in vain until Gradio has told the server of it
     page.locator("button.remove:visible").last.focus()
     page.keyboard.press("Enter")
     page.wait_for_function("n => [...document.querySelectorAll('.arm')].filter((a) => a.offsetParent).length == n", arg=count)
