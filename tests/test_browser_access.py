@@ -13,9 +13,18 @@ pytestmark = pytest.mark.browser
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 TABS = [(title, task.title) for name, title in pages.ROOMS.items() for task in TASKS.values() if task.ready and pages.room_of(task) == name]
 # What Gradio draws itself and can't be mended from outside: (rule, part of the element's HTML, why).
-GRADIO = [("aria-prohibited-attr", '<div aria-label="Empty value" class="empty', "gr.Image without a value labels a div")]
-LOOK = """async () => {
-    const found = await axe.run(document, { resultTypes: ['violations'] });
+GRADIO = [
+    ("aria-prohibited-attr", '<div aria-label="Empty value" class="empty', "gr.Image without a value labels a div"),
+    (
+        "aria-prohibited-attr",
+        '<div data-testid="image" aria-dropeffect="copy" aria-label="Click to upload or drop',
+        "gr.ImageEditor labels the div that takes a file",
+    ),
+]
+LOOK = """async (dark) => {
+    document.body.classList.toggle('dark', dark);
+    const found = await axe.run(document, { resultTypes: ['violations'], ...(dark ? { runOnly: ['color-contrast'] } : {}) });
+    document.body.classList.remove('dark');
     return found.violations.filter((v) => ['serious', 'critical'].includes(v.impact)).flatMap((v) => v.nodes.map((n) => [v.id, n.html.slice(0, 160), n.failureSummary]));
 }"""
 
@@ -27,17 +36,13 @@ def page():
     with studio() as url, visited(url, 900) as page:
         page.locator(".arm-1 .picture").wait_for()
         page.evaluate(AXE)
+        page.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # colours are looked at, not their way
         yield page
 
 
 def troubles(page) -> list:
     """What axe finds serious or critical, in light and in dark."""
-    found = []
-    for dark in (False, True):
-        page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-        page.wait_for_timeout(300)  # colours fade from one to the other
-        found += [(["light", "dark"][dark], *row) for row in page.evaluate(LOOK)]
-    page.evaluate("() => document.body.classList.remove('dark')")
+    found = [(theme, *row) for theme in ("light", "dark") for row in page.evaluate(LOOK, theme == "dark")]
     return [row for row in found if not any(row[1] == rule and row[2].startswith(html) for rule, html, _ in GRADIO)]
 
 
@@ -81,11 +86,7 @@ def test_the_keyboard_reaches_everything_and_is_seen_and_keeps_its_place(page):
     for _ in range(22):
         page.keyboard.press("Tab")
         order.append(focused(page))
-        seen.append(
-            page.evaluate(
-                "() => { const s = getComputedStyle(document.activeElement); return s.outlineStyle !== 'none' || s.boxShadow !== 'none' || !!document.activeElement.closest('.container, .wrap-inner, .wrap'); }"
-            )
-        )
+        seen.append(page.evaluate("() => { const s = getComputedStyle(document.activeElement); return s.outlineStyle != 'none' || s.boxShadow != 'none'; }"))
     assert all(seen), [name for name, shown in zip(order, seen) if not shown]
     assert order.index("Run") < order.index("Stop") < next(i for i, name in enumerate(order) if "penguin" in name), order
     count = page.locator(".arm:visible").count()
@@ -93,6 +94,7 @@ def test_the_keyboard_reaches_everything_and_is_seen_and_keeps_its_place(page):
     page.keyboard.press("Enter")
     page.locator(f".arm-{count + 1}:visible").wait_for()
     page.wait_for_function("() => document.activeElement.innerText?.trim() == '+ arm'")
+    page.wait_for_timeout(500)  # a button that is drawn is pressed in vain until Gradio has told the server of it
     page.locator("button.remove:visible").last.focus()
     page.keyboard.press("Enter")
     page.wait_for_function("n => [...document.querySelectorAll('.arm')].filter((a) => a.offsetParent).length == n", arg=count)

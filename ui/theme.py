@@ -47,11 +47,11 @@ HEAD = """
   const focus = (element) => {
     if (!element?.isConnected || document.activeElement !== document.body) return;
     element.focus({ preventScroll: true });
-    if (element.getAttribute('role') === 'listbox') element.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
+    if (element.getAttribute('role') === 'combobox') element.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
   };
   // A tab that is drawn anew takes the element that had the focus away: its like in the new drawing gets it, else Run.
   let last = null;
-  const named = (e) => [e.closest('.arm')?.className.match(/arm-[0-9]/)?.[0], e.closest('.piece') ? 'piece' : '', e.tagName, e.type, e.getAttribute('aria-label') || e.innerText.trim() || e.closest('.block')?.innerText.split('\n')[0]].join('|');
+  const named = (e) => [e.closest('.arm')?.className.match(/arm-[0-9]/)?.[0], e.closest('.piece') ? 'piece' : '', e.tagName, e.type, e.getAttribute('aria-label') || e.innerText.trim() || e.closest('.block')?.innerText.split('\\n')[0]].join('|');
   document.addEventListener('focusin', (event) => { const bench = event.target.closest('.bench'); last = bench && { element: event.target, name: named(event.target), tab: bench.closest('[role=tabpanel]') }; });
   new MutationObserver(() => {
     if (!last || last.element.isConnected) return;
