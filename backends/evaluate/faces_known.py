@@ -1,9 +1,10 @@
 """Measure the arms of “Restore a face” on holes and on grey faces: kept faces, which no training saw.
 
-    python -m backends.evaluate.faces_known --faces 16      # five minutes on two cores
+    python -m backends.evaluate.faces_known --faces 16      # some minutes on two cores
 
-Prints a row an arm, and writes nothing: the figures stand in README's limits. A hole is 20×20 px at one of four places; figures in the hole are PSNR,
-those of grey faces the root mean square that Cb and Cr, 0 to 255, are off; LPIPS-like and identity are of the whole face.
+Prints a row an arm, mean and standard error over faces, and writes nothing: the figures stand in README's limits. A hole is 20×20 px at one of four
+places; of holes the PSNR within, of grey faces the root mean square that Cb and Cr, 0 to 255, are off; of both the identity (cosine, 1 for the same
+picture) and how far EfficientNet-Lite0's pooled features are from the good face's.
 """
 
 import argparse

@@ -33,7 +33,12 @@ class RestoreFace(Job):
     noise: Annotated[float, Slider(0, 40, 1, unit="of 255", help="degrade first: standard deviation; trained up to 20")] = 0.0
     quality: Annotated[int, Slider(5, 100, 1, help="degrade first: JPEG; trained down to 30, 100 leaves it out")] = 100
     mask: Annotated[
-        np.ndarray | None, Picture(required=False, mask_of="image", help="a hole to be filled can be painted; figures compare with what was painted over")
+        np.ndarray | None,
+        Picture(
+            required=False,
+            mask_of="image",
+            help="a face; in a larger picture one is looked for. Paint a hole to have it filled: figures compare with what was painted over",
+        ),
     ] = None
     grey: Annotated[bool, Toggle(help="take the colours away first, so that they are to be found again")] = False
 
