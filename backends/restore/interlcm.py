@@ -72,7 +72,7 @@ def interlcm(job: RestoreFace, model: FaceModel, steps: Steps = 4, colour_fix: C
     face = Face(job, model)
     yield from face.notes()
     if (job.grey or face.hole is not None) and model.card.embedded:
-        yield Note("These encoders were trained to restore, neither to colour nor to fill holes: expect little.")
+        yield Note("These encoders were trained to restore, neither to colour nor to fill holes.")
     z = model.encode(face.y)
     yield Step(1, steps, lambda: face.show(model.decode(z), "the picture as the first estimate"))
     context = model.mended(model.prompt(face.y))
