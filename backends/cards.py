@@ -67,7 +67,7 @@ add(
         about="Methods that learn from the one cube that they restore.",
     ),
     Card(
-        name="photos-sr", title="Photo enlarger (embedded)", loader="backends.restore.upscaler:load_embedded", capabilities=frozenset({"upscale"}),
+        name="photos-sr", title="Photo enlarger (embedded)", loader="backends.restore.upscaler:load_embedded", capabilities=frozenset({"upscale", "resshift", "tadsr", "latent_sr", "moe_sr", "any_scale"}),
         licence="Apache-2.0 (weights)", source="sr", parameters="13 M in twelve networks",
         trained_on="crops of photographs, drawings and renders, made ×1.3 to ×8 smaller, two in five with noise and JPEG",
         command="python -m backends.train.sr_vae --minutes 2 and what stands there",
@@ -251,6 +251,24 @@ HUB = (
         name="interlcm-ffhq512", title="InterLCM (FFHQ 512)", loader="backends.restore.face_hub:load", capabilities=frozenset({"face", "interlcm"}), embedded=False, side=512, factor=8,
         licence="none stated; LCM_Dreamshaper_v7: MIT, CLIP: MIT", source="sen-mao/InterLCM", revision="", parameters="1.3 B", trained_on="FFHQ, photographs of faces (its paper)",
         options={"kind": "interlcm"}, about="The publishers' two encoders over LCM_Dreamshaper_v7 and CLIP ViT-B/16, from a folder with all four. Choose 4 steps for the 3-step encoders, 2 for the 1-step ones.",
+    ),
+    # ResShift's lie in its repository's releases, a student's wherever its maker put it: offered where the host names a folder (see sr_hub).
+    Card(
+        name="resshift-realsr-x4", title="ResShift (real pictures, ×4)", loader="backends.restore.sr_hub:load", capabilities=frozenset({"upscale", "resshift"}), embedded=False,
+        licence="S-Lab 1.0: not for commercial use", source="zsyOAOA/ResShift", revision="", parameters="119 M, autoencoder 55 M", trained_on="ImageNet and FFHQ with Real-ESRGAN's degradations (its paper)",
+        options={"kind": "resshift"}, about="The publishers' network of 15 or 4 steps, from a folder with its .pth file and autoencoder_vq_f4.pth. Made for ×4. On a CPU a step takes seconds a tile.",
+    ),
+    Card(
+        name="tadsr-x4", title="TAD-SR or SinSR, a student of ResShift (×4)", loader="backends.restore.sr_hub:load", capabilities=frozenset({"upscale", "resshift", "tadsr"}), embedded=False,
+        licence="its maker's terms; teacher: S-Lab 1.0, not for commercial use", source="LearningHx/TAD-SR", revision="", parameters="2 × 119 M, autoencoder 55 M", trained_on="as its teacher",
+        options={"kind": "resshift"}, about="A one-step student of the same layout, from a folder with tadsr*.pth or SinSR*.pth beside ResShift's two files. Made for ×4.",
+    ),
+    # Of moe_sr no hash was found: it is offered where the host pins one or names a folder.
+    Card(
+        name="moe-sr-x8", title="MoE-SR (×8)", loader="backends.restore.sr_hub:load", capabilities=frozenset({"upscale", "moe_sr"}), embedded=False,
+        licence="Apache-2.0", source="amandaa/moe_sr", revision="", parameters="4 UNets and a decoder", trained_on="photographs made ×8 smaller (its paper)",
+        options={"kind": "moe_sr", "files": (*(f"Unet/*moe_stage{i}.ckpt" for i in range(4)), "first_stage_models/vq-f4/fa_vae.pth")},
+        about="The publishers' four UNets, the mean of each one's experts, and the frequency-augmented decoder. Made for ×8; the paper takes 200 steps.",
     ),
     # Of EzAudio no hash was found: it is offered where the host pins it.
     *(

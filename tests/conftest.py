@@ -60,6 +60,7 @@ def tiny(monkeypatch):
         models._cache["objects-ldm"] = tiny_denoiser(dataclasses.replace(models.get("objects-ldm"), previews=card.previews))
     for name in {"text-mdm", "text-notes"} & models.CARDS.keys():
         models._cache[name] = tiny_text(card=models.get(name), context=512)
+    monkeypatch.setattr("backends.image.any_size.decoder", made("tiny_liif"))
     twin = tiny_text().net
     monkeypatch.setattr("backends.embedded.load_twin", lambda: (twin, tiny_text().tokenizer))
     monkeypatch.setattr("backends.text.smollm.load", made("tiny_smollm"))

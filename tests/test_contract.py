@@ -13,7 +13,7 @@ from backends.worlds import emoji
 
 # Few steps and small budgets, so that all methods together stay within seconds; SMALL stands where a test asks for no other value.
 QUICK = {"steps": 4, "N": 5, "budget": 2, "iterations": 2, "captures": 10, "inner_steps": 2, "loops": 1, "adapt": 10, "rounds": 2}
-SMALL = {"grid": 16, "views": 1, "size": 16}
+SMALL = {"times": 1.0, "grid": 16, "views": 1, "size": 16}
 SHORT = {"source": "a cactus", "length": 16, "reach": 1.0, "needles": 1, "form": "name, age", "score": "さ:A4:1 く:B4:1", "shrink": True}
 SOUND = Audio((0.3 * np.random.default_rng(0).uniform(-1, 1, 8000)).astype(np.float32), 16_000)
 

@@ -10,10 +10,13 @@ from diffusers import DDIMScheduler, LCMScheduler
 from PIL import Image
 
 from backends import BadInput, inputs, recipe
+from backends.image.conditions import LUMA
+from backends.metrics import restored_faces
 from backends.restore import consistency, difface, face_finding, face_task, interlcm, lafr
 from backends.restore.aligned import finish
 from backends.restore.aligned import timesteps as low_times
 from backends.restore.face_task import RestoreFace
+from backends.spec import Image as SpecImage
 from backends.spec import Result, Step
 from backends.train import faces_lafr, faces_lcm, faces_prior
 from backends.worlds import faces
@@ -94,6 +97,67 @@ def test_a_face_is_found_in_a_larger_picture():
     assert face_finding.find(FACE) == np.s_[0:64, 0:64]
     said = face_task.given(RestoreFace(image=np.ascontiguousarray(data.coffee()[::2, ::2]))).notes
     assert "No face was found" in said[0]
+
+
+def hole(rows=slice(20, 38), columns=slice(36, 56)):
+    mask = np.zeros_like(FACE)
+    mask[rows, columns] = 255
+    return mask
+
+
+def test_a_hole_is_filled_smoothly_and_what_was_painted_over_is_the_reference():
+    given = face_task.given(RestoreFace(image=FACE, mask=hole(), seed=3))
+    assert given.hole.sum() == 18 * 20 and given.hole[25, 40] and np.array_equal(given.y[~given.hole], FACE[~given.hole])
+    assert np.array_equal(given.reference, FACE) and not np.array_equal(given.y, FACE)
+    spoilt = FACE.copy()
+    spoilt[given.hole] = 0
+    assert np.array_equal(face_task.given(RestoreFace(image=spoilt, mask=hole(), seed=3)).y, given.y), "what lies under the paint is not seen"
+    grey = face_task.given(RestoreFace(image=FACE, grey=True))
+    assert np.ptp(grey.y, -1).max() == 0 and np.array_equal(grey.reference, FACE)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(hole()[:32], "paint it on this picture"), (np.zeros_like(FACE), "paint on the face"), (np.full_like(FACE, 255), "leave some of it")],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask, message):
+    with pytest.raises(BadInput, match=message):
+        face_task.given(RestoreFace(image=FACE, mask=mask))
+
+
+@pytest.mark.parametrize("method", [difface.difface, difface.face_restorer, interlcm.interlcm, lafr.lafr])
+def test_what_is_known_of_a_face_stays(model, method):
+    knobs = {"N": 5} if method is difface.difface else {}
+    painted = ran(method, model, RestoreFace(image=FACE, mask=hole(), seed=1), **knobs)[1].pixels
+    inside = hole()[..., 0] > 0
+    assert np.array_equal(painted[~inside], FACE[~inside]) and not np.array_equal(painted[inside], FACE[inside])
+    grey = ran(method, model, RestoreFace(image=FACE, grey=True, seed=1), **knobs)[1].pixels
+    apart = grey @ np.array(LUMA) - face_task.given(RestoreFace(image=FACE, grey=True)).y[..., 0]
+    fits = (grey > 0).all(-1) & (grey < 255).all(-1)  # elsewhere a colour was cut off
+    assert fits.any() and np.abs(apart[fits]).max() < 1.1
+    blurred = ran(method, model, RestoreFace(**BAD | {"mask": hole()}), **knobs)[1].pixels
+    assert not np.array_equal(blurred[~inside], face_task.given(RestoreFace(**BAD | {"mask": hole()})).y[~inside]), (
+        "of a degraded face nothing is known for sure"
+    )
+
+
+@pytest.mark.identity("difface", "with a hole each estimate is pulled to the known pixels by γ = 0.5, which puts them in")
+def test_the_pull_to_the_known_pixels_is_their_replacement():
+    guess, y, known = torch.rand(2, 1, 3, 8, 8).unbind() + (torch.rand(1, 1, 8, 8) > 0.4,)
+    x = guess.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((known * (x - y)).square().sum(), x)
+    torch.testing.assert_close(guess - 0.5 * gradient, torch.where(known, y, guess))
+    seen = [g for _, g in difface.backwards(guess, 4, 1.0, DDIMScheduler(**faces_prior.SCHEDULES["pixels"]).alphas_cumprod, lambda x, t: 0 * x,
+                                            lambda: torch.zeros_like(guess), known=lambda g: torch.where(known, y, g))]  # fmt: skip
+    assert len(seen) == 4 and all(torch.equal(g[known.expand_as(g)], y[known.expand_as(y)]) for g in seen)
+
+
+def test_figures_of_holes_and_colours():
+    found = {m.name: m for m in restored_faces.restore_face(RestoreFace(image=FACE, mask=hole(), grey=True), SpecImage(FACE), None)}
+    assert found["PSNR in the hole, dB"].value == 100 and found["colours off"].value == 0
+    assert "smoothly" in found["PSNR in the hole, dB"].aside and float(found["colours off"].aside.split()[0]) > 1
+    plain = {m.name for m in restored_faces.restore_face(RestoreFace(**BAD), SpecImage(FACE), None)}
+    assert not plain & {"PSNR in the hole, dB", "colours off"}
 
 
 # --- DifFace -----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from backends.spec import BadInput, Events, Image, Media, Metric, Note, Result, 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    import numpy as np
     from torch import Tensor
 
 Evaluate = Callable[..., tuple]  # evaluate(*conds) -> x0 under each, in one batch at the state in hand
@@ -123,8 +124,9 @@ def sample(
     stack: dict | None = None,
     aside: Callable[[], tuple[Media, ...]] = tuple,
     report: Callable[[], list[Metric]] = list,
+    picture: Callable[[Tensor], np.ndarray] | None = None,
 ) -> Events:
-    """Denoise the job's seed under its prompt, yielding a Step with x0 each step.
+    """Denoise the job's seed under its prompt, yielding a Step with x0 each step. `picture`: what decodes the last latents; the model's where None.
 
     `stack`: pieces put under this method by the arm (see recipe.py); a piece's `aside()` and `report()` add
     to the method's own.
@@ -157,7 +159,7 @@ def sample(
     yield from report()
     for piece in reports:
         yield from piece()
-    yield Result(Image(model.picture(x), job.prompt), shown())
+    yield Result(Image((picture or model.picture)(x), job.prompt), shown())
 
 
 def denoise(model: Denoiser, cond: Cond, uncond: Cond, noise: Tensor, walk: Walk, guide: Guide, patches: tuple = ()) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,15 +31,34 @@ def restore_face(job: RestoreFace, value: Media, reference: Media | None) -> lis
     ]
     if given.reference is None:
         return [*own, Metric("identity to the input", float(alike(made, y)), "higher")]
-    x = from_uint8(given.reference, device())
+    x, part = from_uint8(given.reference, device()), []
+    if given.hole is not None:
+        inside = [
+            -10 * float(np.log10(max(1e-10, ((p[given.hole] / 255.0 - given.reference[given.hole] / 255.0) ** 2).mean()))) for p in (value.pixels, given.y)
+        ]
+        part.append(Metric("PSNR in the hole, dB", inside[0], "higher", f"{inside[1]:.2f} filled smoothly"))
+    if job.grey:
+        part.append(Metric("colours off", *coloured(value.pixels, given)))
     return [
         Metric("PSNR, dB", psnr(value.pixels, given.reference), "higher", f"{psnr(given.y, given.reference):.2f} as given"),
         Metric("SSIM", ssim(value.pixels, given.reference), "higher", f"{ssim(given.y, given.reference):.3f} as given"),
         Metric("LPIPS-like", float(perceptual.distance(made, x)), "lower", f"{float(perceptual.distance(y, x)):.3f} as given"),
         Metric("identity", float(alike(made, x)), "higher", f"{float(alike(y, x)):.3f} as given"),
         Metric("eyes, nose, mouth off, %", float(apart(made, x)), "lower", f"{float(apart(y, x)):.2f} as given"),
+        *part,
         *own,
     ]
+
+
+def coloured(pixels: np.ndarray, given) -> tuple[float, str, str]:
+    """A Metric's value, direction and aside: root mean square of what Cb and Cr, 0 to 255, are off; the grey picture's own beside it."""
+
+    def off(a):
+        d = a.astype(float) - given.reference
+        luma = d @ np.array(LUMA)
+        return float(np.sqrt(np.mean([((d[..., c] - luma) * s) ** 2 for c, s in ((2, 0.564), (0, 0.713))])))
+
+    return off(pixels), "lower", f"{off(given.y):.2f} grey"
 
 
 def alike(a, b):

@@ -18,23 +18,26 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Block(nn.Module):
-    """Two convolutions; the time scales and shifts the second's normalised input."""
+    """Two convolutions; the time scales and shifts the second's normalised input, or, without `film`, is added before."""
 
-    def __init__(self, inside: int, outside: int, time: int):
+    def __init__(self, inside: int, outside: int, time: int, film: bool = True):
         super().__init__()
+        self.film = film
         self.in_layers = nn.Sequential(GroupNorm(inside), nn.SiLU(), nn.Conv2d(inside, outside, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time, 2 * outside))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time, (1 + film) * outside))
         self.out_layers = nn.Sequential(GroupNorm(outside), nn.SiLU(), nn.Identity(), nn.Conv2d(outside, outside, 3, padding=1))  # dropout in the middle
         self.skip_connection = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.emb_layers(time)[..., None, None].chunk(2, 1)
-        h = self.out_layers[0](self.in_layers(x)) * (1 + scale) + shift
-        return self.skip_connection(x) + self.out_layers[1:](h)
+        h, told = self.in_layers(x), self.emb_layers(time)[..., None, None]
+        if not self.film:
+            return self.skip_connection(x) + self.out_layers(h + told)
+        scale, shift = told.chunk(2, 1)
+        return self.skip_connection(x) + self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
 
 
 class Attention(nn.Module):
-    """Heads of 64 channels; queries, keys and values of a head stand together."""
+    """Heads of `per_head` channels; queries, keys and values of a head stand together."""
 
     def __init__(self, channels: int, per_head: int = 64):
         super().__init__()
@@ -76,37 +79,35 @@ def through(layers: nn.ModuleList, x: Tensor, time: Tensor) -> Tensor:
     return x
 
 
-class IDDPM(nn.Module):
-    """(B, 3, side, side) in [-1, 1] and timesteps (B,) to (B, 6, side, side): ε, and a learned variance.
+class UNet(nn.Module):
+    """(B, into, h, w) and timesteps (B,) to (B, out, h, w).
 
-    `attention`: the sides in px at which it stands; `multiples`, `blocks`: channels and blocks, level by level.
+    `multiples`, `blocks`: channels and blocks, level by level. `looking(channels, level, i)`: the layers behind block i of a level, as a list;
+    those in the middle are of level −1.
     """
 
-    def __init__(self, side: int, width: int, multiples: tuple[int, ...], blocks: tuple[int, ...], attention: tuple[int, ...]):
+    def __init__(self, into: int, out: int, width: int, multiples: tuple[int, ...], blocks: tuple[int, ...], looking, film: bool = True):
         super().__init__()
         time, channels = 4 * width, multiples[0] * width
         self.width, self.time_embed = width, nn.Sequential(nn.Linear(width, time), nn.SiLU(), nn.Linear(time, time))
-        self.input_blocks, skips = nn.ModuleList([nn.ModuleList([First(3, channels, 3, padding=1)])]), [channels]
+        self.input_blocks, skips = nn.ModuleList([nn.ModuleList([First(into, channels, 3, padding=1)])]), [channels]
         for level, (multiple, n) in enumerate(zip(multiples, blocks, strict=True)):
-            for _ in range(n):
-                layers = [Block(channels, multiple * width, time)]
+            for i in range(n):
+                self.input_blocks.append(nn.ModuleList([Block(channels, multiple * width, time, film), *looking(multiple * width, level, i)]))
                 channels = multiple * width
-                layers += [Attention(channels)] if side >> level in attention else []
-                self.input_blocks.append(nn.ModuleList(layers))
                 skips.append(channels)
             if level < len(multiples) - 1:
                 self.input_blocks.append(nn.ModuleList([Down(channels)]))
                 skips.append(channels)
-        self.middle_block = nn.ModuleList([Block(channels, channels, time), Attention(channels), Block(channels, channels, time)])
+        self.middle_block = nn.ModuleList([Block(channels, channels, time, film), *looking(channels, -1, 0), Block(channels, channels, time, film)])
         self.output_blocks = nn.ModuleList()
         for level in reversed(range(len(multiples))):
             for i in range(blocks[level] + 1):
-                layers = [Block(channels + skips.pop(), multiples[level] * width, time)]
+                layers = [Block(channels + skips.pop(), multiples[level] * width, time, film)]
                 channels = multiples[level] * width
-                layers += [Attention(channels)] if side >> level in attention else []
-                layers += [Up(channels)] if level and i == blocks[level] else []
+                layers += [*looking(channels, level, i)] + ([Up(channels)] if level and i == blocks[level] else [])
                 self.output_blocks.append(nn.ModuleList(layers))
-        self.out = nn.Sequential(GroupNorm(channels), nn.SiLU(), nn.Conv2d(channels, 6, 3, padding=1))
+        self.out = nn.Sequential(GroupNorm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         half = self.width // 2
@@ -119,3 +120,11 @@ class IDDPM(nn.Module):
         for layers in self.output_blocks:
             x = through(layers, torch.cat([x, kept.pop()], 1), time)
         return self.out(x)
+
+
+class IDDPM(UNet):
+    """(B, 3, side, side) in [-1, 1] and timesteps (B,) to (B, 6, side, side): ε, and a learned variance. `attention`: the sides in px at which it stands."""
+
+    def __init__(self, side: int, width: int, multiples: tuple[int, ...], blocks: tuple[int, ...], attention: tuple[int, ...]):
+        look = lambda channels, level, i: [Attention(channels)] if level < 0 or side >> level in attention else []  # noqa: E731
+        super().__init__(3, 6, width, multiples, blocks, look)

@@ -25,3 +25,11 @@ class PatchAutoencoderKL(AutoencoderKL):
             decoded.sample = pixel_shuffle(decoded.sample, self.patch)
             return decoded
         return (pixel_shuffle(decoded[0], self.patch), *decoded[1:])
+
+    def trunk(self, z: torch.Tensor) -> torch.Tensor:
+        """The decoder's last feature map, (B, C, H/patch, W/patch), before its output head, of latents as the denoisers see them."""
+        decoder = self.decoder
+        h = decoder.mid_block(decoder.conv_in(self.post_quant_conv(z / self.config.scaling_factor)))
+        for block in decoder.up_blocks:
+            h = block(h)
+        return h

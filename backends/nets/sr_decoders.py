@@ -72,25 +72,8 @@ class FaDecoder(ModelMixin, ConfigMixin):
         return F.pixel_shuffle(self.out(F.silu(self.norm(h))), 2)
 
 
-class LiifDecoder(ModelMixin, ConfigMixin):
-    """A decoder that can be asked for any grid of pixels (arXiv 2403.10255, section 3.2; LIIF: arXiv 2012.09161).
-
-    A trunk without upsampling gives features at the latents' resolution; a perceptron turns a feature, where in its cell the pixel lies and
-    how large the pixel is into RGB. Four neighbours answer, weighed by the area opposite (local ensemble). The features' part of the
-    perceptron's first layer is linear, hence done before they are looked up, once a cell and not once a pixel.
-    """
-
-    @register_to_config
-    def __init__(self, channels: int = 64, hidden: int = 128):
-        super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Conv2d(CHANNELS, channels, 3, padding=1), *(Resnet(channels, channels) for _ in range(4)), nn.GroupNorm(8, channels), nn.SiLU()
-        )
-        self.first, self.place = nn.Conv2d(channels, hidden, 1), nn.Linear(4, hidden, bias=False)
-        self.rest = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
-
-    def features(self, z: torch.Tensor) -> torch.Tensor:
-        return self.first(self.trunk(z))
+class Queried:
+    """LIIF's answer at any place (arXiv 2012.09161), for a network with `place` and `rest`: see LiifDecoder."""
 
     def query(self, features: torch.Tensor, at: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
         """(B, Q, 3) at places `at`: (B, Q, 2) as (y, x) in [-1, 1], align_corners=False; `cell`: (2,) or (B, 1, 2), a pixel's height and width there."""
@@ -110,13 +93,37 @@ class LiifDecoder(ModelMixin, ConfigMixin):
         total = sum(areas)
         return sum(answer * (area / total).to(answer.dtype) for answer, area in zip(answers, reversed(areas)))
 
+    def asked(self, features: torch.Tensor, size: tuple[int, int], chunk: int = 65_536) -> torch.Tensor:
+        """(B, n, *size) answers at the centres of `size` pixels, `chunk` of them at a time."""
+        at = grid(size, features.device).expand(len(features), -1, -1)
+        cell = 2 / torch.tensor(size, device=features.device, dtype=torch.float32)
+        answers = torch.cat([self.query(features, part, cell) for part in at.split(chunk, 1)], 1)
+        return answers.transpose(1, 2).unflatten(2, size)
+
+
+class LiifDecoder(Queried, ModelMixin, ConfigMixin):
+    """A decoder that can be asked for any grid of pixels (arXiv 2403.10255, section 3.2; LIIF: arXiv 2012.09161).
+
+    A trunk without upsampling gives features at the latents' resolution; a perceptron turns a feature, where in its cell the pixel lies and
+    how large the pixel is into RGB. Four neighbours answer, weighed by the area opposite (local ensemble). The features' part of the
+    perceptron's first layer is linear, hence done before they are looked up, once a cell and not once a pixel.
+    """
+
+    @register_to_config
+    def __init__(self, channels: int = 64, hidden: int = 128):
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(CHANNELS, channels, 3, padding=1), *(Resnet(channels, channels) for _ in range(4)), nn.GroupNorm(8, channels), nn.SiLU()
+        )
+        self.first, self.place = nn.Conv2d(channels, hidden, 1), nn.Linear(4, hidden, bias=False)
+        self.rest = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+    def features(self, z: torch.Tensor) -> torch.Tensor:
+        return self.first(self.trunk(z))
+
     def forward(self, z: torch.Tensor, size: tuple[int, int], chunk: int = 65_536) -> torch.Tensor:
         """(B, 3, *size) pixels of the latents, `chunk` of them at a time."""
-        features = self.features(z)
-        at = grid(size, z.device).expand(len(z), -1, -1)
-        cell = 2 / torch.tensor(size, device=z.device, dtype=torch.float32)
-        pixels = torch.cat([self.query(features, part, cell) for part in at.split(chunk, 1)], 1)
-        return pixels.transpose(1, 2).unflatten(2, size)
+        return self.asked(self.features(z), size, chunk)
 
 
 def grid(size: tuple[int, int], device) -> torch.Tensor:

@@ -21,14 +21,6 @@ class SrAutoencoder(PatchAutoencoderKL):
     def pixels(self, z: torch.Tensor) -> torch.Tensor:
         return self.decode(z / self.config.scaling_factor).sample
 
-    def trunk(self, z: torch.Tensor) -> torch.Tensor:
-        """The decoder's last feature map (B, C, H/2, W/2), before its output head."""
-        decoder = self.decoder
-        h = decoder.mid_block(decoder.conv_in(self.post_quant_conv(z / self.config.scaling_factor)))
-        for block in decoder.up_blocks:
-            h = block(h)
-        return h
-
 
 CONFIG = dict(
     in_channels=12, out_channels=12, latent_channels=CHANNELS, block_out_channels=(48, 96), layers_per_block=1, norm_num_groups=16,

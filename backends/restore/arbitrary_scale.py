@@ -44,7 +44,7 @@ def at_any_size(canvas: Canvas, z, size: tuple[int, int]) -> np.ndarray:
     return as_uint8(low + torch.cat(rows, 1).transpose(1, 2).unflatten(2, size))
 
 
-@method("arbitrary_scale", task=UPSCALE, needs={"upscale"})
+@method("arbitrary_scale", task=UPSCALE, needs={"upscale", "any_scale"})
 def arbitrary_scale(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Noise = 0.0,
                     aligned: Annotated[bool, Toggle(help="the UNet trained on through the decoder, so that what it draws decodes well; else as it was")] = True) -> Events:  # fmt: skip
     """Arbitrary-scale upsampling.
@@ -75,7 +75,7 @@ def zoomed(canvas: Canvas, z) -> Images:
     return Images(tuple(shown))
 
 
-@method("fixed_decoder", task=UPSCALE, needs={"upscale"}, paper=False)
+@method("fixed_decoder", task=UPSCALE, needs={"upscale", "latent_sr"}, paper=False)
 def fixed_decoder(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Noise = 0.0) -> Events:
     """Fixed decoder, then bicubic.
 

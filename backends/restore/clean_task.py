@@ -37,6 +37,8 @@ CLEAN_PHOTO = Task(
          "arms": [{"method": "source_only"}, {"method": "unshuffled"}, {"method": "noise_da"}]},
         {"title": "brushes out of focus, as the restorers learned it", "job": {"image": "photo_brushes.png", "harm": "blur", "strength": 0.4, "real": False, "seed": 3},
          "arms": [{"method": "classical"}, {"method": "source_only"}, {"method": "noise_da"}]},
+        {"title": "brushes moved in dim light, a blur without answers", "job": {"image": "photo_brushes.png", "harm": "blur", "strength": 0.3, "seed": 5},
+         "arms": [{"method": "source_only"}, {"method": "unshuffled"}, {"method": "noise_da"}]},
         {"title": "dogs · adapted to this picture while you watch", "job": {"image": "photo_dogs.png", "harm": "noise", "strength": 0.6, "seed": 4},
          "arms": [{"method": "source_only"}, {"method": "noise_da", "knobs": {"adapt": 120}}]},
     ),

@@ -22,16 +22,18 @@ def respaced(total: int = 1000, steps: int = GRID) -> list[int]:
     return [round(i * (total - 1) / (steps - 1)) for i in range(steps)]
 
 
-def backwards(x0: Tensor, N: int, eta: float, bar: Tensor, predict: Callable[[Tensor, int], Tensor], noise: Callable[[], Tensor], grid: list[int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+def backwards(x0: Tensor, N: int, eta: float, bar: Tensor, predict: Callable[[Tensor, int], Tensor], noise: Callable[[], Tensor], grid: list[int] | None = None, known: Callable[[Tensor], Tensor] = lambda x: x) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """(x_t, the clipped estimate of x0) of each of N DDIM steps that begin at x0 noised to the grid's N-th timestep.
 
-    `bar`: ᾱ by timestep; `predict`: ε of (x, t); `noise`: draws like x0, one for the start and one a step if η > 0.
+    `bar`: ᾱ by timestep; `predict`: ε of (x, t); `noise`: draws like x0, one for the start and one a step if η > 0; `known`: puts what
+    is known of the picture into an estimate.
     """
     times = (grid or respaced())[:N]
     x = bar[times[-1]].sqrt() * x0 + (1 - bar[times[-1]]).sqrt() * noise()
     for i in reversed(range(N)):
         a, before = bar[times[i]], bar[times[i - 1]] if i else bar.new_ones(())
         guess = ((x - (1 - a).sqrt() * predict(x, times[i])) / a.sqrt()).clamp(-1, 1)
+        guess = known(guess)
         yield x, guess
         eps = (x - a.sqrt() * guess) / (1 - a).sqrt()
         sigma = eta * ((1 - before) / (1 - a) * (1 - a / before)).sqrt()
@@ -57,12 +59,16 @@ def difface(
     and clipped x0: N evaluations and one of the restorer. Where we differ: 64 px, of which noise hides more than of theirs: what N = 100 is at 512 px
     is 19 at 64 (σ/√ᾱ an eighth), hence 40. The restorer is a UNet of 2.6 M parameters where theirs is a SwinIR of 16 M, both trained with L1; the
     prior learns no variance, which DDIM does not use. The official code noises to the grid's step N and begins the walk at N − 1 (√ᾱ 0.438 and
-    0.445 at N = 100); ours noises to where it begins. Inpainting is not offered.
+    0.445 at N = 100); ours noises to where it begins.
+
+    With a hole: their section on inpainting has LaMa's network fill it, begins at N = 120 with η = 1 and pulls each estimate to the known pixels with a step
+    of γ = 0.5, which is to put them in; they are pasted at the end. Here the biharmonic equation fills it, and the restorer goes over that; set N and η so.
+    A grey picture's brightness is put in likewise, which is not in the paper. Where a slider is set nothing is put in.
     """
     face = Face(job, model)
     yield from face.notes()
     first = int(START[start])
-    rough, steps = model.restore(face.y) if first else face.y, N + first
+    rough, steps = face.known(model.restore(face.y)) if first else face.y, N + first
     if first:
         yield Step(1, steps, lambda: face.show(rough, "f(y)"), keep=lambda: face.kept(rough))
     moved, draw = [], model.noise(face.y, job.seed)
@@ -73,7 +79,7 @@ def difface(
     def curve(n):
         return Plot({"‖x0 − start‖, RMS in %": ([float(i) for i in range(1, n + 1)], moved[:n])}, y="moved from the start")
 
-    for i, (x, guess) in enumerate(backwards(rough, N, eta, model.bars["pixels"], model.noise_in, draw), 1 + first):
+    for i, (x, guess) in enumerate(backwards(rough, N, eta, model.bars["pixels"], model.noise_in, draw, known=face.known), 1 + first):
         moved.append(50 * float((guess - rough).square().mean().sqrt()))
         n = len(moved)  # bound now: the runner may ask for these later, or never
         yield Step(i, steps, lambda g=guess: face.show(g), lambda x=x, n=n: aside(x, n), keep=lambda g=guess: face.kept(g))

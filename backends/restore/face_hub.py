@@ -34,7 +34,7 @@ def tensors(path: Path) -> dict:
     found = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("params_ema", "state_dict"):
         found = found.get(key, found)
-    return {k.removeprefix("module."): v for k, v in found.items() if not k.endswith(BUFFERS)}
+    return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in found.items() if not k.endswith(BUFFERS)}
 
 
 def restorer_of(net):

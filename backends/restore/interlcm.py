@@ -9,7 +9,7 @@ from backends.registry import method
 from backends.restore.consistency import timesteps, walk
 from backends.restore.face_models import FaceModel
 from backends.restore.face_task import RESTORE_FACE, Face, RestoreFace
-from backends.spec import Events, Images, Slider, Step, Toggle
+from backends.spec import Events, Images, Note, Slider, Step, Toggle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ def drawing(face: Face, model: FaceModel, states, done: int, steps: int, fix: bo
 
     def picture(x0):
         x = model.decode(x0)
-        return recoloured(x, face.y) if fix else x
+        return face.known(recoloured(x, face.y) if fix and not face.grey else x)
 
     def shown(n):
         """The pictures before, and the first n estimates as they are."""
@@ -64,11 +64,15 @@ def interlcm(job: RestoreFace, model: FaceModel, steps: Steps = 4, colour_fix: C
     the visual encoder's tokens stand in the place of a text, the spatial encoder is a ControlNet copied from the latent prior's network; only these
     two are trained, by L1, LPIPS and a discriminator on decoded pictures. Colours are fixed by wavelets, as there. Where we differ: 64 px,
     EfficientNet-Lite0's features where CLIP's are, guidance 2 where theirs is 8, one pair of encoders for both numbers of steps.
-    Colourising and inpainting are not offered. The embedded encoders had 210 updates, where the paper's had 15,000: they beat both baselines, but
+    Their supplement colours grey faces and fills holes by encoders trained for that (`_colorization_1step`, `_inpainting_1step` of their release, which a
+    folder may hold in the others' place); the embedded ones were trained for neither. As there, colours are not fixed on a grey picture; what is
+    known, its brightness or what surrounds the hole, is put into the result, which is ours. The embedded encoders had 210 updates, where the paper's had 15,000: they beat both baselines, but
     not the degraded picture's own PSNR.
     """
     face = Face(job, model)
     yield from face.notes()
+    if (job.grey or face.hole is not None) and model.card.embedded:
+        yield Note("These encoders were trained to restore, neither to colour nor to fill holes.")
     z = model.encode(face.y)
     yield Step(1, steps, lambda: face.show(model.decode(z), "the picture as the first estimate"))
     context = model.mended(model.prompt(face.y))

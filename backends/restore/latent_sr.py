@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEDULE = dict(beta_start=0.0015, beta_end=0.0155, beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing")
+PLAIN = dict(timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False)  # LDM's own grid: 1, 6, … 996 of 200 steps
 # Mean squared errors of ε on held-out crops by t (the single UNet's, assets/models/sr/moe/training.json) and of y0 as an estimate of x0.
 ERRORS = {125: 0.0704, 375: 0.0142, 625: 0.0069, 875: 0.0064}
 APART = 0.0285
@@ -36,18 +37,21 @@ def trust(t: int) -> float:
     return APART / (APART + off)
 
 
-def original(x: Tensor, t: int, epsilon: Tensor, y0: Tensor) -> Tensor:
-    """The estimate of x0 from x_t and ε̂, drawn towards y0."""
+def original(x: Tensor, t: int, epsilon: Tensor, y0: Tensor, plain: bool = False) -> Tensor:
+    """The estimate of x0 from x_t and ε̂, drawn towards y0 unless `plain`."""
     a = _bar()[t]
-    return y0 + trust(t) * ((x - (1 - a) ** 0.5 * epsilon) / a**0.5 - y0)
+    found = (x - (1 - a) ** 0.5 * epsilon) / a**0.5
+    return found if plain else y0 + trust(t) * (found - y0)
 
 
-def ddim(epsilon: Callable[[Tensor, int], Tensor], y0: Tensor, draw: Callable[[], Tensor], steps: int, eta: float) -> Iterator[tuple[int, Tensor]]:
-    """(timestep, estimate of x0) of each step from noise; `epsilon(x_t, t)` is the network's ε̂, `draw()` gives noise."""
-    scheduler = diffusers.DDIMScheduler(**SCHEDULE | {"prediction_type": "sample"})
+def ddim(
+    epsilon: Callable[[Tensor, int], Tensor], y0: Tensor, draw: Callable[[], Tensor], steps: int, eta: float, plain: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """(timestep, estimate of x0) of each step from noise; `epsilon(x_t, t)` is the network's ε̂, `draw()` gives noise. `plain`: DDIM as LDM's code has it."""
+    scheduler = diffusers.DDIMScheduler(**SCHEDULE | {"prediction_type": "sample"} | (PLAIN if plain else {}))
     scheduler.set_timesteps(steps)
     x = draw()
     for t in scheduler.timesteps.tolist():
-        x0 = original(x, t, epsilon(x, t), y0)
+        x0 = original(x, t, epsilon(x, t), y0, plain)
         yield t, x0
         x = scheduler.step(x0, t, x, eta=eta, variance_noise=draw() if eta else None).prev_sample

@@ -9,7 +9,7 @@ from backends.restore.tadsr import spectra
 from backends.restore.upscale_baselines import DdimSteps, Eta, closing, diffused
 from backends.restore.upscale_task import UPSCALE, Upscale, given
 from backends.restore.upscaler import STAGES, Canvas, Upscaler
-from backends.spec import Choice, Events, Media, Plot, Result, Step, Toggle
+from backends.spec import BadInput, Choice, Events, Media, Plot, Result, Step, Toggle
 
 SPAN = 1000 // STAGES
 EXPERTS = ("four, by time", "one for all")
@@ -26,7 +26,7 @@ def progress(times: list[int]) -> Plot:
     return Plot({"expert": (steps, [float(stage(t)) for t in times]), "t / 250": (steps, [t / SPAN for t in times])}, y="expert of the time")
 
 
-@method("moe_sr", task=UPSCALE, needs={"upscale"})
+@method("moe_sr", task=UPSCALE, needs={"upscale", "moe_sr"})
 def moe_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0,
            experts: Annotated[str, Choice(EXPERTS, help="a UNet for each quarter of the timesteps, or the single one trained on the same samples")] = EXPERTS[0],
            refine: Annotated[bool, Toggle(help="the frequency-augmented decoder, which sees the small picture too; else the plain one")] = True) -> Events:  # fmt: skip
@@ -40,6 +40,8 @@ def moe_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0,
     decoder's trunk held and a single residual dense block for the small picture's features, no adversarial loss; for the colour correction, what the
     autoencoder loses of the small picture is given back; estimates of x0 are drawn towards the small picture as in `ldm_sr`.
     """
+    if experts != EXPERTS[0] and "single" not in model.net:
+        raise BadInput(f"{model.card.title} has no single UNet; choose “{EXPERTS[0]}”.")
     source = given(job)
     canvas, times = Canvas(model, source.small, source.size), []
     nets = [model.net[f"stage{i}"] for i in range(STAGES)] if experts == EXPERTS[0] else [model.net["single"]] * STAGES

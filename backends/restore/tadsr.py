@@ -10,22 +10,20 @@ from backends.image.conditions import LUMA
 from backends.lazy import torch
 from backends.models import uncounted
 from backends.registry import method
-from backends.restore.resshift import Shift, estimate
 from backends.restore.upscale_baselines import closing, walked
 from backends.restore.upscale_task import UPSCALE, Upscale, given, resized
 from backends.restore.upscaler import FACTOR, TILE, Canvas, Upscaler
-from backends.spec import Choice, Events, Image, Images, Media, Plot, Result, Step, Toggle
+from backends.spec import BadInput, Choice, Events, Image, Images, Media, Plot, Result, Step, Toggle
 
 STUDENTS = {"all three": "student", "regression alone": "regression"}
-SHOWN = (0, 2, 6, 10, 14)  # which of the teacher's steps stand beside
+SHOWN = (0, 2, 6, 10)  # which of the teacher's steps stand beside, and its last
 
 
 def student(canvas: Canvas, part: str, seed: int):
     """Latents of the one step from x_T = y0 + κ√η_T ε."""
-    shift, y0 = Shift(), canvas.y0
-    start = shift.start(y0, canvas.noise(torch.Generator().manual_seed(seed)))
-    net = lambda x, t, _low: canvas.called(canvas.model.net[part], x, t)  # noqa: E731
-    return estimate(net, shift, start, shift.steps - 1, y0, canvas.low)
+    shift = canvas.model.shift
+    start = shift.start(canvas.y0, canvas.noise(torch.Generator().manual_seed(seed)))
+    return canvas.estimated(part, start, shift.steps - 1)
 
 
 def middle(pixels: np.ndarray, most: int) -> np.ndarray:
@@ -55,14 +53,16 @@ def beside(canvas: Canvas, made: np.ndarray, reference: np.ndarray | None, seed:
     ratio = canvas.small.shape[0] / canvas.size[0]
     small = middle(canvas.small, max(1, round(ratio * most)))
     part = Canvas(model, small, size)
+    last = model.shift.steps - 1
+    shown = [i for i in SHOWN if i < last] + [last]
     with uncounted(model):
-        teacher = [part.decoded(x0) for i, x0 in enumerate(walked(part, True, seed)) if i in SHOWN]
+        teacher = [part.decoded(x0) for i, x0 in enumerate(walked(part, True, seed)) if i in shown]
     curves = {"bicubic": resized(small, size), "teacher": teacher[-1], "one step": middle(made, most)}
     curves |= {"original": middle(reference, most)} if reference is not None else {}
-    return Images(tuple(Image(p, f"teacher, step {i + 1}") for i, p in zip(SHOWN, teacher))), spectra(curves)
+    return Images(tuple(Image(p, f"teacher, step {i + 1}") for i, p in zip(shown, teacher))), spectra(curves)
 
 
-@method("tadsr", task=UPSCALE, needs={"upscale"})
+@method("tadsr", task=UPSCALE, needs={"upscale", "tadsr"})
 def tadsr(job: Upscale, model: Upscaler,
           losses: Annotated[str, Choice(tuple(STUDENTS), help="what the student was trained by: regression to the teacher, HFSD and the time-aware discriminator; or the first alone")] = "all three",
           teacher: Annotated[bool, Toggle(help="show the teacher's way beside, and spectra; its evaluations are not counted")] = True) -> Events:  # fmt: skip
@@ -76,6 +76,8 @@ def tadsr(job: Upscale, model: Upscaler,
     L_d's gradient (VQGAN's rule), HFSD's t are the lowest third and its φ the estimate of x0; the teacher is `resshift`'s small network, and
     what the autoencoder loses of the small picture is given back.
     """
+    if STUDENTS[losses] not in model.net:
+        raise BadInput(f"{model.card.title} has one student, which was trained by all three losses; choose “all three”.")
     source = given(job)
     canvas = Canvas(model, source.small, source.size)
     pixels = canvas.decoded(student(canvas, STUDENTS[losses], job.seed))

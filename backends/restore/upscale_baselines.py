@@ -10,7 +10,6 @@ import numpy as np
 from backends.lazy import torch
 from backends.registry import method
 from backends.restore.latent_sr import ddim
-from backends.restore.resshift import Shift, estimate
 from backends.restore.upscale_task import UPSCALE, Upscale, given, resized
 from backends.restore.upscaler import Canvas, Upscaler
 from backends.spec import Events, Image, Result, Slider, Step, Toggle
@@ -30,14 +29,12 @@ def closing(pixels: np.ndarray, small: np.ndarray, caption: str = "") -> Image:
 def diffused(canvas: Canvas, net_at: Callable[[int], object], steps: int, eta: float, seed: int) -> Iterator[tuple[int, Tensor]]:
     """(timestep, estimate of x0) of each step of latent diffusion from noise; `net_at(t)`: the network for a timestep."""
     generator = torch.Generator().manual_seed(seed)
-    return ddim(lambda x, t: canvas.called(net_at(t), x, t), canvas.y0, lambda: canvas.noise(generator), steps, eta)
+    return ddim(lambda x, t: canvas.called(net_at(t), x, t), canvas.y0, lambda: canvas.noise(generator), steps, eta, not canvas.model.relative)
 
 
 def walked(canvas: Canvas, deterministic: bool, seed: int) -> Iterator[Tensor]:
     """The teacher's estimates of x0, one a step."""
-    model, shift, y0 = canvas.model, Shift(), canvas.y0
-    net = lambda x, t, _low: canvas.called(model.net["shift"], x, t)  # noqa: E731
-    return shift.walk(lambda x, t: estimate(net, shift, x, t, y0, canvas.low), y0, torch.Generator().manual_seed(seed), deterministic)
+    return canvas.model.shift.walk(lambda x, t: canvas.estimated("shift", x, t), canvas.y0, torch.Generator().manual_seed(seed), deterministic)
 
 
 @method("bicubic", task=UPSCALE, needs={"upscale"}, paper=False)
@@ -52,24 +49,24 @@ def bicubic(job: Upscale, model) -> Events:
     yield Result(image)
 
 
-@method("resshift", task=UPSCALE, needs={"upscale"}, paper=False)
+@method("resshift", task=UPSCALE, needs={"upscale", "resshift"}, paper=False)
 def resshift(job: Upscale, model: Upscaler,
              deterministic: Annotated[bool, Toggle(help="SinSR's way, which keeps the first step's noise; else each step draws anew")] = False) -> Events:  # fmt: skip
     """ResShift (TAD-SR's teacher).
 
     A diffusion whose chain goes from the large picture to the small one, not to pure noise, so that fifteen steps bring it back.
 
-    Yue et al., arXiv 2307.12348, with κ = 2 and T = 15. Where we differ: the embedded network (2 M parameters) sees ×1.3 to ×8 and adds to y0,
+    Yue et al., arXiv 2307.12348, with κ = 2 and T = 15; the published networks (choose them as the model) have T = 15 or 4. Where we differ: the embedded network (2 M parameters) sees ×1.3 to ×8 and adds to y0,
     a UNet without Swin attention, an autoencoder without codebook; what that loses of the small picture is given back.
     """
     source = given(job)
     canvas = Canvas(model, source.small, source.size)
     for i, x0 in enumerate(walked(canvas, deterministic, job.seed), 1):
-        yield Step(i, Shift().steps, lambda x0=x0: canvas.preview(x0), keep=lambda x0=x0: closing(canvas.decoded(x0), source.small))
+        yield Step(i, model.shift.steps, lambda x0=x0: canvas.preview(x0), keep=lambda x0=x0: closing(canvas.decoded(x0), source.small))
     yield Result(closing(canvas.decoded(x0), source.small))
 
 
-@method("ldm_sr", task=UPSCALE, needs={"upscale"}, paper=False)
+@method("ldm_sr", task=UPSCALE, needs={"upscale", "latent_sr"}, paper=False)
 def ldm_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0) -> Events:
     """Latent diffusion, one UNet, plain decoder.
 

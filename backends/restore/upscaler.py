@@ -9,6 +9,7 @@ import numpy as np
 from backends.denoiser import as_uint8, from_uint8
 from backends.lazy import F, torch
 from backends.models import ASSETS, Card, device
+from backends.restore.resshift import Shift
 from backends.restore.tiling import Tiles, tiled
 from backends.restore.upscale_task import resized
 from backends.spec import Image
@@ -25,10 +26,17 @@ STAGES = 4
 
 
 class Upscaler:
-    """`nfe` counts the denoisers' evaluations, one a tile; encoder and decoders are not among them."""
+    """`nfe` counts the denoisers' evaluations, one a tile; encoder and decoders are not among them.
+
+    `shift`: the residual shifting that `net["shift"]` and its students were trained for. `relative`: denoisers say what is new beside y0, decoders what is
+    new beside the small picture, as those trained here do; the published ones (sr_hub.py) say all of it.
+    """
+
+    relative = True
 
     def __init__(self, card: Card, nets: dict, where: str = "cpu"):
         self.card, self.net, self.device, self.nfe, self.elapsed = card, torch.nn.ModuleDict(nets), where, 0, 0.0
+        self.shift = Shift()
         for name, net in self.net.items():
             if name not in ("vae", "fa", "liif"):
                 net.register_forward_pre_hook(self._count)
@@ -36,20 +44,34 @@ class Upscaler:
     def _count(self, _module, args):
         self.nfe += len(args[0])
 
+    def given(self, small: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, Tensor, int, tuple[int, int]]:
+        """The small picture brought to `size`, its edge mirrored to a multiple of what the networks take; what the denoisers see of it and how many px of
+        that a latent has a side; the part of the first that is the picture, in px."""
+        low = padded(from_uint8(resized(small, size), self.device), MULTIPLE)
+        return low, low, FACTOR, size
+
+    def coloured(self, x: Tensor, low: Tensor) -> Tensor:
+        """A decoded picture with the colours of `low` where the decoder needs that."""
+        return x
+
+
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """The edge mirrored, or, in pictures smaller than that, repeated, down and to the right."""
+    pads = [-n % multiple for n in x.shape[-2:]]
+    mode = "reflect" if all(p < n for p, n in zip(pads, x.shape[-2:])) else "replicate"
+    return F.pad(x, (0, pads[1], 0, pads[0]), mode=mode)
+
 
 class Canvas:
-    """A small picture, and the large one of `size` on its way, in latents (1, 8, h, w).
+    """A small picture, and the large one of `size` on its way, in latents (1, C, h, w).
 
-    `low`: the small picture brought to that size, its edge mirrored to a multiple of MULTIPLE; what every network sees. Networks see tiles
+    `low`, `seen`: the small picture as the autoencoder and as the denoisers see it (Upscaler.given). Networks see tiles
     of 256 px that fade into each other at every call, so that all of a picture is at one step.
     """
 
     def __init__(self, model: Upscaler, small: np.ndarray, size: tuple[int, int]):
         self.model, self.size, self.small = model, size, small
-        low = from_uint8(resized(small, size), model.device)
-        pads = [-n % MULTIPLE for n in size]
-        mode = "reflect" if all(p < n for p, n in zip(pads, size)) else "replicate"
-        self.low = F.pad(low, (0, pads[1], 0, pads[0]), mode=mode)
+        self.low, self.seen, self.scale, self.span = model.given(small, size)
         self.shape = tuple(n // FACTOR for n in self.low.shape[-2:])
         self.tiles = Tiles(*self.shape, TILE, OVERLAP)
         self.y0 = self.on_tiles(model.net["vae"].latents)  # the latents of `low`
@@ -63,7 +85,13 @@ class Canvas:
 
     def called(self, net, x: Tensor, t: int) -> Tensor:
         """A denoiser's answer."""
-        return self.on_tiles(lambda low, x: net(x, torch.full((len(x),), int(t), device=x.device), low).float(), x)
+        run = lambda seen, x: net(x, torch.full((len(x),), int(t), device=x.device), seen).float()  # noqa: E731
+        return tiled(run, self.tiles, BATCH, (self.seen, self.scale), (x, 1))
+
+    def estimated(self, part: str, x: Tensor, t: int) -> Tensor:
+        """x0 as the network `part` has it, from a state x_t of residual shifting."""
+        out = self.called(self.model.net[part], self.model.shift.scaled(x, t), t)
+        return self.y0 + out if self.model.relative else out
 
     def decoded(self, z: Tensor, run: Callable[..., Tensor] | None = None) -> np.ndarray:
         """(H, W, 3) uint8 by the plain decoder, or by `run(low, z)`.
@@ -71,11 +99,14 @@ class Canvas:
         What the autoencoder loses of the small picture is given back: low + D(z) − D(y0). Latents that say nothing new give `low`.
         """
         run = run or (lambda low, z: self.model.net["vae"].pixels(z))
-        new, old = (self.on_tiles(run, part, scale=FACTOR) for part in (z, self.y0))
-        return self.cropped(self.low + new - old)
+        new = self.on_tiles(run, z, scale=FACTOR)
+        if not self.model.relative:
+            return self.cropped(self.model.coloured(new, self.low))
+        return self.cropped(self.low + new - self.on_tiles(run, self.y0, scale=FACTOR))
 
     def cropped(self, x: Tensor) -> np.ndarray:
-        return as_uint8(x[..., : self.size[0], : self.size[1]])
+        pixels = as_uint8(x[..., : self.span[0], : self.span[1]])
+        return pixels if self.span == self.size else resized(pixels, self.size)
 
     def preview(self, z: Tensor) -> Image:
         """What z shows, at once: half or a quarter of the size where the picture is large, for half the latents decode to half the picture."""
