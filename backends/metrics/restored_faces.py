@@ -40,12 +40,12 @@ def restore_face(job: RestoreFace, value: Media, reference: Media | None) -> lis
     if job.grey:
         part.append(Metric("colours off", *coloured(value.pixels, given)))
     return [
+        *part,
         Metric("PSNR, dB", psnr(value.pixels, given.reference), "higher", f"{psnr(given.y, given.reference):.2f} as given"),
         Metric("SSIM", ssim(value.pixels, given.reference), "higher", f"{ssim(given.y, given.reference):.3f} as given"),
         Metric("LPIPS-like", float(perceptual.distance(made, x)), "lower", f"{float(perceptual.distance(y, x)):.3f} as given"),
         Metric("identity", float(alike(made, x)), "higher", f"{float(alike(y, x)):.3f} as given"),
         Metric("eyes, nose, mouth off, %", float(apart(made, x)), "lower", f"{float(apart(y, x)):.2f} as given"),
-        *part,
         *own,
     ]
 
