@@ -1,11 +1,11 @@
-# make studio | test | fuzz | load | replicas | lock | proofs | proof METHOD=slug | bench | train MODEL=name MINUTES=n | evaluate | style
+# make studio | test | fuzz | load | access | replicas | lock | proofs | proof METHOD=slug | bench | train MODEL=name MINUTES=n | evaluate | style
 PYTHON ?= python3
 BIN = .venv/bin
 HOST ?= 127.0.0.1
 PORT ?= 7860
 MINUTES ?= 10
 
-.PHONY: studio test fuzz load replicas lock proofs proof bench train evaluate style system system-dev
+.PHONY: studio test fuzz load access replicas lock proofs proof bench train evaluate style system system-dev
 
 studio: .venv/studio system
 	$(BIN)/python app.py --host $(HOST) --port $(PORT)
@@ -28,6 +28,9 @@ proofs: .venv/dev
 
 proof: .venv/dev
 	$(BIN)/python -m pytest -m "proof or not proof" tests/proofs/test_$(METHOD).py -s
+
+access: .venv/dev
+	ACCESS=all $(BIN)/python -m pytest tests/test_browser_access.py
 
 replicas: .venv/dev
 	$(PIP) -r requirements-ray.txt

@@ -124,8 +124,8 @@ def test_inputs_too_large_for_a_tag_are_left_out(tmp_path, monkeypatch):
 
 
 def test_a_wav_beside_a_recipe_is_taken():
-    (name,) = recipe.decode_inputs({"any": base64.b64encode(encoded()).decode()})
-    assert name == recipe.digest(inputs.sound(encoded()))
+    named = recipe.decode_inputs({"any": base64.b64encode(encoded()).decode()})
+    assert set(named) == {"any", recipe.digest(inputs.sound(encoded()))}, "a job may name it either way"
 
 
 def test_another_rate_keeps_the_tone():

@@ -31,7 +31,11 @@ QWEN3 = QWEN | {"head_dim": 8}
 
 def card(kind, **options):
     return types.SimpleNamespace(
-        title="Small", name="small", options={"kind": kind, "mask": 1, "ends": (0,), "context": 64, "block": 4} | options, capabilities=hub and frozenset()
+        embedded=False,
+        title="Small",
+        name="small",
+        options={"kind": kind, "mask": 1, "ends": (0,), "context": 64, "block": 4} | options,
+        capabilities=hub and frozenset(),
     )
 
 

@@ -280,7 +280,7 @@ def test_a_cache_that_a_model_has_no_layers_for_is_refused(cache):
     from backends.text.tasks import WriteText
 
     model = tiny()
-    model.card = types.SimpleNamespace(title="Other", capabilities=frozenset({"text", "masked"}))
+    model.card = types.SimpleNamespace(title="Other", embedded=False, capabilities=frozenset({"text", "masked"}))
     with pytest.raises(BadInput, match="not made for Other"):
         list(dlm_survey(WriteText(prompt="ab", length=8), model, cache=cache))
 

@@ -29,5 +29,5 @@ def tiny(seed: int = 0, context: int = 128, card=None, ends: tuple[int, ...] = (
     config = LlamaConfig(vocab_size=len(read), hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, max_position_embeddings=128, rope_theta=500.0,
                          initializer_range=0.3, is_causal=False, attn_implementation="eager")  # fmt: skip
     net = LlamaForCausalLM(config).eval().requires_grad_(False)
-    card = card or types.SimpleNamespace(title="Tiny", name="tiny", capabilities=frozenset({"text", "masked", "llama"}), revision="0")
+    card = card or types.SimpleNamespace(title="Tiny", name="tiny", capabilities=frozenset({"text", "masked", "llama"}), revision="0", embedded=False)
     return MaskPredictor(card, net, read, mask=1, ends=ends, context=context, template=lambda p: read(p, add_special_tokens=False)["input_ids"], **kw)
