@@ -148,13 +148,20 @@ class Executor:
             titles = {METHODS[m].title: 0 for c in run.cells for a in c["arms"] for m in (a["method"], *(s["method"] for s in a.get("stack", ())))}
             words = [v for v in run.given["job"].values() if isinstance(v, str)]
             words = " ".join([task.title, task.slug, run.given["model"], *titles, *words])
-            self._safely(self.store.begin, run.id, owner, run.given, run.pictures, words, run.at)
-        if kept and blind:
-            count = len(run.given["arms"])
-            places = secrets.SystemRandom().sample(range(count), count)
-            self._safely(self.store.ask, votes.ballot(run.id, owner, run.given, places))
+            row = run.id, owner, run.given, run.pictures, words, run.at
+            self._ask(run, row) if blind else self._safely(self.store.begin, *row)
         self._enqueue(run)
         return run
+
+    def _ask(self, run: Run, row: tuple) -> None:
+        """Keep the run with its ballot; raises BadInput where that can't be, since without one its names would be shown."""
+        count = len(run.given["arms"])
+        try:
+            self.store.begin(*row)
+            self.store.ask(votes.ballot(run.id, run.owner, run.given, secrets.SystemRandom().sample(range(count), count)))
+        except (OSError, sqlite3.Error):
+            log.exception("a ballot could not be kept")
+            raise BadInput("A blind comparison can't be kept now, so it would not stay blind; try again later, or run it without “Blind”.") from None
 
     def watch(self, run: Run) -> Feed:
         """The run's events from its beginning, previews that were passed by left out; close it, or use it in a `with`."""

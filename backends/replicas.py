@@ -9,6 +9,7 @@ with the first. A voicebank that a visitor brought is known to the studio's own 
 """
 
 import logging
+import math
 import os
 import queue
 import secrets
@@ -20,6 +21,7 @@ from backends.spec import ArmEvent, BadInput, Outcome
 
 SWITCH_SECONDS = 0.05  # between two looks at Stop and Pause
 BACK_SECONDS = 60.0  # for a lost replica to be there again
+BEGIN_SECONDS = 180.0  # for all to be there at first
 log = logging.getLogger(__name__)
 
 
@@ -54,14 +56,19 @@ class Replicas:
         self.ray = ray
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would run them behind everything else on the machine
         address = os.environ.get("RAY_ADDRESS")  # none: a cluster on this machine, with this process for its head
-        ray.init(address=address, ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        own = {} if address else {"_node_ip_address": "127.0.0.1"}  # its ports take orders from whoever reaches them
+        ray.init(address=address, ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING, **own)
         has = ray.cluster_resources()
         gpus = int(has.get("GPU", 0))
         self.count = count or gpus or 1
-        share = {"num_gpus": gpus / self.count if gpus < self.count else 1} if gpus else {"num_cpus": max(1, int(has["CPU"]) // self.count)}
+        share = {"num_gpus": 1 / math.ceil(self.count / gpus)} if gpus else {"num_cpus": has["CPU"] / self.count if has["CPU"] < self.count else 1}
         # One run at a time; switches have a thread of their own. max_restarts: a replica that died is made again, by Ray.
         actor = ray.remote(concurrency_groups={"switches": 1}, max_restarts=-1, **share)(Replica)
         self.all = [actor.remote() for _ in range(self.count)]
+        try:
+            ray.get([replica.process.remote() for replica in self.all], timeout=BEGIN_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            raise SystemExit(f"The cluster has no room for {self.count} replicas; choose fewer by STUDIO_REPLICAS, or join more machines.") from None
         self._idle = queue.SimpleQueue()
         for replica in self.all:
             self._idle.put(replica)

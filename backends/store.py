@@ -7,6 +7,7 @@ Not the cache folder, which people and systems empty: what was made here can't b
 studios may share it. An owner is the digest of a visitor's token, so that the file tells nobody's token.
 """
 
+import errno
 import json
 import logging
 import os
@@ -109,7 +110,12 @@ class Store:
 
     def _do(self, query: str, *values) -> list[sqlite3.Row]:
         with self._lock:
-            return self._db.execute(query, values).fetchall()
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "full" in str(error) or "I/O" in str(error):
+                    raise OSError(errno.ENOSPC, str(error)) from error
+                raise
 
     # --- a run's life ---
 

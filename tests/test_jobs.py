@@ -1,8 +1,10 @@
 """The queue: fair, watched from anywhere, stopped within a step, and alive whatever a run does."""
 
 import contextvars
+import errno
 import functools
 import pickle
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -372,3 +374,26 @@ def test_a_pause_is_no_time_of_the_arm(monkeypatch):
     now[0] = 155.0
     progress.see(ArmEvent(1, Step(2, 8)))
     assert progress.left(True) == 6.0, "of the arm's own steps, where nothing was learned"
+
+
+def test_a_blind_run_without_a_ballot_is_refused_since_its_names_would_be_shown(studio, source, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(studio.store, "ask", full)
+    with pytest.raises(BadInput, match="would not stay blind"):
+        studio.submit(asked(arms=2), {}, "me", blind=True)
+    assert not source.ran and not studio.active("me")
+
+
+def test_a_full_disk_is_one_to_all_who_ask_the_store(tmp_path):
+    store = Store(tmp_path)
+
+    class Full:
+        def execute(self, *_):
+            raise sqlite3.OperationalError("database or disk is full")
+
+    store._db = Full()
+    with pytest.raises(OSError) as failed:
+        store.vote("run", "me", 0, [0, 1])
+    assert failed.value.errno == errno.ENOSPC

@@ -4,7 +4,7 @@
     client.predict(recipe, inputs, api_name="/run")       # -> (result, files)
     client.submit(recipe, inputs, api_name="/compare")    # -> each event as it comes, then (result, files)
     client.predict("sing", [handle_file("bank.zip")], api_name="/bring")    # -> {"model": a name for recipes, "said": …}
-    client.predict("sing", api_name="/votes")             # the visitor's blind votes on a task and what follows: {"scores": […], "votes": […]}
+    client.predict("sing", api_name="/votes")             # blind votes of the visitor whose cookie is sent, and what follows: {"scores": […], "votes": […]}
 
 `inputs`: an object from hash to base64 PNG, FLAC or npz for the pictures, sounds, objects and cubes of one's own that the recipe names.
 """

@@ -44,12 +44,6 @@ document.addEventListener('keydown', (event) => {
 # --- the ballot ------------------------------------------------------------------------------------------
 
 
-def open_ballot(run: Run, owner: str) -> Ballot | None:
-    """The ballot on which the owner has not voted yet; other visitors, of a run that is shared, have none."""
-    found = jobs.studio().store.ballot(run.id) if run.owner == owner else None
-    return found if found and found.state == votes.OPEN else None
-
-
 def board(run: Run, ids: list[str], mine: bool) -> Board:
     """What a tab shows of a run; `ids`: of its arms, `mine`: whether the run is the visitor's own. Others, who have it by a link, have no ballot."""
     found = jobs.studio().store.ballot(run.id) if mine else None

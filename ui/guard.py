@@ -28,9 +28,11 @@ CLOSED = re.compile(
     r"(/gradio_api)?/(runs|run-history|monitoring|process_recording|vibe-\w+|undo-vibe-edit|proxy=.*|deep_link|profiling|token|file/.*)(/.*)?/?"
 )
 CALL = re.compile(r"/gradio_api/call/\w+/(\w+)")
+ESCAPED = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 MOST = 100_000  # names that are remembered; Gradio deletes the files within a day
 ROOM = 256 * 2**20  # bytes that an upload must leave free on the disk
 BODY = recipe.MAX_INPUTS * inputs.MAX_BYTES * 4 // 3 + 2**20  # bytes of a request that is no upload: a recipe with its inputs in base64
+LOCAL = {"127.0.0.1", "localhost", "::1"}
 FULL = "The studio's disk is full. Try again later, or ask the host to make room."
 LARGE = "That is more than {most:,} MB at once; send less."
 NO_ADDRESS = "A file is sent to the studio, not fetched from an address; upload it."
@@ -44,16 +46,19 @@ class _Refused(Exception):
 
 
 class Guard:
-    """ASGI middleware."""
+    """ASGI middleware. `names`: the hosts it answers to, none for any. A studio that listens to this machine alone has few, or a page of any site could
+    have its own name lead here and act as the studio's."""
 
-    def __init__(self, app):
-        self.app = app
+    def __init__(self, app, names: frozenset[str] = frozenset()):
+        self.app, self.names = app, names
         self._given: OrderedDict[bytes, set[str]] = OrderedDict()  # a folder's name -> the visitors who were sent it, "" for those without a cookie
         self._lock = threading.Lock()
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if self.names and (name := _host(scope)) not in self.names:
+            return await PlainTextResponse(f"The studio does not answer to {name[:80]}; its host can name it in UNNOISE_HOSTS.", 403)(scope, receive, send)
         path, who = scope["path"], visitor.known(scope)
         if said := self._refused(path, who):
             return await PlainTextResponse(said, 404 if CLOSED.fullmatch(path) else 403)(scope, receive, send)
@@ -73,11 +78,11 @@ class Guard:
             came += len(body)
             if came > most:
                 refusal = PlainTextResponse(LARGE.format(most=most >> 20), 413)
-            elif not upload and self._foreign(SENT.findall(tail + body), who):  # a file as an input, named by its path
+            elif not upload and self._foreign(SENT.findall(_plain(tail + body)), who):  # a file as an input, named by its path
                 refusal = PlainTextResponse(FOREIGN, 403)
             if refusal and not begun:
                 raise _Refused
-            tail = (tail + body)[-65:]
+            tail = (tail + body)[-400:]  # 64 digits and two slashes, each written as six characters
             return message
 
         async def sent(message) -> None:
@@ -133,6 +138,25 @@ def _forget(app, session: str) -> None:
     queue = app.get_blocks()._queue
     for held in (app.state_holder.session_data, app.state_holder.time_last_used, queue.pending_messages_per_session, queue.pending_event_ids_session):
         held.pop(session, None)
+
+
+def names(host: str) -> frozenset[str]:
+    """Those to answer to when the studio listens to `host`: of this machine and of UNNOISE_HOSTS, or any where it listens to the network."""
+    if host not in LOCAL:
+        return frozenset()
+    return frozenset({*LOCAL, *filter(None, re.split(r"[,\s]+", os.environ.get("UNNOISE_HOSTS", "").lower()))})
+
+
+def _host(scope) -> str:
+    said = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
+    return re.sub(r":\d+$", "", said).strip("[]").lower()
+
+
+def _plain(body: bytes) -> bytes:
+    """JSON without the escapes by which a path could be written otherwise."""
+    if b"\\" not in body:
+        return body
+    return ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), body.replace(b"\\/", b"/"))
 
 
 def _length(scope) -> int:

@@ -3,6 +3,7 @@
 Everything here is asked of the visitor's own runs; a name that is another's is answered like one that is not there.
 """
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def wire(parts: Parts, open_: Callable[[Run, gr.Request], list], filled: list) -
             return [*open_(run, request), *[gr.skip()] * len(lists)]
         if act == "again":
             try:
-                tabs = open_(studio.submit(run.given, run.pictures, owner), request)
+                tabs = open_(studio.submit(run.given, run.pictures, owner, blind=_blind(run)), request)
             except BadInput as bad:
                 toast.warning(bad, title="Not run")
         elif act == "stop":
@@ -193,7 +194,8 @@ def _remembered(kept: Any) -> str:
         return '<div class="thumbs"><span class="badge">?</span></div>'
     store = jobs.studio().store
     made = thumbnails(kept.given, [e.event for e in store.events(kept.id) if isinstance(e.event, Outcome)])
-    store.change(kept.id, shown=made)
+    with contextlib.suppress(OSError):  # on a full disk it is drawn each time
+        store.change(kept.id, shown=made)
     return made
 
 

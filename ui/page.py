@@ -21,7 +21,7 @@ Each method is a paper's own algorithm, running live on a model. A tab is one in
 through each arm in turn, and the table under them compares what each took and gave. “+ baseline” puts the plain way beside a paper; a second method may
 be stacked under one that leaves a slot free. The X/Y grid under the arms varies the first one by two of its knobs, its method, seed, model or input at once. “Blind” hides names, previews and figures and shuffles
 the order until you vote by number key; scores of your votes stand under “Blind votes”, and go when you delete them or their runs. The wheel, a pinch, or + and − on a picture or spectrogram enlarge it in all arms;
-drag or arrows move it, a double click or 0 resets. **NFE** counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are
+drag or arrows move it, a double click or Home resets. **NFE** counts evaluations of the network, one for each picture in a batch: a guided step costs two. Seconds are
 the method's own, without previews and pauses; Pause holds a run after its step, for five minutes at most. The same seed gives the same result whatever ran before.
 
 The embedded models are small and know little: scenes of emoji, sums, 4×4 sudokus, short forms. They ship with the studio, so that nothing has to be
@@ -163,5 +163,5 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
         server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS],
         head=HEAD + "".join(part.SCRIPT for part in (bring, sound, turntable, cube, cells, ballot, zoom)), footer_links=["api"], show_error=True,
         state_session_capacity=SESSIONS, ssr_mode=False, mcp_server=False,
-        app_kwargs={"middleware": [Middleware(guard.Guard), Middleware(visitor.Cookie)], "routes": routes, "lifespan": lifespan}, **options,
+        app_kwargs={"middleware": [Middleware(guard.Guard, names=guard.names(host)), Middleware(visitor.Cookie)], "routes": routes, "lifespan": lifespan}, **options,
     )  # fmt: skip

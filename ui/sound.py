@@ -114,7 +114,7 @@ def _map(value: Spectrogram) -> str:
     places = [(f, 100 * scale(f) / scale(value.top)) for f in ticks]
     spaced = [(f, at) for f, at in places if not value.mel or f >= 1000 or at >= 12]
     marks = "".join(f'<span style="--p:{at / 100:.3f}">{f / 1000:g}{" kHz" if f == spaced[-1][0] else ""}</span>' for f, at in spaced)
-    return f'<div class="track map" tabindex="0" role="group" aria-label="spectrogram; plus and minus enlarge it, arrows move it, 0 resets"><img alt="spectrogram" src="{_image(value.values)}">{marks}<i class="head"></i></div>'
+    return f'<div class="track map" tabindex="0" role="group" aria-label="spectrogram; plus and minus enlarge it, arrows move it, Home resets"><img alt="spectrogram" src="{_image(value.values)}">{marks}<i class="head"></i></div>'
 
 
 def _mel(hertz: float) -> float:

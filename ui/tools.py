@@ -152,7 +152,6 @@ async def run_recipe(ctx: Context, recipe: dict[str, Any], inputs: dict[str, str
         await _follow(run, ctx)
     finally:
         studio.stop(run)
-    run = await _find(ctx, run.id)
     names = [name for name, _ in await run_sync(lambda: list(_files(run)))]
     return _answer(_standing(run) | {"files": names}, *(_link(run, name) for name in names))
 
@@ -218,7 +217,15 @@ def _standing(run: Run) -> dict:
     arms = [headless.outcome(event) for event in _events(run) if isinstance(event, Outcome)]
     active = {} if run.over else {"said": running.standing(run), "seconds_left": jobs.studio().estimate(run)}
     complete = headless.complete(arms, len(run.cells))
-    return {"run": run.id, "state": run.state, "task": run.given["task"], "complete": complete, "error": run.error, **active, "arms": arms}
+    return {
+        "run": run.id,
+        "state": run.state,
+        "task": run.given["task"],
+        "complete": complete,
+        "error": run.error or (running.UNKEPT if run.unkept else ""),
+        **active,
+        "arms": arms,
+    }
 
 
 def _files(run: Run) -> Iterator[tuple[str, bytes]]:
