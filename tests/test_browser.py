@@ -266,3 +266,11 @@ def test_what_a_dropped_file_says_is_text_in_the_message(page, tmp_path):
     said = page.wait_for_function("document.querySelector('.toast-message-text')?.innerText").json_value()
     assert said.startswith("No task is called <img src=x id=evil")
     assert page.locator("#evil").count() == 0 and page.evaluate("window.evil") is None
+
+
+def test_stop_where_nothing_runs_says_nothing_and_locks_nothing(page):
+    page.keyboard.press("Escape")
+    page.locator("button.stop").first.dispatch_event("click")
+    page.wait_for_timeout(500)
+    assert page.locator(".message .running").count() == 0
+    page.locator("button.chip:visible").first.click()

@@ -152,8 +152,8 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
     if name := now.get("run"):
         drawn = gr.HTML("", js_on_load="trigger('click')", elem_classes=["hook"])
         drawn.click(running.watcher(task, name, columns), None, outputs, **STATE).then(results.solid, left, viewer, **LIGHT)
+    stop.click(None, message, message, js=running.STOPPING, api_visibility="private")
     stop.click(running.stopper(task), None, None, **LIGHT)
-    stop.click(None, None, message, js=running.STOPPING, api_visibility="private")
     for button, on, said in ((pause, True, running.PAUSING), (resume, False, running.RESUMING)):
         button.click(None, None, message, js=said, api_visibility="private")
         button.click(running.pauser(task, on), None, None, **LIGHT)

@@ -27,7 +27,8 @@ TICK = 0.05  # seconds between two looks at what is new
 BEAT = 5.0  # at least so often something is sent: only then Gradio finds out who has left
 QUEUED = """() => '<p class="running queued">on its way to the queue …</p>'"""
 PAUSED = '<p class="running pausing">pausing after this step …</p>'
-STOPPING = """() => '<p class="running">stopping after this step …</p>'"""
+# Where nothing runs any more there is nothing to say, and it would stay.
+STOPPING = """(said) => (said ?? '').includes('class="running') ? '<p class="running">stopping after this step …</p>' : said"""
 PAUSING, RESUMING = (f"() => '{said}'" for said in (PAUSED, RUNNING))
 INTERRUPTED = "Interrupted: the studio ended while this ran. What it had made by then is here; Run makes it anew."
 UNKEPT = "The result could not be kept among your runs, as the studio's disk takes no more. Download it now if you want to have it."
