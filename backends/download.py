@@ -5,7 +5,6 @@ Only the files a pipeline needs are fetched. What is in the cache already is use
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backends.models import Card, progress, want
+from backends.models import Card, full, progress, want
 from backends.spec import BadInput
 
 SECONDS = 5  # to wait for the hub's first answer
@@ -57,10 +56,10 @@ def reading(
     except BadInput:
         raise
     except (MemoryError, RuntimeError, *errors) as error:
-        if not isinstance(error, errors) and not want(error):
-            raise
         if want(error):
             raise BadInput(f"There is not enough memory for {card.title}; choose {other}.") from None
+        if not isinstance(error, errors):
+            raise
         log.exception("%s could not be read", card.name)
         raise BadInput(f"The files of {card.title} can't be read ({type(error).__name__}); {mend}.") from error
     finally:
@@ -118,7 +117,7 @@ def refusal(card: Card, error: Exception, began: bool = False) -> BadInput:
         return BadInput(f"{card.title} asks for its licence to be accepted: do so on its page on the model hub, log in there with a token, and try again.")
     if name in ("RevisionNotFoundError", "RepositoryNotFoundError", "RemoteEntryNotFoundError") or status == 404:
         return BadInput(f"The model hub has no {card.source} at revision {card.revision[:12]}; the host can name another in UNNOISE_MODELS.")
-    if any(isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT) for e in (error, error.__cause__, error.__context__)):
+    if any(map(full, (error, error.__cause__, error.__context__))):
         return BadInput(f"The disk is full; {card.title} could not be downloaded. Make room on it, or choose an embedded model.")
     if began:
         return BadInput(

@@ -167,6 +167,11 @@ def whole(kind, folder: Path, **options):
     return net
 
 
+def full(error: BaseException | None) -> bool:
+    """Whether a disk, or one's share of it, had no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def want(error: BaseException) -> str:
     """What the machine was short of, as a sentence that says what to do; "" where the error is another."""
     said = str(error).lower()
@@ -175,7 +180,7 @@ def want(error: BaseException) -> str:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return "there was not enough memory. Choose a smaller model, smaller inputs or fewer steps, or try again later."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if full(error):
         return "the disk is full. Try again once the host has made room."
     return ""
 

@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import http.server
-import json
 import threading
 
 import numpy as np
@@ -17,7 +16,7 @@ from backends.cards import HUB
 from backends.registry import method
 from backends.spec import BadInput, Image, Outcome, Result, Step
 from backends.store import Store
-from tests import checkpoints
+from tests import checkpoints, fake_hub
 
 RECIPE = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}}
 CARDS = {card.name: card for card in HUB}
@@ -209,67 +208,43 @@ def test_a_missing_package_is_no_broken_file(loaded, monkeypatch):
 # --- the hub ---
 
 
-def test_a_hub_that_is_gone_in_the_middle_of_a_download_is_a_sentence_and_the_next_try_goes_on(monkeypatch, tmp_path):
-    source, sha = tmp_path / "there", "0" * 40
+def test_a_servedthat_is_gone_in_the_middle_of_a_download_is_a_sentence_and_the_next_try_goes_on(monkeypatch, tmp_path):
+    source = tmp_path / "there"
     checkpoints.write("sd-1.5", source)
     files = {str(f.relative_to(source)): f.read_bytes() for f in source.rglob("*") if f.is_file()}
     large, gone, sent = max(files, key=lambda name: len(files[name])), threading.Event(), []
     gone.set()
 
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
+    def write(request, name, begin):
+        if name == large and gone.is_set():
+            request.wfile.write(files[name][begin : begin + 1000])
+            request.wfile.flush()
+            server.socket.close()  # nobody answers any more, and this line is cut
+            request.connection.shutdown(2)
+            return
+        sent.append(name)
+        request.wfile.write(files[name][begin:])
 
-        def do_HEAD(self):
-            self.do_GET(body=False)
-
-        def do_GET(self, body=True):
-            path, headers = self.path.partition("?")[0], {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
-            name = path.split(f"/resolve/{sha}/")[-1]
-            if path.startswith("/api/"):
-                rows = [{"rfilename": n, "size": len(d)} for n, d in files.items()]
-                tree = [{"type": "file", "path": n, "size": len(d), "oid": f"{len(n):040x}"} for n, d in files.items()]
-                data = json.dumps(tree if "/tree/" in path else {"id": "a/b", "sha": sha, "siblings": rows}).encode()
-            else:
-                data = files[name]
-                headers["ETag"] = f'"{len(data):040x}"'
-            begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-            self.send_response(206 if begin else 200)
-            if begin:
-                headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
-            for key, value in (headers | {"Content-Length": str(len(data) - begin), "Content-Type": "application/json"}).items():
-                self.send_header(key, value)
-            self.end_headers()
-            if not body:
-                return
-            if name == large and gone.is_set():
-                self.wfile.write(data[begin : begin + 1000])
-                self.wfile.flush()
-                server.socket.close()  # nobody answers any more, and this line is cut
-                self.connection.shutdown(2)
-                return
-            sent.append((name, begin))
-            self.wfile.write(data[begin:])
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    served = fake_hub.handler(files, write)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), served)
     monkeypatch.setattr(server, "handle_error", lambda *_: None)
     port = server.server_port
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("time.sleep", lambda _: None)  # the library waits between its tries
-    card = dataclasses.replace(CARDS["sd-1.5"], source="a/b", revision=sha, side=32, factor=2)
+    card = dataclasses.replace(CARDS["sd-1.5"], source="a/b", revision=fake_hub.SHA, side=32, factor=2)
     with pytest.raises(BadInput, match="broke off|can't be reached") as said:
         hub.load(card)
     assert "try again" in str(said.value) and not download.progress
     gone.clear()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Hub)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), served)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         assert hub.load(card).net.config.sample_size == 16
     finally:
         server.shutdown()
-    assert large in [name for name, _ in sent]
+    assert large in sent
 
 
 def test_a_disk_that_fills_during_a_download_is_a_sentence():

@@ -2,7 +2,6 @@
 
 import dataclasses
 import http.server
-import json
 import threading
 import time
 
@@ -13,7 +12,7 @@ import torch
 import backends
 from backends import cards, download, hub, models
 from backends.spec import BadInput, Outcome, Result
-from tests import checkpoints
+from tests import checkpoints, fake_hub
 
 HUB = {c.name: c for c in cards.HUB}
 PROMPT, NEGATIVE = "a cat in a red hat", "dog"
@@ -247,38 +246,11 @@ def test_every_hub_card_is_pinned():
 
 def test_download_from_a_hub_fetches_only_what_is_needed(folders, monkeypatch, tmp_path):
     """Against a small server that speaks the hub's protocol; the second load asks it nothing."""
-    source, sha = folders / "sd-1.5", "0" * 40
+    source, sha = folders / "sd-1.5", fake_hub.SHA
     files = {str(f.relative_to(source)): f.read_bytes() for f in source.rglob("*") if f.is_file()}
     files |= {"unet/diffusion_pytorch_model.bin": b"pickle", "unet/diffusion_pytorch_model.safetensors": b"the full weights", "v1-5.ckpt": b"pickle"}
-    asked = []
-
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-        def do_HEAD(self):
-            self.do_GET(body=False)
-
-        def do_GET(self, body=True):
-            asked.append(self.path)
-            headers = {"X-Repo-Commit": sha}
-            path = self.path.partition("?")[0]
-            if path.startswith("/api/"):
-                rows = [{"rfilename": n, "size": len(d)} for n, d in files.items()]
-                tree = [{"type": "file", "path": n, "size": len(d), "oid": f"{abs(hash(n)):040x}"} for n, d in files.items()]
-                data = json.dumps(tree if "/tree/" in path else {"id": "a/b", "sha": sha, "siblings": rows}).encode()
-            else:
-                name = path.split(f"/resolve/{sha}/")[1]
-                data = files[name]
-                headers["ETag"] = f'"{abs(hash(name)):040x}"'
-            self.send_response(200)
-            for key, value in (headers | {"Content-Length": str(len(data)), "Content-Type": "application/json"}).items():
-                self.send_header(key, value)
-            self.end_headers()
-            if body:
-                self.wfile.write(data)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    served = fake_hub.handler(files)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), served)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -288,12 +260,12 @@ def test_download_from_a_hub_fetches_only_what_is_needed(folders, monkeypatch, t
     try:
         model = hub.load(card)
         assert model.net.config.sample_size == 16
-        got = {p.partition("?")[0].split(f"/resolve/{sha}/")[1] for p in asked if "/resolve/" in p}
+        got = {p.partition("?")[0].split(f"/resolve/{sha}/")[1] for p in served.asked if "/resolve/" in p}
         assert "unet/diffusion_pytorch_model.fp16.safetensors" in got
         assert not {g for g in got if g.endswith((".bin", ".ckpt"))} and "unet/diffusion_pytorch_model.safetensors" not in got
         assert any("GB" in s for s in said)
-        asked.clear()
+        served.asked.clear()
         hub.load(card)
-        assert asked == []
+        assert served.asked == []
     finally:
         server.shutdown()

@@ -208,9 +208,9 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once:
             job, pictures = form.job(task, *zip(*((n, v) for n, v in zip(names, values) if type(rules.get(n)) not in recipe.KINDS)))
         filled = dict(zip([c.id for c in columns], running.filled(columns, values[len(names) :])))
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
-        panel_ = dict(zip(names, values))
+        desk = dict(zip(names, values))
         axes = panel.changed(values) if panel else state.get("grid")
-        now = {"model": panel_["model"], "job": job, "pictures": pictures, "grid": axes, "blind": panel_.get("blind", False)}
+        now = {"model": desk["model"], "job": job, "pictures": pictures, "grid": axes, "blind": desk.get("blind", False)}
         return now | {"arms": change.change(kept, *extra)}
 
     return handler

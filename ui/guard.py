@@ -4,7 +4,6 @@ A file that Gradio serves lies in a folder named by 64 digits. Whoever is sent s
 nobody else; a program has no cookie, so what was sent to one is served to whoever knows its name. Names can't be guessed: the digits are salted.
 """
 
-import errno
 import os
 import re
 import shutil
@@ -17,12 +16,12 @@ from gradio import processing_utils, utils
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 
-from backends import inputs, recipe
+from backends import inputs, models, recipe
 from ui import visitor
 
 SENT = re.compile(rb"/([0-9a-f]{64})/")
 FILE = "/gradio_api/file="
-SERVED = (FILE, "/gradio_api/file/", "/assets/", "/static/", "/svelte/", "/gradio_api/custom_component/")  # files, in which no names are looked for
+SERVED = (FILE, "/assets/", "/static/", "/svelte/", "/gradio_api/custom_component/")  # files, in which no names are looked for
 # Gradio's own pages and helpers that the studio does not use: its history, its figures of all visitors, video, editing by a model, proxies.
 CLOSED = re.compile(
     r"(/gradio_api)?/(runs|run-history|monitoring|process_recording|vibe-\w+|undo-vibe-edit|proxy=.*|deep_link|profiling|token|file/.*)(/.*)?/?"
@@ -101,7 +100,7 @@ class Guard:
         except _Refused:
             pass
         except OSError as error:
-            if begun or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if begun or not models.full(error):
                 raise
             refusal = PlainTextResponse(FULL, 507)
         if refusal and not begun:
@@ -148,8 +147,7 @@ def names(host: str) -> frozenset[str]:
 
 
 def _host(scope) -> str:
-    said = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
-    return re.sub(r":\d+$", "", said).strip("[]").lower()
+    return re.sub(r":\d+$", "", visitor.header(scope, b"host")).strip("[]").lower()
 
 
 def _plain(body: bytes) -> bytes:
@@ -160,8 +158,8 @@ def _plain(body: bytes) -> bytes:
 
 
 def _length(scope) -> int:
-    said = next((value for key, value in scope["headers"] if key == b"content-length"), b"")
-    return int(said) if said.isdigit() else 0
+    said = visitor.header(scope, b"content-length")
+    return int(said) if said.isdecimal() and said.isascii() else 0
 
 
 def _free() -> int:

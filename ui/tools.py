@@ -71,8 +71,7 @@ class _Own:
         self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-        app = self.app if visitor.own(headers) else PlainTextResponse("Another site's page can't use this studio.", 403)
+        app = self.app if visitor.own(visitor.headers(scope)) else PlainTextResponse("Another site's page can't use this studio.", 403)
         await app(scope, receive, send)
 
 
@@ -147,13 +146,13 @@ async def run_recipe(ctx: Context, recipe: dict[str, Any], inputs: dict[str, str
     studio = jobs.studio()
     run = await run_sync(lambda: studio.submit(recipe, recipes.decode_inputs(inputs), _owner(ctx)))
     if not wait:
-        return _answer(_standing(run))
+        return _answer(await run_sync(_standing, run))
     try:
         await _follow(run, ctx)
     finally:
         studio.stop(run)
     names = [name for name, _ in await run_sync(lambda: list(_files(run)))]
-    return _answer(_standing(run) | {"files": names}, *(_link(run, name) for name in names))
+    return _answer(await run_sync(_standing, run) | {"files": names}, *(_link(run, name) for name in names))
 
 
 async def list_runs(ctx: Context) -> types.CallToolResult:
@@ -175,14 +174,14 @@ async def fetch_files(ctx: Context, run: str, names: list[str] = []) -> types.Ca
     made = await run_sync(lambda: dict(_files(found)))
     if unknown := [name[:60] for name in names if name not in made]:
         raise BadInput(f"This run has no file {', '.join(unknown)}; it has {', '.join(made) or 'none yet'}.")
-    return _answer(_standing(found) | {"files": list(made)}, *(_content(found, name, made[name]) for name in names or made))
+    return _answer(await run_sync(_standing, found) | {"files": list(made)}, *(_content(found, name, made[name]) for name in names or made))
 
 
 async def stop_run(ctx: Context, run: str) -> types.CallToolResult:
     """Stop a run of this session within a step; what it has made stays."""
     found = await _find(ctx, run)
     jobs.studio().stop(found)
-    return _answer(_standing(found))
+    return _answer(await run_sync(_standing, found))
 
 
 async def read_file(ctx: Context, run: str, name: str) -> bytes:

@@ -21,14 +21,11 @@ class Cookie:
         self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] != "http" or scope["method"] != "GET" or "text/html" not in (_header(scope, b"accept") or ""):
+        if scope["type"] != "http" or scope["method"] != "GET" or "text/html" not in (header(scope, b"accept") or ""):
             return await self.app(scope, receive, send)
-        secure = "https" in (scope["scheme"], _header(scope, b"x-forwarded-proto").split(",")[0].strip())
+        secure = "https" in (scope["scheme"], header(scope, b"x-forwarded-proto").split(",")[0].strip())
         name, kind = (SECURE, "SameSite=None; Secure; Partitioned") if secure else (PLAIN, "SameSite=Lax")
-        try:
-            token = _token({k: v.value for k, v in SimpleCookie(_header(scope, b"cookie")).items()})
-        except CookieError:
-            token = ""
+        token = _sent(scope)
 
         async def sent(message) -> None:
             if message["type"] == "http.response.start":  # also when it was there: a year from the last visit
@@ -39,8 +36,17 @@ class Cookie:
         await self.app(scope, receive, sent)
 
 
-def _header(scope: dict, name: bytes) -> str:
+def header(scope: dict, name: bytes) -> str:
+    """A header of an ASGI request, "" where there is none; `name` in small letters."""
     return b"; ".join(value for key, value in scope["headers"] if key == name).decode("latin-1")
+
+
+def _sent(scope: dict) -> str:
+    """The token of an ASGI request's cookie, "" where none came."""
+    try:
+        return _token({k: v.value for k, v in SimpleCookie(header(scope, b"cookie")).items()})
+    except CookieError:
+        return ""
 
 
 def _token(cookies) -> str:
@@ -57,12 +63,13 @@ def owner(request: gr.Request) -> str:
 
 def known(scope: dict) -> str:
     """The visitor whose cookie came with a request of this page, as `owner` names it; "" where none came."""
-    try:
-        token = _token({k: v.value for k, v in SimpleCookie(_header(scope, b"cookie")).items()})
-    except CookieError:
-        return ""
-    headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
-    return _name(f"visitor {token}") if token and own(headers) else ""
+    token = _sent(scope)
+    return _name(f"visitor {token}") if token and own(headers(scope)) else ""
+
+
+def headers(scope: dict) -> dict[str, str]:
+    """Those of an ASGI request, as `own` takes them."""
+    return {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
 
 
 def _name(said: str) -> str:
