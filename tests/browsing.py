@@ -17,6 +17,18 @@ def enter(page, room: str, task: str) -> None:
     page.get_by_role("tab", name=task, exact=True).click()
 
 
+def settled(page, place: str) -> None:
+    """Wait until what the selector names is there and hasn't been redrawn for half a second: a run's last pictures come after it says that it is done."""
+    page.wait_for_function(
+        """place => {
+          const found = document.querySelector(place), looks = found?.outerHTML;
+          if (!found || looks != window.looked) [window.looked, window.since] = [looks, performance.now()];
+          return found && performance.now() - window.since > 500;
+        }""",
+        arg=place,
+    )
+
+
 @contextmanager
 def visited(address: str, height: int = 1200):
     """A page at the address; no script of it may fail."""

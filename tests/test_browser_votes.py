@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from browsing import visited
+from browsing import settled, visited
 
 pytestmark = pytest.mark.browser
 # Everything that comes into the stage or under the buttons from now on, be it seen or not.
@@ -32,7 +32,7 @@ def page(address):
     with visited(address, 1000) as page:
         page.locator(".arm-2 .picture").wait_for()
         page.wait_for_function("!document.querySelector('textarea').disabled")
-        for arm in page.locator(".arm").all():
+        for arm in page.locator(".arm:visible").all():
             box = arm.locator("input[type=number]").first
             box.fill("3")
             box.blur()
@@ -85,8 +85,9 @@ def test_all_arms_and_the_difference_move_together_and_keep_their_place_while_pr
     page.wait_for_function("document.querySelector('.arm-2 .line b')?.innerText.startsWith('done') && document.querySelector('table.metrics')")
     for place in (".arm-1", ".arm-2", ".pair"):
         page.wait_for_function("s => document.querySelector(s + ' .image-frame img')?.naturalWidth", arg=place)
+    settled(page, ".stage")
     frame = page.locator(".arm-1 .image-frame")
-    page.evaluate("document.querySelector('.arm-1 .image-frame').scrollIntoView({ block: 'center' })")  # the last picture may just be coming
+    frame.evaluate("f => f.scrollIntoView({ block: 'center' })")
     page.wait_for_timeout(400)  # a page that still scrolls is not stopped by a picture
     box = frame.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.6)
@@ -116,7 +117,7 @@ def test_all_arms_and_the_difference_move_together_and_keep_their_place_while_pr
     )
     page.wait_for_function(f"near => ({PLACE})('.arm-1').every((v, i) => v == near[i])", arg=near)
     page.wait_for_function("document.querySelector('.arm-2 .line b')?.innerText.startsWith('done')")
-    page.locator(".arm-2 .image-frame img").wait_for()
+    settled(page, ".stage")
     page.wait_for_function(f"near => ({PLACE})('.arm-2').every((v, i) => v == near[i])", arg=near)
     frame.dblclick()
     assert page.evaluate(PLACE, ".arm-1") == page.evaluate(PLACE, ".arm-2") == [1, 0, 0]
