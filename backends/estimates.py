@@ -77,6 +77,7 @@ class Progress:
     i: int = 0
     n: int = 0
     paused: float = 0.0  # when it was; 0 while it is not
+    took: list[float] = field(default_factory=list)  # by the arms that ended
 
     def see(self, event: ArmEvent) -> float:
         """Take an event; gives the seconds that the arm it ends took, 0 for others. Pauses don't count."""
@@ -91,15 +92,17 @@ class Progress:
             return 0.0
         took, self.since = now - self.since, now
         self.arm, self.i, self.n = event.arm + 1, 0, 0
+        self.took.append(took)
         return took
 
     def left(self, running: bool) -> float | None:
-        """Seconds to the end; None while an arm's like has not been seen."""
+        """Seconds to the end. An arm whose like was never seen is taken for the mean of the run's others; None while nothing is known of any."""
         times = list(self.expected[self.arm :])
-        if running and times:
-            spent = (self.paused or time.monotonic()) - self.since
-            if self.i > 1 and (times[0] is None or self.i > 0.2 * self.n):
-                times[0] = spent * (self.n - self.i) / self.i
-            elif times[0] is not None:
-                times[0] = max(times[0] - spent, 0.0)
-        return None if None in times else sum(times)
+        spent = (self.paused or time.monotonic()) - self.since if running else 0.0
+        if times and self.i > 1 and (times[0] is None or self.i > 0.2 * self.n):
+            times[0] = spent * self.n / self.i
+        known = [*self.took, *(t for t in times if t is not None)]
+        if not known and times:
+            return None
+        guessed = [statistics.mean(known) if t is None else t for t in times]
+        return max(guessed[0] - spent, 0.0) + sum(guessed[1:]) if guessed else 0.0

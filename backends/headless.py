@@ -55,14 +55,21 @@ def weights(folder: str) -> str:
     return digest.hexdigest()[:12]
 
 
+@functools.cache
+def _book(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def proof(slug: str) -> dict | None:
+    """What the method's proof measured (see tests/proofs); `stale` when the weights are others now."""
+    found = _book(ASSETS / "proofs.json").get(slug)
+    measured = (found or {}).get("weights", {})
+    return found and found | {"stale": not measured or any(weights(folder) != digest for folder, digest in measured.items())}
+
+
 def proofs() -> dict:
-    """slug -> what the method's proof measured (see tests/proofs); `stale` when the weights are others now."""
-    path = ASSETS / "proofs.json"
-    book = json.loads(path.read_text()) if path.exists() else {}
-    for proof in book.values():
-        measured = proof.get("weights", {})
-        proof["stale"] = not measured or any(weights(folder) != digest for folder, digest in measured.items())
-    return book
+    """slug -> `proof(slug)`, of all that were measured."""
+    return {slug: proof(slug) for slug in _book(ASSETS / "proofs.json")}
 
 
 def identities(proof: dict) -> str:

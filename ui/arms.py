@@ -11,7 +11,7 @@ from backends import recipe
 from backends.recipe import MAX_ARMS
 from backends.registry import METHODS
 from backends.spec import Picture, Spectra, Task
-from ui import form, views
+from ui import form, verdict, views
 
 PROMISE = '<p class="promise">Press Run: what this arm makes appears here, step by step.</p>'
 
@@ -77,7 +77,7 @@ def draw(task: Task, arm: dict, i: int, count: int, shown: tuple[Any, str]) -> t
         live = gr.HTML(shown[1] or ("" if task.pictures else PROMISE), elem_classes=["status"])
         column = Column(me, method.slug, [p["method"] for p in arm["stack"]], picture, live)
         with gr.Accordion("Settings", open=True, elem_classes=["settings"]):
-            gr.HTML(f'<p class="summary">{views.escape(method.summary)}</p>')
+            gr.HTML(f'<p class="summary">{views.escape(method.summary)}</p>{verdict.html(method.slug)}')
             _knobs(column, method.knobs, arm["knobs"], None)
             for place, piece in enumerate(arm["stack"]):
                 changes.append(_piece(column, piece, place))

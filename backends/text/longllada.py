@@ -12,7 +12,7 @@ import numpy as np
 
 from backends.lazy import torch
 from backends.registry import method
-from backends.spec import Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step
+from backends.spec import Choice, Events, Heat, Metric, Note, Plot, Result, Slider, Step, Text
 from backends.text import smollm
 from backends.text.canvas import Canvas, best, one_of, predict
 from backends.text.predictor import rope_base
@@ -96,19 +96,30 @@ def lengths_up_to(longest: int, trained: int) -> list[int]:
     return sorted({trained // 2, trained, *range(stride, longest + 1, stride), longest})
 
 
+def shortened(text: str, right: str) -> str:
+    """Notes and question with what stands far from both the key and the question left out."""
+    question = text.rindex(" what is ")
+    at = text.index(right)
+    first, last = max(0, at - 40), min(question, at + len(right) + 40)
+    return f"{'… ' if first else ''}{text[first:last]}{' …' if last < question else ''}{text[question:]}"
+
+
 def probe(job: FindNeedle, lengths: list[int], answer: Callable, perplexity: Callable | None) -> Iterator[tuple[int, Heat, tuple]]:
-    """Fill the map cell by cell; yields (cells done, map, asides). `answer(rng, length, depth)` is true for a needle found."""
+    """Fill the map cell by cell; yields (cells done, map, asides). `answer(rng, length, depth)` gives the notes with their question, what was said, what is right."""
     found = [[math.nan] * len(lengths) for _ in DEPTHS]
     curve: dict[int, float] = {}
     labels = tuple(f"{100 * d:.0f} %" for d in DEPTHS), tuple(map(str, lengths))
     for done, (column, row) in enumerate(((c, r) for c in range(len(lengths)) for r in range(len(DEPTHS))), 1):
         rng = np.random.default_rng([HELD_OUT_SEED, job.seed, lengths[column], row])  # the same notes for every arm
-        found[row][column] = sum(answer(rng, lengths[column], DEPTHS[row]) for _ in range(job.needles)) / job.needles
+        tried = [answer(rng, lengths[column], DEPTHS[row]) for _ in range(job.needles)]
+        found[row][column] = sum(tells(said, right) for _, said, right in tried) / job.needles
+        text, said, right = tried[-1]
+        seen = Text(f"{lengths[column]} tokens, key at {DEPTHS[row]:.0%}: “{shortened(text, right)}” → {said or 'nothing'} {'✓' if tells(said, right) else '✗'}")
         if perplexity and row == len(DEPTHS) - 1:
             curve[lengths[column]] = perplexity(rng, lengths[column])
         shown = Heat(*labels, tuple(map(tuple, found)), "tokens", "depth of the key")
         line = (Plot({"key at the end": ([float(k) for k in curve], list(curve.values()))}, x="tokens", y="perplexity of the answer"),)
-        yield done, shown, line if len(curve) > 1 else ()
+        yield done, shown, (seen, *(line if len(curve) > 1 else ()))
 
 
 def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
@@ -129,9 +140,9 @@ def needles(job: FindNeedle, model, scaling: str, factor: float) -> Events:
     def encode(text: str) -> Tensor:
         return torch.tensor(model.template(text), device=model.device)  # model.encode would refuse what is past the trained length
 
-    def answer(rng, length, depth) -> bool:
+    def answer(rng, length, depth) -> tuple[str, str, str]:
         text, right = notes(count, rng, length, depth)
-        return tells(ask(read, Canvas.after(model, encode(text), ANSWER)), right)
+        return text, ask(read, Canvas.after(model, encode(text), ANSWER)), right
 
     def perplexity(rng, length) -> float:
         """Of answers whose key stands right before the question: what is near is read, however much stands before it."""
@@ -193,11 +204,12 @@ def smollm_needle(job: FindNeedle, model) -> Events:
     """
     net, tokenizer = smollm.load()
 
-    def answer(rng, length, depth) -> bool:
+    def answer(rng, length, depth) -> tuple[str, str, str]:
         text, right = notes(lambda t: len(tokenizer(t)["input_ids"]), rng, length, depth)
         asked = text.replace(" what is ", "\nGive the number only: what is ")
         chat = tokenizer.apply_chat_template([{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True)
-        return tells(tokenizer.decode(gone_on(model, net, tokenizer, tokenizer(chat, return_tensors="pt")["input_ids"], 16)), right)
+        made = gone_on(model, net, tokenizer, tokenizer(chat, return_tensors="pt")["input_ids"], 16)
+        return text, tokenizer.decode(made, skip_special_tokens=True).strip(), right
 
     trained = rope_of(model)[2]  # of the card's model, whose arms stand beside
     lengths = lengths_up_to(round(job.reach * trained), trained)

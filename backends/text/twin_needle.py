@@ -8,7 +8,7 @@ from backends import embedded
 from backends.lazy import F, torch
 from backends.registry import method
 from backends.spec import Events
-from backends.text.longllada import ANSWER, DRAWS, gone_on, lengths_up_to, notes, probe, rope_of, tells, told
+from backends.text.longllada import ANSWER, DRAWS, gone_on, lengths_up_to, notes, probe, rope_of, told
 from backends.text.tasks import FIND_NEEDLE, FindNeedle
 
 
@@ -31,9 +31,9 @@ def twin_needle(job: FindNeedle, model) -> Events:
     def row(text: str, said: list[int] = ()):
         return torch.tensor([[*model.template(text), *said]], device=model.device)
 
-    def answer(rng, length, depth) -> bool:
+    def answer(rng, length, depth) -> tuple[str, str, str]:
         text, right = notes(count, rng, length, depth)
-        return tells(model.text(gone_on(model, net, tokenizer, row(text), ANSWER)), right)
+        return text, model.text(gone_on(model, net, tokenizer, row(text), ANSWER)).strip(), right
 
     def perplexity(rng, length) -> float:
         lost = 0.0
