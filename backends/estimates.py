@@ -77,16 +77,19 @@ class Progress:
     i: int = 0
     n: int = 0
     paused: float = 0.0  # when it was; 0 while it is not
+    first: tuple[float, int] = (0.0, 0)  # when the arm's first step was seen, and its number: what came before it was loading
     took: list[float] = field(default_factory=list)  # by the arms that ended
 
     def see(self, event: ArmEvent) -> float:
         """Take an event; gives the seconds that the arm it ends took, 0 for others. Pauses don't count."""
         now = time.monotonic()
         if self.paused:
-            self.since, self.paused = self.since + now - self.paused, 0.0
+            waited, self.paused = now - self.paused, 0.0
+            self.since, self.first = self.since + waited, (self.first[0] + waited, self.first[1])
         if isinstance(event.event, Held):
             self.paused = now if event.event.left else 0.0
         if isinstance(event.event, Step):
+            self.first = self.first if self.i else (now, event.event.i)
             self.i, self.n = event.event.i, event.event.n
         if not isinstance(event.event, Outcome):
             return 0.0
@@ -98,11 +101,16 @@ class Progress:
     def left(self, running: bool) -> float | None:
         """Seconds to the end. An arm whose like was never seen is taken for the mean of the run's others; None while nothing is known of any."""
         times = list(self.expected[self.arm :])
-        spent = (self.paused or time.monotonic()) - self.since if running else 0.0
-        if times and self.i > 1 and (times[0] is None or self.i > 0.2 * self.n):
-            times[0] = spent * self.n / self.i
+        if not times:
+            return 0.0
+        now, here = self.paused or time.monotonic(), None
+        if running and self.i > self.first[1] and (times[0] is None or self.i > 0.2 * self.n):
+            step = (now - self.first[0]) / (self.i - self.first[1])
+            here, times[0] = step * (self.n - self.i), step * self.n
         known = [*self.took, *(t for t in times if t is not None)]
-        if not known and times:
+        if not known:
             return None
         guessed = [statistics.mean(known) if t is None else t for t in times]
-        return max(guessed[0] - spent, 0.0) + sum(guessed[1:]) if guessed else 0.0
+        if here is None:
+            here = max(guessed[0] - (now - self.since), 0.0) if running else guessed[0]
+        return here + sum(guessed[1:])

@@ -365,14 +365,14 @@ def test_a_pause_is_no_time_of_the_arm(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(estimates.time, "monotonic", lambda: now[0])
     progress = estimates.Progress([8.0, None], since=100.0)
-    for at, event in ((102.0, Step(2, 8)), (102.0, Held(60.0)), (150.0, Step(3, 8))):
+    for at, event in ((102.0, Step(2, 8)), (102.0, Held(60.0)), (150.0, Held(0.0)), (152.0, Step(3, 8))):
         now[0] = at
         progress.see(ArmEvent(0, event))
-    assert progress.since == 148.0 and progress.left(True) == pytest.approx(2 / 3 * 5 + 16 / 3), "the second arm's like has not run: it is taken for the first"
+    assert progress.since == 148.0 and progress.left(True) == pytest.approx(2 * 5 + 16), "the second arm's like has not run: it is taken for the first"
     now[0] = 153.0
     assert progress.see(ArmEvent(0, Outcome(0, 5.0, 8, 1.0, (), None, {}))) == 5.0 and (progress.arm, progress.i) == (1, 0)
-    now[0] = 155.0
-    progress.see(ArmEvent(1, Step(2, 8)))
+    for now[0], step in ((155.0, 1), (156.0, 2)):
+        progress.see(ArmEvent(1, Step(step, 8)))
     assert progress.left(True) == 6.0, "of the arm's own steps, where nothing was learned"
 
 

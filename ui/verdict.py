@@ -19,5 +19,5 @@ def html(slug: str) -> str:
     when = f"{proof['date']}, on earlier weights" if proof["stale"] else proof["date"]
     return (
         f'<details class="verdict-of"><summary>Measured here: <b class="{"held" if held == len(effects) else "failed"}">{held} of {len(effects)}</b> statements hold'
-        f' <time>{escape(when)}</time></summary><ul>{rows}</ul></details>'
+        f" <time>{escape(when)}</time></summary><ul>{rows}</ul></details>"
     )

@@ -114,7 +114,9 @@ def probe(job: FindNeedle, lengths: list[int], answer: Callable, perplexity: Cal
         tried = [answer(rng, lengths[column], DEPTHS[row]) for _ in range(job.needles)]
         found[row][column] = sum(tells(said, right) for _, said, right in tried) / job.needles
         text, said, right = tried[-1]
-        seen = Text(f"{lengths[column]} tokens, key at {DEPTHS[row]:.0%}: “{shortened(text, right)}” → {said or 'nothing'} {'✓' if tells(said, right) else '✗'}")
+        seen = Text(
+            f"{lengths[column]} tokens, key at {DEPTHS[row]:.0%}: “{shortened(text, right)}” → {said or 'nothing'} {'✓' if tells(said, right) else '✗'}"
+        )
         if perplexity and row == len(DEPTHS) - 1:
             curve[lengths[column]] = perplexity(rng, lengths[column])
         shown = Heat(*labels, tuple(map(tuple, found)), "tokens", "depth of the key")
