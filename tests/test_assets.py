@@ -69,7 +69,7 @@ def test_an_embedded_model_writes(card):
     problems = [text.draw(rng, "sudoku", for_test=True, empty=4) for _ in range(10)]
     right = []
     for problem in problems:
-        recipe = {"task": "write_text", "model": card.name, "job": {"prompt": problem.prompt, "length": 20}, "arms": [{"method": "low_confidence"}]}
+        recipe = {"task": "write_text", "model": card.name, "job": {"prompt": problem.prompt, "length": 20}, "arms": [{"method": "dlm_survey"}]}
         *_, last = run(recipe)
         assert isinstance(last.event, Outcome) and not last.event.error
         right.append(text.check(problem.prompt, last.event.value.text))
