@@ -1,4 +1,4 @@
-"""DDS2M: from one spoiled cube alone nearer to the clean one than few singular values, and than its own network fitted straight to what was measured.
+"""DDS2M: from one spoiled cube alone nearer to the clean one than few singular values, than a low-rank tensor, and than its own network fitted straight to what was measured.
 
 On generated cubes of three materials and on Indian Pines, each harmed anew for each seed. As the card has it: 28 dB at σ = 0.1, where the input has
 20 and the best cube of rank 3 has 27.3 by theory; below that without the running mean, and without the measurement in the walk. The studio's defaults
@@ -20,6 +20,7 @@ N = 2  # cubes, or harms of Indian Pines
 JOBS = {
     "three materials, noise 0.1": (3, dict(what="denoise", sigma=0.1)),
     "three materials, twice as large, noise 0.02": (3, dict(what="enlarge 2", sigma=0.02)),
+    "three materials, four times as large, noise 0.02": (3, dict(what="enlarge 4", sigma=0.02)),
     "Indian Pines, noise 0.1": (5, dict(what="denoise", sigma=0.1)),
     "Indian Pines, 20 % kept, noise 0.1": (5, dict(what="complete", kept=0.2, sigma=0.1)),
 }
@@ -46,6 +47,8 @@ def test_the_cube_alone_is_enough(proof, monkeypatch):
             first += [job] if name == next(iter(JOBS)) else []
             found["given"].append(psnr(Problem(job).given.values, cube.values))
             found["truncated SVD"].append(max(result("truncated_svd", job, rank=r) for r in sorted({rank, 3, 2})))  # the best of some ranks: in its favour
+            if "noise 0.1" in name:  # it does not enlarge
+                found.setdefault("low-rank tensor", []).append(result("low_rank_tensor", job))
             found["same network, fitted straight"].append(result("image_prior", job, rank=rank, steps=steps // 2))  # as many steps of Adam
             found["DDS2M"].append(result("dds2m", job, rank=rank))
         found = {k: np.array(v) for k, v in found.items()}
@@ -53,7 +56,7 @@ def test_the_cube_alone_is_enough(proof, monkeypatch):
         if name == next(iter(JOBS)):
             proof.state(f"{name}: PSNR of DDS2M (R = 3) in dB ({means})", found["DDS2M"].mean(), ">=", 28, baseline=float(found["truncated SVD"].mean()), n=N,
                         interval=interval(found["DDS2M"]))  # fmt: skip
-        for other in ("truncated SVD", "same network, fitted straight"):
+        for other in sorted(found.keys() - {"given", "DDS2M"}):
             gain = found["DDS2M"] - found[other]
             proof.state(
                 f"{name}: least dB of DDS2M over {other} ({means})", gain.min(), ">", 0, baseline=float(found[other].mean()), n=N, interval=interval(gain)
@@ -66,7 +69,7 @@ def test_the_cube_alone_is_enough(proof, monkeypatch):
 
     kept = np.array(ablated(0.98))
     bare = np.array(ablated(0.0))
-    proof.state(f"dB lost without the running mean, least of the cubes (with {kept.mean():.2f}, without {bare.mean():.2f})", (kept - bare).min(), ">", 0, n=N)
+    proof.state("PSNR in dB without the running mean, most of the cubes", bare.max(), "<", 28, baseline=float(kept.mean()), n=N)
     monkeypatch.setattr(dds2m, "AVERAGE", 0.98)
     true = degrading.stepped
     monkeypatch.setattr(degrading, "stepped", lambda *a: true(*a[:7], 0.0, a[8]))  # η_b = 0: what was measured plays no part after the beginning
