@@ -12,7 +12,7 @@ from backends.nets import eight_bits
 from backends.nets.aff import AffUNet, Filter
 from backends.nets.space_moe import SpaceMoe
 from backends.nets.sr_decoders import LiifDecoder, grid
-from backends.restore import moe_sr
+from backends.restore import moe_sr, packaged_upscalers
 from backends.restore.arbitrary_scale import at_any_size, fixed
 from backends.restore.latent_sr import SCHEDULE, ddim, original, trust
 from backends.restore.resshift import Shift, estimate
@@ -303,3 +303,14 @@ def test_each_step_shows_the_whole_picture(model):
         )
         shown = [e.event.show for e in events if isinstance(e.event, Step)]
         assert shown and all(isinstance(s, Image) for s in shown if s is not None)
+
+
+def test_a_packaged_network_reads_pixels_however_they_lie_in_memory():
+    pytest.importorskip("ncnn", reason="the packaged networks are optional")
+    run, rng = packaged_upscalers.opened_span(), np.random.default_rng(0)
+    flat = np.kron(rng.random((4, 4, 3)), np.ones((16, 16, 1))).astype(np.float32)
+    rows = np.ascontiguousarray(flat.transpose(2, 0, 1))
+    expected = run(rows)
+    for _ in range(3):
+        np.empty((3, 64, 64), np.float32).fill(1e6)  # what stands in memory that was given back
+        assert np.array_equal(run(flat.transpose(2, 0, 1)), expected)

@@ -68,6 +68,7 @@ RESTORE_FACE = Task(
         face("curls", "curls · a latent put right by a codebook", LAFR | {"knobs": {"align": "none"}}, LAFR | {"knobs": {"align": "fine-tuned encoder"}}, LAFR,
              blur=1.5, factor=2.5, noise=12, quality=50),
         face("cap", "a blue cap · three papers", DIFFACE, INTERLCM, LAFR, blur=1.5, factor=3.5, noise=15, quality=45),
+        face("curls", "curls · beside ready networks of photographs", DIFFACE, {"method": "span_face"}, {"method": "realesrgan_face"}, blur=1.2, factor=3.0, noise=12, quality=50),
         face("glasses", "glasses · a hole over one eye", UNTOUCHED, RESTORER, DIFFACE | {"knobs": {"N": 120, "eta": 1.0}}, INTERLCM, mask="face_glasses_mask.png"),
         face("curls", "curls · colours for a grey picture", UNTOUCHED, RESTORER, INTERLCM | {"knobs": {"steps": 2}}, LAFR, grey=True),
         face("laughing", "a laugh · DifFace with little noise and much", *(DIFFACE | {"knobs": {"N": n}} for n in (20, 40, 100)), blur=2.2, factor=5.0, noise=20, quality=30),
