@@ -45,6 +45,11 @@ def test_many_channels_are_mixed_and_the_rate_is_kept():
     assert np.abs(heard.samples - wide.mean(1)).max() < 1e-4
 
 
+def test_channels_of_opposite_sign_are_not_mixed_to_silence():
+    heard = inputs.sound(encoded(samples=np.stack([TONE.samples, -TONE.samples], 1)))
+    assert np.abs(heard.samples - TONE.samples).max() < 1e-3
+
+
 def test_louder_than_full_scale_is_turned_down_and_silence_is_taken():
     assert np.abs(inputs.sound(encoded(samples=TONE.samples * 6, subtype="FLOAT")).samples).max() == pytest.approx(1, abs=1e-3)
     assert not inputs.sound(encoded(samples=np.zeros(RATE))).samples.any()

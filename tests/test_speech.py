@@ -144,6 +144,7 @@ def test_any_rate_and_any_channels_are_taken_with_a_note(tiny_speech, rate, chan
     (Audio(np.full(RATE, np.nan, np.float32), RATE), None, "not numbers"),
     (Audio(np.zeros(0, np.float32), RATE), None, "holds no sound"),
     (Audio(np.ones(3600 * 4000, np.float32) / 2, 4000), None, r"longer than 60 s \(it lasts 60 minutes\)"),
+    (clip(), Audio(np.zeros(len(clip().samples), np.float32), RATE), "clean sound is silent"),
     (clip(), clip(kind="clean", seconds=1), "must be of one length"),
 ])  # fmt: skip
 def test_what_can_not_be_enhanced_gets_a_sentence(sound, clean, said):
@@ -263,6 +264,15 @@ def test_scale_does_not_count_and_detail_falls_when_speech_is_smoothed():
     assert figures.si_sdr(0.1 * clip().samples, clean) == pytest.approx(figures.si_sdr(clip().samples, clean), abs=1e-3)
     smooth = np.convolve(clean, np.hanning(9) / np.hanning(9).sum(), "same").astype(np.float32)
     assert np.isfinite(figures.detail(smooth)) and figures.detail(np.zeros(RATE, np.float32)) == 0
+
+
+def test_a_figure_that_fails_leaves_the_others(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no speech")
+
+    monkeypatch.setattr(figures, "dnsmos", fails)
+    names = {m.name for m in figures.enhance_speech(EnhanceSpeech(sound=clip(), clean=clip(kind="clean")), clip(), None)}
+    assert "DNSMOS" not in names and "SI-SDR, dB" in names
 
 
 def test_a_missing_package_is_named_and_nothing_fails(monkeypatch):

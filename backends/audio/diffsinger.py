@@ -30,7 +30,7 @@ def diffsinger(job: Sing, model, k: K = 0, boundary: Boundary = "A: divergence",
     Liu et al., arXiv 2105.02446; details from the official code (MoonInTheRiver). k: the paper's appendix B (A), or its boundary predictor (B:
     true and blurry mels noised to a step can't be told apart by more than 0.4 in 95 % of the later steps), both over validation melodies.
     Ours differs in size: 12 dilated layers of 128 channels with a linear read-out beside the last (see SingerDenoiser), 80 mels at
-    16 kHz, FastSpeech 2's blocks of width 144; pitch comes from the score, with vibrato. A voicebank's own k is the deepest it was trained
+    16 kHz, FastSpeech 2's blocks of width 144, a decoder trained to L1 + ¼·SSIM (officially L1, SSIM if wished); a knob of ours guesses phases by Griffin and Lim; pitch comes from the score, with vibrato. A voicebank's own k is the deepest it was trained
     for, and so is a published voice's.
     """
     if model.deepest is not None:

@@ -18,7 +18,7 @@ def ezaudio(
     job: TextToAudio, model,
     steps: Steps = 50,
     scale: Guidance = 5.0,
-    rescale: Annotated[float, Slider(0, 1, 0.05, help="φ: how far the guided prediction is brought back to the deviation of the unguided one; 0 is plain guidance")] = 0.75,
+    rescale: Annotated[float, Slider(0, 1, 0.05, help="φ: how far the guided prediction is brought back to the deviation of that under the text alone; 0 is plain guidance")] = 0.75,
     eta: Eta = 1.0,
 ) -> Events:  # fmt: skip
     """EzAudio: latent diffusion of waveforms with rescaled guidance.
@@ -31,6 +31,7 @@ def ezaudio(
     the empty text (u), g = u + s·(c − u), then φ·g·std(c)/std(g) + (1 − φ)·g, the deviations over channels and frames; DDIM with
     zero terminal SNR. Defaults are the paper's (s = 5, φ = 0.75, η = 1), at 50 steps for its 100. Editing: the network is shown the
     latents around the span and a mask; officially s = 3.5, φ = 0. Where we differ: samples outside the span stay the input's own,
-    and the input's latents are the posterior's mean, officially a draw.
+    and the input's latents are the posterior's mean, officially a draw. The embedded model reads words by MiniLM, not FLAN-T5, makes 16 kHz,
+    not 24, and was trained on captioned sounds at once, without the paper's stages.
     """
     yield from make(job, model, steps, Guided(scale, rescale), eta)

@@ -50,7 +50,7 @@ class SpeechModel:
 
 
 class Chunks:
-    """A sound at 16 kHz as equal overlapping chunks, each brought to a peak of 1: `y`, their spectrograms as the model takes them."""
+    """A sound at 16 kHz as equal overlapping chunks, each brought to a peak of 1 (officially the whole sound is): `y`, their spectrograms as the model takes them."""
 
     def __init__(self, sound: Audio, model: SpeechModel):
         from backends.nets.spectrogram_unet import HOP, analyse

@@ -84,9 +84,7 @@ def enhance_speech(job: EnhanceSpeech, value: Media, reference: Media | None) ->
             out += _taken("ESTOI, %", lambda: 100 * estoi(made, clean), "intelligibility")
         out.append(Metric("log-spectral distance, dB", log_spectral_distance(made, clean), "lower"))
     if "DNSMOS" not in absent:
-        opinions = dnsmos(made)
-        parts = f"speech {opinions['speech']:.2f}, background {opinions['background']:.2f}"
-        out.append(Metric("DNSMOS", opinions["overall"], "higher", parts))
+        out += _opinions(made)
     wanted = [figure for figure in absent if figure == "DNSMOS" or clean is not None]
     level = loudness(value)
     if np.isfinite(level):
@@ -95,10 +93,20 @@ def enhance_speech(job: EnhanceSpeech, value: Media, reference: Media | None) ->
     return out
 
 
-def _taken(name: str, score: Callable[[], float], aside: str) -> list[Metric]:
+def _opinions(made: np.ndarray) -> list[Metric]:
+    said = {}
+
+    def score() -> float:
+        said.update(dnsmos(made))
+        return said["overall"]
+
+    return _taken("DNSMOS", score, lambda: f"speech {said['speech']:.2f}, background {said['background']:.2f}")
+
+
+def _taken(name: str, score: Callable[[], float], aside: str | Callable[[], str]) -> list[Metric]:
     """One figure, or none where the scorer finds no speech to score."""
     try:
         value = score()
     except Exception:  # the packages raise what they like on silence and on clicks
         return []
-    return [Metric(name, value, "higher", aside)] if np.isfinite(value) else []
+    return [Metric(name, value, "higher", aside if isinstance(aside, str) else aside())] if np.isfinite(value) else []
