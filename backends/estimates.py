@@ -72,6 +72,7 @@ class Progress:
     """Where a running run stands: `expected`, seconds of each arm as far as known; `arm`, the arm under way since `since`, at step `i` of `n`."""
 
     expected: list[float | None]
+    apart: bool = False  # whether arms may run at once
     arm: int = 0
     since: float = field(default_factory=time.monotonic)
     i: int = 0
@@ -79,6 +80,7 @@ class Progress:
     paused: float = 0.0  # when it was; 0 while it is not
     first: tuple[float, int] = (0.0, 0)  # when the arm's first step was seen, and its number: what came before it was loading
     took: list[float] = field(default_factory=list)  # by the arms that ended
+    begun: float = field(default_factory=time.monotonic)
 
     def see(self, event: ArmEvent) -> float:
         """Take an event; gives the seconds that the arm it ends took, 0 for others. Pauses don't count."""
@@ -100,6 +102,8 @@ class Progress:
 
     def left(self, running: bool) -> float | None:
         """Seconds to the end. An arm whose like was never seen is taken for the mean of the run's others; None while nothing is known of any."""
+        if self.apart:
+            return self._apart(running)
         times = list(self.expected[self.arm :])
         if not times:
             return 0.0
@@ -114,3 +118,11 @@ class Progress:
         if here is None:
             here = max(guessed[0] - (now - self.since), 0.0) if running else guessed[0]
         return here + sum(guessed[1:])
+
+    def _apart(self, running: bool) -> float | None:
+        """The longest arm's, as if there were a replica for each."""
+        if len(self.took) >= len(self.expected):
+            return 0.0
+        if None in self.expected:
+            return None
+        return max(max(self.expected) - (time.monotonic() - self.begun if running else 0.0), 0.0)

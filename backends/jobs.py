@@ -113,7 +113,7 @@ here = gpu.on_gpu(local, _borrowed)  # on ZeroGPU it borrows a GPU, in the name 
 
 class Executor:
     def __init__(self, store: Store, source: Callable[..., Iterator[ArmEvent]] = here, slots: int = 1):
-        self.store, self._source, self._slots = store, source, slots
+        self.store, self._source, self.slots = store, source, slots
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Run]] = {}  # owners in the order of their turns
         self._running: list[Run] = []
@@ -200,7 +200,7 @@ class Executor:
             place = self.place(run)
             own = run.progress.left(not place) if run.progress and not run.over else None
             before = [r.progress.left(r in self._running) for r in [*self._running, *self._order()[: place - 1]]] if place else []
-            return None if None in (own, *before) else sum(before) / self._slots + own
+            return None if None in (own, *before) else sum(before) / self.slots + own
 
     def guess(self, given: dict, pictures: dict) -> float | None:
         """Seconds that a recipe would take, without waiting; None when the like of it has not run here yet."""
@@ -239,13 +239,16 @@ class Executor:
 
     def _enqueue(self, run: Run) -> None:
         run.stopped, run.held = (Flag(Path(self._flags.name) / f"{run.id}.{kind}") for kind in ("stop", "hold"))
-        run.events, run.progress = Pile(), Progress(self._expected(run.given, run.pictures))
+        run.events, run.progress = Pile(), self._progress(run)
         with self._changed:
             self._waiting.setdefault(run.owner, deque()).append(run)
             self._changed.notify_all()
 
     def _expected(self, given: dict, pictures: dict) -> list[float | None]:
         return [self._safely(estimates.expected, self.store, cell, cell["arms"][0], pictures) for cell in grids.cells(given)]
+
+    def _progress(self, run: Run) -> Progress:
+        return Progress(self._expected(run.given, run.pictures), apart=self.slots > 1 and bool(run.given.get("apart")))
 
     def _order(self) -> list[Run]:
         """Those that wait, as they will begin: in rounds, one of each owner; who has one running now is the last of each."""
@@ -271,7 +274,7 @@ class Executor:
             run = self._order()[0]
             self._unqueue(run)
             self._running.append(run)
-            run.state, run.began, run.seen, run.progress = "running", time.time(), time.monotonic(), Progress(self._expected(run.given, run.pictures))
+            run.state, run.began, run.seen, run.progress = "running", time.time(), time.monotonic(), self._progress(run)
         if run.kept:
             self._safely(self.store.change, run.id, state="running", began=run.began)
         return run
@@ -312,7 +315,7 @@ class Executor:
             self._changed.notify_all()
         if isinstance(event.event, Outcome) and not event.event.error and not event.event.stopped:
             cell, before = run.cells[event.arm], run.cells[event.arm - 1] if event.arm else None
-            alone = before["model"] == cell["model"] if before else warm  # a model that was loaded meanwhile would teach too much
+            alone = not run.progress.apart and (before["model"] == cell["model"] if before else warm)  # a model that was loaded meanwhile would teach too much
             self._safely(estimates.learn, self.store, cell, cell["arms"][0], run.pictures, took if alone else event.event.seconds)
         if isinstance(event.event, Outcome):
             self._safely(self._keep, run)

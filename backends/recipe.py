@@ -2,6 +2,7 @@
 
 {"schema": 1, "task": …, "model": …, "job": {…}, "arms": [{"method": …, "knobs": {…}, "stack": […]}]}
 
+With "apart": true its arms may run at once where the host has several replicas; their seconds are then not to be compared.
 With a "grid" (grids.py) it has one arm, which the grid's axes vary: `parse` gives an arm for each cell.
 
 Pictures, sounds, objects and cubes in a job are named by the SHA-256 of their pixels, samples, faces or values, the studio's own objects by their name;
@@ -50,8 +51,12 @@ def parse(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple
 
 def whole(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple[Task, dict, dict[str, Input]]:
     """(task, recipe, inputs) as they are kept, with all defaults; raises BadInput. The recipe has its grid, not the grid's cells."""
+    recipe = _loaded(recipe)
     task, job, arms, grid = _parsed(recipe, pictures)
-    return task, grid or build(task, job, arms), inputs_of(job)
+    apart = recipe.get("apart", False)
+    if not isinstance(apart, bool):
+        raise BadInput("The recipe's apart says whether its arms may run at once on several replicas; it is true or false.")
+    return task, (grid or build(task, job, arms)) | ({"apart": True} if apart else {}), inputs_of(job)
 
 
 def _parsed(recipe: dict | str, pictures: dict[str, Input] | None) -> tuple[Task, Job, tuple[Arm, ...], dict | None]:

@@ -72,6 +72,28 @@ def main(folder) -> None:
     assert run.state == "done" and len(end) == 2 and all(o.value is not None for o in end), run.error
     print(f"both replicas killed in the middle: the run is there after {time.monotonic() - begin:.1f} s, whole")
 
+    whole = asked(arms=("ddim", "deepcache", "faster_diffusion", "adaptive_guidance"))
+    begin, here = time.monotonic(), outcomes(both, both.submit(whole, {}, "me"))
+    together, begin = time.monotonic() - begin, time.monotonic()
+    there = sorted(outcomes(both, both.submit(whole | {"apart": True}, {}, "me")), key=lambda o: o.arm)
+    apart = time.monotonic() - begin
+    assert all(
+        np.array_equal(a.value.pixels, b.value.pixels) and a.recipe["outcome"]["metrics"].keys() == b.recipe["outcome"]["metrics"].keys()
+        for a, b in zip(here, there, strict=True)
+    )
+    assert all(m.value == n.value for a, b in zip(here, there) for m, n in zip(a.metrics, b.metrics) if m.name == n.name and np.isfinite(m.value)), (
+        "compared with the first alike"
+    )
+    print(f"four arms: {together:.1f} s one after another, {apart:.1f} s apart; same bits, same figures")
+
+    run = both.submit(asked(steps=100, arms=("ddim", "deepcache", "ddim")) | {"apart": True}, {}, "me")
+    first_step(both, run)
+    begin = time.monotonic()
+    both.stop(run)
+    outcomes(both, run)
+    print(f"arms apart, stopped: {time.monotonic() - begin:.2f} s, {run.state}")
+    assert run.state == "stopped"
+
     for studio in (alone, both):
         took(studio, 4)  # models are there
     single, double = took(alone), took(both)

@@ -6,9 +6,9 @@ import torch
 
 from backends.scene.capturing import posed
 from backends.scene.distill import Prior, Scored
-from backends.scene.edit_masks import differences, in_space, in_views
+from backends.scene.edit_masks import differences, in_space
 from backends.scene.ednerf import delta, ednerf, masked
-from backends.scene.latent_field import LatentField, fit, refinement
+from backends.scene.latent_field import LatentField, fit, in_views, refinement
 from backends.scene.tasks import EditObject
 from backends.scene.volume import Volume
 from backends.spec import BadInput, Images, Metric, Plot
@@ -90,13 +90,41 @@ def test_masks_stop_the_pull_and_the_rest_is_held(tiny):
     for keep in (0.0, 10.0):
         original, edited = cloud(tiny), cloud(tiny).requires_grad_()
         score = lambda now, was, near: Scored(torch.ones_like(now), now, 0.5)  # noqa: E731
-        for pulled in masked(edited, original, ROUND, masks, score, torch.Generator().manual_seed(0), 8, 2, keep, 0.0):
+        for pulled in masked(
+            edited, original, ROUND, masks, torch.ones(16, 16, 16, dtype=torch.bool), score, torch.Generator().manual_seed(0), 8, 2, keep, 0.0
+        ):
             gradient = pulled.scored.gradient
             assert float(gradient[..., 8:, :].abs().max()) == 0 and float(gradient[..., :8, :].min()) == 1
         with torch.no_grad():
             change = edited.latents(ROUND)[1] - original.latents(ROUND)[1]
         moved[keep] = [float(change[..., rows, :].square().mean()) for rows in (slice(8), slice(8, None))]
     assert moved[10.0][1] < 0.5 * moved[0.0][1] and moved[10.0][1] < 0.3 * moved[10.0][0]
+
+
+def test_an_edit_moves_its_own_voxels_and_is_not_carried_on_by_the_layer(tiny):
+    original, place = cloud(tiny), torch.zeros(16, 16, 16, dtype=torch.bool)
+    original.volume.features *= 4  # beyond what an edit may reach
+    with torch.no_grad():
+        original.refine[-1].weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    place[:, 10:14, 4:12] = True
+    edited = original.copy(around=(original, place))
+    before = [p.clone() for p in edited.volume.parameters()]
+    score = lambda now, was, near: Scored(torch.ones_like(now), now, 0.5)  # noqa: E731
+    masks = in_views(place, ROUND, 16)
+    for _ in masked(edited, original, ROUND, masks, place, score, torch.Generator().manual_seed(0), 4, 2, 0.0, 0.0):
+        pass
+    around = torch.nn.functional.max_pool3d(place[None, None].float(), 3, 1, 1) > 0
+    for now, was in zip(edited.volume.parameters(), before):
+        moved = (now != was).any(1, keepdim=True)
+        assert moved[place[None, None]].any() and not moved[~around].any()
+    with torch.no_grad():
+        nothing = original.copy(around=(original, place)).latents(ROUND)[1] - original.latents(ROUND)[1]
+        with_layer, alone = (
+            f.latents(ROUND)[1] - original.latents(ROUND)[1] for f in (edited, LatentField(tiny, edited.volume, original.refine, original.ground))
+        )
+    assert not nothing.any()
+    out = ~masks.expand_as(alone)
+    assert with_layer[out].square().mean() < 0.5 * alone[out].square().mean()
 
 
 def test_like_prompts_part_nowhere(prior):

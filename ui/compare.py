@@ -1,6 +1,6 @@
 """A task's tab: one input panel, one to six arms side by side, and under them what the comparison gave.
 
-The tab is drawn by gr.render from its state, {"model", "job", "pictures", "arms", "grid", "blind"}, so that a page of many tasks stays
+The tab is drawn by gr.render from its state, {"model", "job", "pictures", "arms", "grid", "blind", "apart"}, so that a page of many tasks stays
 small and a new task or method needs nothing here. An arm added or a method chosen first takes what stands in the
 components into the state and then draws anew (Gradio 6 does not keep values by key); `left`, the last run's Shown,
 puts pictures and figures back. A state with "run" shows that run: the tab watches it as soon as it is drawn.
@@ -44,6 +44,7 @@ def state_of(given: dict, pictures: dict | None = None) -> dict:
         "arms": chosen[:MAX_ARMS],
         "grid": given.get("grid"),
         "blind": False,
+        "apart": bool(given.get("apart")),
     }
 
 
@@ -116,6 +117,10 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
                 now.get("blind", False), label="Blind", info="no names, previews or figures until you vote by number key", visible=len(now["arms"]) > 1,
                 elem_classes=["knob"], interactive=True,
             )  # fmt: skip
+            fields["apart"] = gr.Checkbox(
+                now.get("apart", False), label="Arms at once", info="sooner, on replicas that are idle; their seconds can't be compared",
+                visible=jobs.studio().slots > 1, elem_classes=["knob"], interactive=True,
+            )  # fmt: skip
             with gr.Row(elem_classes=["go"]):
                 run = gr.Button("Run", variant="primary", elem_classes=["run"], min_width=80)
                 pause = gr.Button("Pause", elem_classes=["pause"], min_width=70)
@@ -162,7 +167,7 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
 def _tell(task: Task, fields: dict, column: arms.Column, panel: grid.Panel) -> None:
     """What is said of the grid follows its axes and the first arm's knobs."""
     rules = recipe.marks(task.job)
-    names = tuple(name for name in fields if name != "blind" and type(rules.get(name)) not in recipe.KINDS)
+    names = tuple(name for name in fields if name not in ("blind", "apart") and type(rules.get(name)) not in recipe.KINDS)
     asked = [*(fields[name] for name in names), *column.sources, *panel.sources]
     told = [panel.frame.expand, *(c.change for c in panel.sources), *(c.release if isinstance(c, gr.Slider) else c.input for c in column.sources)]
     gr.on(told, grid.teller(task, names, column, panel), asked, panel.said, trigger_mode="always_last", **LIGHT)
@@ -210,7 +215,7 @@ def _changer(task: Task, names: tuple, columns: list, change: arms.Change, once:
         kept = [_kept(arm, filled[arm["id"]]) if arm["id"] in filled else arm for arm in state["arms"]]
         desk = dict(zip(names, values))
         axes = panel.changed(values) if panel else state.get("grid")
-        now = {"model": desk["model"], "job": job, "pictures": pictures, "grid": axes, "blind": desk.get("blind", False)}
+        now = {"model": desk["model"], "job": job, "pictures": pictures, "grid": axes, "blind": desk.get("blind", False), "apart": desk.get("apart", False)}
         return now | {"arms": change.change(kept, *extra)}
 
     return handler

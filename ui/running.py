@@ -130,6 +130,7 @@ def runner(task: Task, names: tuple[str, ...], columns: list, axes: Callable[[tu
         panel = dict(zip(names, values))
         given, pictures = job(task, panel, panel.values())
         asked = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": given, "arms": filled(columns, values[len(names) :])}
+        asked |= {"apart": True} if panel.get("apart") else {}
         if axes:
             asked |= {"arms": asked["arms"][:1], "grid": axes(values)}
         return jobs.studio().submit(asked, pictures, owner, blind=bool(panel.get("blind")) and not axes and len(columns) > 1)

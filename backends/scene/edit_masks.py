@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from backends.lazy import F, torch
+from backends.lazy import torch
 from backends.scene.attention_grids import attention_in, sides_of, telling
-from backends.scene.volume import Volume, nodes, read_off, render
+from backends.scene.volume import nodes, read_off
 from backends.spec import BadInput
 from backends.worlds.objects_render import Camera
 
@@ -52,9 +52,3 @@ def in_space(maps: Tensor, cameras: list[Camera], side: int, share: float) -> Te
     points = nodes(side, maps.device)
     mean = sum(read_off(m, c, points)[:, 0] for m, c in zip(maps, cameras)) / len(maps)
     return (mean >= share * mean.max()).view(side, side, side)
-
-
-def in_views(where: Tensor, cameras: list[Camera], side: int) -> Tensor:
-    """(n, 1, side, side) bool: cells of the views that nodes of `where` (R, R, R) cover by at least a quarter."""
-    solid = Volume(torch.where(where, 1.0, -1.0)[None, None], torch.zeros(1, 1, *where.shape, device=where.device), colours=False)
-    return F.avg_pool2d(render(solid, cameras, 2 * side).opacity, 2) > 0.25

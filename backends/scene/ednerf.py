@@ -9,8 +9,8 @@ from backends.lazy import F, torch
 from backends.registry import method
 from backends.scene.capturing import Captured, posed
 from backends.scene.distill import Grid, High, Iterations, Low, Prior, Pulled, Scored, Views, pull, watched
-from backends.scene.edit_masks import extent, in_views
-from backends.scene.latent_field import LatentField, encoded, fit
+from backends.scene.edit_masks import extent
+from backends.scene.latent_field import LatentField, encoded, fit, in_views
 from backends.scene.tasks import EDIT_OBJECT, EditObject
 from backends.scene.turning import GROUND, turning, turntable
 from backends.scene.volume import Rendered, smoothness
@@ -53,7 +53,9 @@ def ednerf(
     Park et al., arXiv 2310.02712: a field that renders latents, a refinement layer of ResNet and self-attention blocks, masked delta denoising score
     with w = σ². Its repository holds no code and its constants are unverified. Where we differ: a voxel grid and no TensoRF; the density is held to
     the views' alpha; the source is what the captured field renders, not the encoded views, so that at first nothing is left to repair and the delta
-    speaks of the words alone; opacity is held as the latents are, for many densities give one latent, and latents stay within ±3 for the same reason.
+    speaks of the words alone; opacity is held as the latents are, for many densities give one latent, and latents stay within ±3, or what the capture gave, for the same reason.
+    Only voxels of the edit and their neighbours move; the layer stays as the capture left it and speaks within the mask, for its attention would
+    carry the edit to all of a view.
     The mask is where the model's estimates under the two prompts part on the encoded views (as in DiffEdit, arXiv 2210.11427), in place of a
     text-driven segmenter, which would be one more network and does not know where a hat is to come; the views' maps are brought together in space
     and seen again, so that all sides agree.
@@ -64,10 +66,10 @@ def ednerf(
     z, _ = known = encoded(model, shots)
     for i, (field, _) in enumerate(fit(model, shots, cameras, grid, captures, job.seed, refine, known=known), 1):
         yield Step(i, captures + iterations, lambda i=i, field=field: turning(field, i), keep=lambda field=field: turntable(field))
-    original, edited = field, field.copy().requires_grad_()
     generator = torch.Generator().manual_seed(job.seed)
     target, source = Prior(model, job.prompt, generator, scale), Prior(model, job.source, generator, scale)
-    masks = in_views(extent(where, job, target, source, z, cameras, grid, share), cameras, z.shape[-1])
+    place = extent(where, job, target, source, z, cameras, grid, share)
+    masks, original, edited = in_views(place, cameras, z.shape[-1]), field, field.copy(around=(field, place))
     if not masks.any():
         raise BadInput("No cell of any view is part of the edit; lower its share.")
 
@@ -75,7 +77,7 @@ def ednerf(
         level = target.level(low, high)
         return delta(target, source, now, was, near, level) if score == "delta" else target.score(now, target.cond(near), level)
 
-    pulls = masked(edited, original, cameras, masks, scored, generator, iterations, views, keep_out, keep_in)
+    pulls = masked(edited, original, cameras, masks, place, scored, generator, iterations, views, keep_out, keep_in)
     shown = yield from watched(pulls, edited, target, iterations, captures, beside=lambda: (marked(edited, cameras, shots, masks),))
     edited.requires_grad_(False)
     inside, outside = changes(original, edited, masks, cameras)
@@ -84,10 +86,16 @@ def ednerf(
     yield Result(turntable(edited), shown)
 
 
-def masked(edited: LatentField, original: LatentField, cameras: list[Camera], masks: Tensor, score: Callable[[Tensor, Tensor, list[Camera]], Scored], generator,
+def masked(edited: LatentField, original: LatentField, cameras: list[Camera], masks: Tensor, place: Tensor, score: Callable[[Tensor, Tensor, list[Camera]], Scored], generator,
            iterations: int, views: int, keep_out: float, keep_in: float) -> Iterator[Pulled]:  # fmt: skip
-    """Pull the refined latents within the masks (n, 1, h, w) and hold them to the original's; yields after each step of Adam."""
-    optimiser = torch.optim.Adam(edited.rates(0.015, 0.05, 1e-4))
+    """Pull the refined latents within the masks (n, 1, h, w) and hold them to the original's; yields after each step of Adam.
+
+    `place` (R, R, R) bool: nodes that may move, and their neighbours.
+    """
+    free = F.max_pool3d(place[None, None].float(), 3, 1, 1)
+    features = original.volume.features
+    least, most = features.clamp(max=-LARGEST), features.clamp(min=LARGEST)
+    optimiser = torch.optim.Adam(edited.volume.requires_grad_().rates(0.015, 0.05))
     for i in range(iterations):
         chosen = torch.randperm(len(cameras), generator=generator)[:views].tolist()
         near, inside = [cameras[c] for c in chosen], masks[chosen].float()
@@ -99,9 +107,11 @@ def masked(edited: LatentField, original: LatentField, cameras: list[Camera], ma
             moved = (now - was).square().sum(1, keepdim=True) + (opacity - solid).square()
             rough = 0.01 * now[0].numel() * smoothness(edited.volume.density - original.volume.density)
             (pull(now, scored.gradient * inside) + ((keep_out * (1 - inside) + keep_in * inside) * moved).sum() / len(now) + rough).backward()
+        for p in edited.volume.parameters():
+            p.grad *= free
         optimiser.step(), optimiser.zero_grad()
         with torch.no_grad():  # else a thin veil of extreme latents would do for something solid
-            edited.volume.features.clamp_(-LARGEST, LARGEST)
+            edited.volume.features.clamp_(least, most)
         scored = Scored(scored.gradient * inside, scored.target, scored.t)
         yield Pulled(i + 1, Rendered(now.detach(), opacity.detach(), opacity.detach()), now.detach(), scored)
 

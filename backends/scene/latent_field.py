@@ -32,15 +32,19 @@ def refinement(channels: int, width: int = 64):
 
 
 class LatentField:
-    """A Volume of latents (`volume`), their `refine` layer or None, and the `model` whose autoencoder they are of; `ground` (1, C, h, w): the latents of an empty view."""
+    """A Volume of latents (`volume`), their `refine` layer or None, and the `model` whose autoencoder they are of; `ground` (1, C, h, w): the latents of an empty view.
 
-    def __init__(self, model, volume: Volume, refine, ground: Tensor):
-        self.model, self.volume, self.refine, self.ground = model, volume, refine, ground
+    `around`: a field and the nodes (R, R, R) beyond which what its layer adds to its own latents is added to these: normalisation and attention of
+    the layer would carry a change of one place to all of a view.
+    """
 
-    def copy(self) -> LatentField:
+    def __init__(self, model, volume: Volume, refine, ground: Tensor, around: tuple[LatentField, Tensor] | None = None):
+        self.model, self.volume, self.refine, self.ground, self.around = model, volume, refine, ground, around
+
+    def copy(self, around: tuple[LatentField, Tensor] | None = None) -> LatentField:
         import copy
 
-        return LatentField(self.model, self.volume.copy(), copy.deepcopy(self.refine), self.ground)
+        return LatentField(self.model, self.volume.copy(), copy.deepcopy(self.refine), self.ground, around)
 
     def requires_grad_(self, on: bool = True) -> LatentField:
         for p in (*self.volume.parameters(), *(self.refine.parameters() if self.refine else ())):
@@ -56,7 +60,16 @@ class LatentField:
         ground = F.interpolate(self.ground, (side, side)).flatten(2).transpose(1, 2)  # an autoencoder's grounds differ towards a picture's edge
         seen = render(self.volume, cameras, side, SAMPLES, ground, generator)
         z, opacity = F.avg_pool2d(seen.picture, RAYS), F.avg_pool2d(seen.opacity, RAYS)
-        return z, z + self.refine(z) if self.refine else z, opacity
+        if not self.refine:
+            return z, z, opacity
+        added = self.refine(z)
+        if self.around:
+            other, where = self.around
+            with torch.no_grad():
+                plain, better, _ = other.latents(cameras)
+                inside = in_views(where, cameras, z.shape[-1])
+            added = torch.where(inside, added, better - plain)
+        return z, z + added, opacity
 
     def decoded(self, cameras: list[Camera]) -> tuple[Tensor, Tensor]:
         """(n, 3, side, side) pictures, 0 to 1, and opacity (n, 1, h, w)."""
@@ -84,6 +97,12 @@ class LatentField:
             facing = torch.where(seen_first, facing, 1e-4 * facing)  # a face that none sees takes what lies over it
             total = total + facing * torch.cat([read_off(picture, camera, middles), torch.ones_like(far)], 1)
         return painted(shape, total[:, :3] / total[:, 3:])
+
+
+def in_views(where: Tensor, cameras: list[Camera], side: int) -> Tensor:
+    """(n, 1, side, side) bool: cells of the views that nodes of `where` (R, R, R) cover by at least a quarter."""
+    solid = Volume(torch.where(where, 1.0, -1.0)[None, None], torch.zeros(1, 1, *where.shape, device=where.device), colours=False)
+    return F.avg_pool2d(render(solid, cameras, 2 * side).opacity, 2) > 0.25
 
 
 def encoded(model, views: np.ndarray, batch: int = 8) -> tuple[Tensor, Tensor]:
