@@ -26,7 +26,7 @@ def decoded(data: bytes, what: str) -> Mesh:
     elif data[:4] in (b"ply\n", b"ply\r"):
         read = _ply
     elif data.lstrip()[:1] == b"{" and b'"asset"' in data:
-        raise BadInput(f"{what} is a glTF that keeps its parts in other files; export it as GLB, which is one file.")
+        raise BadInput(f"{what} is a glTF of text, whose parts may be in other files; export it as GLB, which is one file.")
     elif data[:2] == b"PK":
         raise BadInput(f"{what} is a zip; unpack it and give the GLB, OBJ or PLY file that is in it.")
     elif b"\0" not in data and re.search(rb"(?m)^[ \t]*v[ \t]+[-+.\dnNiI]", data):
@@ -110,6 +110,7 @@ def _obj(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     if (n := len(re.findall(rb"(?m)^[ \t]*f[ \t]", data))) > MAX_FACES:
         raise too_many(what, n)
+    data = re.sub(rb"(?m)^[ \t]*usemtl[^\r\n]*", b"", data)  # trimesh takes quadratic time over the groups that they make
     found = load_obj(io.StringIO(data.decode("utf-8", "replace")), skip_materials=True)
     return joined([_coloured(part) for part in found.get("geometry", {}).values()], what)
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import time
 import zipfile
 
 import numpy as np
@@ -268,3 +269,12 @@ def test_a_packed_object_that_does_not_fit_gets_a_sentence(part):
     wrong = {k: getattr(mesh, k) for k in ("vertices", "faces", "colours")} | {part: getattr(mesh, part)[:3, :2]}
     with pytest.raises(BadInput, match="no surface|does not hold"):
         meshes.unpacked(recipe.packed(Mesh(**wrong)), "The object")
+
+
+def test_an_obj_of_many_materials_is_one_surface_read_in_no_time():
+    rows = ["v 0 0 0", "v 1 0 0", "v 0 1 0", "v 0 0 1"]
+    for i in range(20_000):
+        rows += [f"usemtl m{i}", f"f 1 2 {3 + i % 2}"]
+    began = time.process_time()
+    mesh = inputs.mesh(obj("\n".join(rows)))
+    assert len(mesh.faces) >= 2 and time.process_time() - began < 20
