@@ -151,7 +151,7 @@ class Replicas:
         running, first, held = 1, None, []
         try:
             while running:
-                if left and not self._wanted and not self._idle.empty():
+                if left and not self._wanted and not self._idle.empty() and not switches["stop"]():
                     with suppress(queue.Empty):
                         begin(self._idle.get_nowait(), False)
                         running += 1

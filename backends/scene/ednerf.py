@@ -42,7 +42,7 @@ def ednerf(
     where: Annotated[str, Choice(("difference", "attention", "everywhere"), help="the mask: where the two prompts part, where the new words are looked at, "
                                                                                   "or all of the view")] = "difference",
     share: Annotated[float, Slider(0.05, 0.95, 0.05, help="of the strongest place's difference or attention, from which on a place is part of the edit")] = 0.4,
-    keep_out: Weight = 1.0, keep_in: Weight = 0.01,
+    keep_out: Weight = 5.0, keep_in: Weight = 0.01,
     refine: Annotated[bool, Toggle(help="the layer that repairs rendered latents")] = True,
 ) -> Events:  # fmt: skip
     """ED-NeRF.
@@ -54,7 +54,7 @@ def ednerf(
     with w = σ². Its repository holds no code and its constants are unverified. Where we differ: a voxel grid and no TensoRF; the density is held to
     the views' alpha; the source is what the captured field renders, not the encoded views, so that at first nothing is left to repair and the delta
     speaks of the words alone; opacity is held as the latents are, for many densities give one latent, and latents stay within ±3, or what the capture gave, for the same reason.
-    Only voxels of the edit and their neighbours move; the layer stays as the capture left it and speaks within the mask, for its attention would
+    Only voxels of the edit move, and λ_out is 5; the layer stays as the capture left it and speaks within the mask, for its attention would
     carry the edit to all of a view.
     The mask is where the model's estimates under the two prompts part on the encoded views (as in DiffEdit, arXiv 2210.11427), in place of a
     text-driven segmenter, which would be one more network and does not know where a hat is to come; the views' maps are brought together in space
@@ -90,9 +90,8 @@ def masked(edited: LatentField, original: LatentField, cameras: list[Camera], ma
            iterations: int, views: int, keep_out: float, keep_in: float) -> Iterator[Pulled]:  # fmt: skip
     """Pull the refined latents within the masks (n, 1, h, w) and hold them to the original's; yields after each step of Adam.
 
-    `place` (R, R, R) bool: nodes that may move, and their neighbours.
+    `place` (R, R, R) bool: nodes that may move.
     """
-    free = F.max_pool3d(place[None, None].float(), 3, 1, 1)
     features = original.volume.features
     least, most = features.clamp(max=-LARGEST), features.clamp(min=LARGEST)
     optimiser = torch.optim.Adam(edited.volume.requires_grad_().rates(0.015, 0.05))
@@ -108,7 +107,7 @@ def masked(edited: LatentField, original: LatentField, cameras: list[Camera], ma
             rough = 0.01 * now[0].numel() * smoothness(edited.volume.density - original.volume.density)
             (pull(now, scored.gradient * inside) + ((keep_out * (1 - inside) + keep_in * inside) * moved).sum() / len(now) + rough).backward()
         for p in edited.volume.parameters():
-            p.grad *= free
+            p.grad *= place
         optimiser.step(), optimiser.zero_grad()
         with torch.no_grad():  # else a thin veil of extreme latents would do for something solid
             edited.volume.features.clamp_(least, most)
