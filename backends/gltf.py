@@ -19,7 +19,7 @@ from backends.spec import BadInput, Mesh
 MAX_PARTS = 2_000  # nodes and primitives of a GLB's scene
 FINE = 24_000  # triangles that coarse surfaces are divided into, so that their texture is seen
 COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
-READ = re.compile("KHR_materials_|KHR_lights_punctual|KHR_mesh_quantization|KHR_texture_transform|EXT_texture_webp|KHR_node_visibility")
+READ = re.compile("KHR_materials_|KHR_lights_punctual|KHR_mesh_quantization|EXT_texture_webp")
 SIZES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5124: 4, 5125: 4, 5126: 4}  # bytes of a component; SHAPES: components of an item
 SHAPES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 

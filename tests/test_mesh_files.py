@@ -99,6 +99,7 @@ BAD = {
     "a GLB of version 1": (b"glTF\1\0\0\0" + glb()[8:], "can't be read"),
     "a GLB with noise for JSON": (b"glTF\2\0\0\0\x40\0\0\0\x20\0\0\0JSON" + b"\xff" * 60, "can't be read"),
     "a GLB of deep JSON": (packed({})[:12] + struct.pack("<I4s", 2**18, b"JSON") + b"[" * 2**18, "can't be read"),
+    "a GLB whose textures must be moved": (packed({"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_texture_transform"]}), "needs KHR_texture_transform"),
     "a GLB with nothing in it": (packed({"asset": {"version": "2.0"}}), "no triangles|can't be read"),
     "a GLB of points": (trimesh.Scene(cloud).export(file_type="glb"), "no triangles"),
     "a GLB whose buffer is a file": (glb(buffers=[{"uri": "../../etc/passwd", "byteLength": 9}]), "keeps parts in other files"),

@@ -35,7 +35,8 @@ def sds(
     have been. The difference, sent back through the renderer, shapes the ball until every view looks right.
 
     Poole et al., arXiv 2209.14988: w(t) = σ², no gradient through the network, view words after the prompt, a density that starts as a blob.
-    Where we differ: a voxel grid and no MLP, colours without shading by normals, and a plain ground whose grey is drawn at each step instead of
+    Where we differ: a voxel grid and no MLP, kept sparse and smooth where the paper turns normals outwards, one timestep for the views of a step,
+    cameras as the priors know them (40° wide, 2.5 to 3 away, a tenth from above), colours without shading by normals, and a plain ground whose grey is drawn at each step instead of
     a learnt environment: our priors were trained on such grounds. Guidance is 4 and not 100: from a true view's latents with noise of level 0.5 the
     embedded prior's estimate is 0.3 off at 3, 0.9 at 10 and 2.4 at 25 (root mean square), where colours burn out. Large models want the paper's.
     """
