@@ -1,6 +1,6 @@
 """The table method × metric of the restoration room, on held-out inputs, by the arms as the page runs them.
 
-    python -m backends.evaluate.restoration            # 8 inputs a row, half an hour on two cores; the end of `make proofs`
+    python -m backends.evaluate.restoration            # 8 inputs a row, ten minutes on two cores; `make proofs` ends with it
     python -m backends.evaluate.restoration --n 2 --seed 1
 
 Writes docs/restoration.md. Inputs: kept faces, crops of scikit-image's photographs, a generated cube a seed and Indian Pines; no network saw any of them.
