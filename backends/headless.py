@@ -84,6 +84,15 @@ def effects(proof: dict) -> list[dict]:
     return [s for s in proof["statements"] if s["kind"] == "effect"] or proof["statements"]
 
 
+def held(proof: dict) -> tuple[int, int]:
+    """(effects that hold, effects stated)."""
+    return sum(s["held"] for s in effects(proof)), len(effects(proof))
+
+
+def when(proof: dict) -> str:
+    return f"{proof['date']}, on earlier weights" if proof["stale"] else proof["date"]
+
+
 def lead(proof: dict) -> dict:
     """The statement that stands for a proof: the first that fails, else the first."""
     return next((s for s in effects(proof) if not s["held"]), effects(proof)[0])

@@ -46,7 +46,7 @@ KINDS = {Picture: ("picture", inputs.picture), Sound: ("sound", inputs.sound), S
 
 def parse(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple[Task, Job, tuple[Arm, ...]]:
     """Check a recipe and give what the runner takes; raises BadInput with one sentence."""
-    return _parsed(recipe, pictures)[:3]
+    return _parsed(_loaded(recipe), pictures)[:3]
 
 
 def whole(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple[Task, dict, dict[str, Input]]:
@@ -59,8 +59,7 @@ def whole(recipe: dict | str, pictures: dict[str, Input] | None = None) -> tuple
     return task, (grid or build(task, job, arms)) | ({"apart": True} if apart else {}), inputs_of(job)
 
 
-def _parsed(recipe: dict | str, pictures: dict[str, Input] | None) -> tuple[Task, Job, tuple[Arm, ...], dict | None]:
-    recipe = _loaded(recipe)
+def _parsed(recipe: dict, pictures: dict[str, Input] | None) -> tuple[Task, Job, tuple[Arm, ...], dict | None]:
     task = TASKS.get(_name(recipe.get("task"), "task"))
     if task is None:
         raise BadInput(f"No task is called {recipe['task']}; there are {', '.join(TASKS)}.")

@@ -12,15 +12,13 @@ from backends import METHODS, headless  # noqa: E402
 def row(method, proof) -> str:
     if not proof or "statements" not in proof:
         return f"| {method.title} | {method.task.title} | {'not measured yet' if method.paper else 'baseline'} | |"
-    effects, lead, exact = headless.effects(proof), headless.lead(proof), headless.identities(proof)
-    held = sum(s["held"] for s in effects)
+    (held, stated), lead, exact = headless.held(proof), headless.lead(proof), headless.identities(proof)
     said = "" if method.paper else "baseline; "
-    said += f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {len(effects)} statements hold{exact and f', {exact}'}. "
+    said += f"{'✓' if proof['passed'] else '✗ not reproduced'}: {held} of {stated} statements hold{exact and f', {exact}'}. "
     said += f"{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
     others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))
-    when = proof["date"] + (", on earlier weights" if proof["stale"] else "")
     said = said.replace("|", "\\|")  # a bar would end the cell
-    return f"| {method.title} | {method.task.title} | {said} | {when}{'; ' + others if others else ''} |"
+    return f"| {method.title} | {method.task.title} | {said} | {headless.when(proof)}{'; ' + others if others else ''} |"
 
 
 def main() -> None:

@@ -67,10 +67,9 @@ def _proof(proof: dict | None) -> str:
         return ""
     main = headless.lead(proof)
     mark = "measured" if proof["passed"] else "not reproduced"
-    when = f"{proof['date']}, on earlier weights" if proof["stale"] else proof["date"]
     exact = headless.identities(proof)
     return (f'<p class="proof {"held" if proof["passed"] else "failed"}"><b>{mark}: {main["value"]:.4g}</b> ({escape(main["op"])} {main["threshold"]:.4g}, n = {main["n"]}) '
-            f'{escape(main["statement"])}{exact and f" · {exact}"} <time>{escape(when)}</time></p>')  # fmt: skip
+            f'{escape(main["statement"])}{exact and f" · {exact}"} <time>{escape(headless.when(proof))}</time></p>')  # fmt: skip
 
 
 def opened(slug: str) -> tuple[str, dict] | None:

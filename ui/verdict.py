@@ -10,14 +10,12 @@ def html(slug: str) -> str:
     proof = headless.proof(slug)
     if not proof or not proof.get("statements"):
         return ""
-    effects = headless.effects(proof)
-    held = sum(s["held"] for s in effects)
+    held, stated = headless.held(proof)
     rows = "".join(
         f'<li class="{"held" if s["held"] else "failed"}">{escape(s["statement"])}: <b>{s["value"]:.4g}</b> ({escape(s["op"])} {s["threshold"]:.4g}, n = {s["n"]})</li>'
-        for s in effects
+        for s in headless.effects(proof)
     )
-    when = f"{proof['date']}, on earlier weights" if proof["stale"] else proof["date"]
     return (
-        f'<details class="verdict-of"><summary>Measured here: <b class="{"held" if held == len(effects) else "failed"}">{held} of {len(effects)}</b> statements hold'
-        f" <time>{escape(when)}</time></summary><ul>{rows}</ul></details>"
+        f'<details class="verdict-of"><summary>Measured here: <b class="{"held" if held == stated else "failed"}">{held} of {stated}</b> statements hold'
+        f" <time>{escape(headless.when(proof))}</time></summary><ul>{rows}</ul></details>"
     )

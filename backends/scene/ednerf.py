@@ -99,9 +99,9 @@ def masked(edited: LatentField, original: LatentField, cameras: list[Camera], ma
         chosen = torch.randperm(len(cameras), generator=generator)[:views].tolist()
         near, inside = [cameras[c] for c in chosen], masks[chosen].float()
         with torch.no_grad():
-            _, was, solid = original.latents(near)
+            plain, was, solid = original.latents(near)
         with torch.enable_grad():
-            _, now, opacity = edited.latents(near, generator)
+            _, now, opacity = edited.latents(near, generator, (was - plain, masks[chosen]))
             scored = score(now.detach(), was, near)
             moved = (now - was).square().sum(1, keepdim=True) + (opacity - solid).square()
             rough = 0.01 * now[0].numel() * smoothness(edited.volume.density - original.volume.density)

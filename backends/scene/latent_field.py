@@ -54,8 +54,8 @@ class LatentField:
     def rates(self, density: float = 0.01, features: float = 0.08, refine: float = 1e-3) -> list[dict]:
         return [*self.volume.rates(density, features), *([{"params": self.refine.parameters(), "lr": refine}] if self.refine else [])]
 
-    def latents(self, cameras: list[Camera], generator=None) -> tuple[Tensor, Tensor, Tensor]:
-        """Rendered ẑ, refined z̃, both (n, C, h, w), and opacity (n, 1, h, w)."""
+    def latents(self, cameras: list[Camera], generator=None, known: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Rendered ẑ, refined z̃, both (n, C, h, w), and opacity (n, 1, h, w). `known`: what `beyond` gives for these cameras, where it is there already."""
         side = RAYS * self.ground.shape[-1]
         ground = F.interpolate(self.ground, (side, side)).flatten(2).transpose(1, 2)  # an autoencoder's grounds differ towards a picture's edge
         seen = render(self.volume, cameras, side, SAMPLES, ground, generator)
@@ -64,12 +64,16 @@ class LatentField:
             return z, z, opacity
         added = self.refine(z)
         if self.around:
-            other, where = self.around
-            with torch.no_grad():
-                plain, better, _ = other.latents(cameras)
-                inside = in_views(where, cameras, z.shape[-1])
-            added = torch.where(inside, added, better - plain)
+            other, inside = known or self.beyond(cameras)
+            added = torch.where(inside, added, other)
         return z, z + added, opacity
+
+    def beyond(self, cameras: list[Camera]) -> tuple[Tensor, Tensor]:
+        """What the layer adds to the field around (n, C, h, w), and where its own counts (n, 1, h, w)."""
+        other, where = self.around
+        with torch.no_grad():
+            plain, better, _ = other.latents(cameras)
+            return better - plain, in_views(where, cameras, plain.shape[-1])
 
     def decoded(self, cameras: list[Camera]) -> tuple[Tensor, Tensor]:
         """(n, 3, side, side) pictures, 0 to 1, and opacity (n, 1, h, w)."""
