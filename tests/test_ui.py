@@ -258,8 +258,9 @@ def test_the_catalogue_reads_status_and_searches():
         "stale": False,
         "statements": [{"kind": "effect", "statement": "a <b>", "value": 0.5, "op": ">=", "threshold": 0.4, "n": 9, "held": True}],
     }
-    assert "measured: 0.5" in catalogue._proof(proof) and "2026-01-02" in catalogue._proof(proof) and "<b> " not in catalogue._proof(proof)
-    assert "not reproduced" in catalogue._proof(proof | {"passed": False})
+    assert "1 of 1 statements hold: 0.5" in catalogue._proof(proof) and "2026-01-02" in catalogue._proof(proof) and "<b> " not in catalogue._proof(proof)
+    failed = catalogue._proof(proof | {"passed": False, "statements": [*proof["statements"], proof["statements"][0] | {"value": 0.3, "held": False}]})
+    assert "1 of 2 statements hold; not reproduced: 0.3" in failed
     assert "on earlier weights" in catalogue._proof(proof | {"stale": True})
 
 

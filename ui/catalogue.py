@@ -66,7 +66,8 @@ def _proof(proof: dict | None) -> str:
     if not proof or not proof.get("statements"):
         return ""
     main = headless.lead(proof)
-    mark = "measured" if proof["passed"] else "not reproduced"
+    held, stated = headless.held(proof)
+    mark = f"{held} of {stated} statements hold" + ("" if main["held"] else "; not reproduced")
     exact = headless.identities(proof)
     return (f'<p class="proof {"held" if proof["passed"] else "failed"}"><b>{mark}: {main["value"]:.4g}</b> ({escape(main["op"])} {main["threshold"]:.4g}, n = {main["n"]}) '
             f'{escape(main["statement"])}{exact and f" · {exact}"} <time>{escape(headless.when(proof))}</time></p>')  # fmt: skip
