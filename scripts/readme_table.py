@@ -16,7 +16,7 @@ def row(method, proof) -> str:
     said = "" if method.paper else "baseline; "
     said += f"{'✓' if proof['passed'] else '✗'} {held} of {stated} statements hold{exact and f', {exact}'}. "
     said += f"{'' if lead['held'] else 'Not reproduced: '}{lead['statement']}: **{lead['value']:.3g}** ({lead['op']} {lead['threshold']:g})"
-    others = ", ".join(f"seed {k} {'✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))
+    others = ", ".join(f"seed {k} {'{} of {}'.format(*v['held']) if 'held' in v else '✓' if v['passed'] else '✗'}" for k, v in proof.get("other_seeds", {}).items() if v.get("weights") == proof.get("weights"))
     said = said.replace("|", "\\|")  # a bar would end the cell
     return f"| {method.title} | {method.task.title} | {said} | {headless.when(proof)}{'; ' + others if others else ''} |"
 
