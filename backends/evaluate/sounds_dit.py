@@ -1,11 +1,12 @@
 """Measure the sounds world's model: its autoencoder, its sounds against their captions, and what guidance does to them at each scale.
 
-    python -m backends.evaluate.sounds_dit --corpus FOLDER          # 128 captions: about ten minutes of one core
+    python -m backends.evaluate.sounds_dit --corpus FOLDER          # 128 captions: about half an hour of one core
     python -m backends.evaluate.sounds_dit --corpus FOLDER --quick  # 32
 
 Writes figures.json beside the weights. Captions are of combinations that neither the model nor the scorer was trained on. FOLDER (what
 worlds/sounds_build.py wrote) gives the clips themselves, which are not committed: through the same scorer they show what could be reached
-at most, through the autoencoder what is lost there. `clip_features` of those clips are left beside the scorer, as the measure of the Fréchet distances.
+at most, through the autoencoder what is lost there. `clip_features` of 512 other clips are left beside the scorer, as they are and through the
+autoencoder: the measure of the Fréchet distances, the second that of what the denoiser adds, for no latents could sound better.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from backends.image.sampling import Guided
 from backends.metrics import frechet
 from backends.metrics import sounds as metric
 from backends.spec import Audio
+from backends.train.common import autocast
 from backends.worlds import sounds
 
 STEPS, ETA, SCALE, RESCALE, BATCH = 25, 1.0, 5.0, 0.75, 16
@@ -49,13 +51,14 @@ def plans(seed: int, n: int) -> list[tuple[sounds.Plan, np.random.Generator]]:
 
 @torch.no_grad()
 def generate(model: LatentAudio, texts: list[str], seed: int, scale: float, rescale: float = 0.0, steps: int = STEPS, eta: float = ETA) -> torch.Tensor:
-    """(n, C, L) latents of clips as long as the world's, BATCH captions at a time; clip i starts from noise `seed` + i."""
+    """(n, C, L) latents of clips as long as the world's, BATCH captions at a time, in bf16 where that is faster; clip i starts from noise `seed` + i."""
     (uncond,), out = model.encode(""), []
     for at in range(0, len(texts), BATCH):
         part = texts[at : at + BATCH]
         seeds = [HELD_OUT_SEED + seed + at + i for i in range(len(part))]
-        *_, (x, _) = denoise(model, together(model.encode(*part)), uncond, seeds, sounds.SAMPLES // model.hop, steps, Guided(scale, rescale), eta)
-        out.append(x)
+        with autocast(str(model.device)):
+            *_, (x, _) = denoise(model, together(model.encode(*part)), uncond, seeds, sounds.SAMPLES // model.hop, steps, Guided(scale, rescale), eta)
+        out.append(x.float())
     return torch.cat(out)
 
 
@@ -71,13 +74,13 @@ def judged(waves: torch.Tensor, texts: list[str]) -> dict[str, float]:
     groups = [(a @ t.T).argmax(1).cpu() == torch.arange(len(a)) for a, t in zip(audio.split(GROUP), text.split(GROUP))]
     out = {"agreement": 100 * float((audio * text).sum(1).mean()), "right_of_32": float(torch.cat(groups).float().mean())}
     if FEATURES.exists():
-        out["frechet"] = distance(audio)
+        out |= {"frechet": distance(audio), "frechet_autoencoded": distance(audio, "autoencoded")}
     return out
 
 
-def distance(features: torch.Tensor) -> float:
-    """Fréchet distance, times 100, of the scorer's features from those of held-out clips."""
-    return 100 * frechet.distance(features.double().cpu(), load_file(FEATURES)["features"].double())
+def distance(features: torch.Tensor, of: str = "features") -> float:
+    """Fréchet distance, times 100, of the scorer's features from those of held-out clips; `of` "autoencoded": through the autoencoder."""
+    return 100 * frechet.distance(features.double().cpu(), load_file(FEATURES)[of].double())
 
 
 def curve(model: LatentAudio, texts: list[str], seed: int = 0) -> list[dict]:
@@ -103,10 +106,14 @@ def reference(model: LatentAudio, corpus: Path, n: int) -> dict:
     def clips(seed, many):
         return [sounds.render(bank, torch.from_numpy(sounds.events(plan, bank, rng))[None])[0] for plan, rng in plans(seed, many)]
 
-    others = metric.embed_waves(torch.stack(clips(9_999, 512)))
-    save_file({"features": others.half().cpu()}, FEATURES)
+    def encoded(waves):
+        return torch.cat([model.latents(w.numpy()) for w in waves])
+
+    others = torch.stack(clips(9_999, 512))
+    measured = {"features": others, "autoencoded": heard(model, encoded(others)).clamp(-1, 1)}
+    save_file({name: metric.embed_waves(waves).half().cpu() for name, waves in measured.items()}, FEATURES)
     texts, waves = captions(0, n), torch.stack(clips(0, n))
-    latents = torch.cat([model.latents(w.numpy()) for w in waves])
+    latents = encoded(waves)
     made = heard(model, latents)
     return {
         "clips": judged(waves, texts), "autoencoder": judged(made, texts),

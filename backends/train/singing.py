@@ -6,7 +6,8 @@
     python -m backends.train.singing --part readout                # after the denoiser, whose last layer it solves; a minute on a CPU
     python -m backends.train.singing --part boundary
 
-Corpus and conditions lie on the device as whole tensors. Resumes from runs/; the average of the weights is what is saved. Held-out
+Corpus and conditions lie on the device as whole tensors. Goes on from what is committed and, where runs/ is kept, from the optimiser's state;
+`--fresh 1` starts a part anew. The average of the weights is what is saved. Held-out
 figures are over random melodies that no part was trained on; the tunes are for the studio and its proof.
 """
 
@@ -65,10 +66,15 @@ class Training:
     """The loop that the parts share: `loss()` on a batch, `held_out(net)` -> figures, until the minutes are over."""
 
     def __init__(self, net, args, lr: float, decay: float = 0.999):
-        self.args, self.net, self.lr, self.out = args, net.to(args.device), lr, args.out / args.part
+        self.args, self.lr, self.out, done = args, lr, args.out / args.part, 0
+        if (self.out / "config.json").exists() and not args.fresh:
+            net.load_state_dict(type(net).from_pretrained(self.out, torch_dtype=torch.float32, low_cpu_mem_usage=False).state_dict())
+            done = json.loads((self.out / "training.json").read_text())["steps"]
+        self.net = net.to(args.device)
         self.optimiser = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=1e-2)
-        self.ema, self.steps, self.state = Ema(net, decay), 0, RUNS / f"singing-{args.part}.pt"
-        if state := load_state(self.state):
+        self.ema, self.steps, self.state = Ema(net, decay), done, RUNS / f"singing-{args.part}.pt"
+        self.ema.updates = done
+        if not args.fresh and (state := load_state(self.state)) and state["steps"] >= done:
             net.load_state_dict(state["net"]), self.ema.net.load_state_dict(state["ema"]), self.optimiser.load_state_dict(state["optimiser"])
             self.steps = self.ema.updates = state["steps"]
         print(f"{args.part}: {sum(p.numel() for p in net.parameters()) / 1e6:.2f} M parameters, {self.steps} steps so far", flush=True)
@@ -302,7 +308,7 @@ def vocoder(args, corpus: Corpus) -> None:
 
 
 def main() -> None:
-    args = arguments("singing", part="acoustic", corpus="runs/singing.npz", batch=0, lr=0.0)
+    args = arguments("singing", part="acoustic", corpus="runs/singing.npz", batch=0, lr=0.0, fresh=False)
     if args.device != "cpu":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = args.part != "vocoder"

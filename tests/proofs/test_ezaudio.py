@@ -1,6 +1,8 @@
-"""EzAudio: guidance swells the latents, rescaled guidance doesn't, and loses neither agreement nor quality by it.
+"""EzAudio: guidance swells the latents, rescaled guidance doesn't, and large scales cost it less agreement and less quality than plain guidance.
 
-Its identities (φ = 1 keeps the deviation, zero terminal SNR, SOLA's start, φ = 0 is the baseline) stand in tests/test_text_to_audio.py.
+Agreement is that of our own scorer, trained on other combinations. The Fréchet distance is to held-out clips as the autoencoder gives them back, for
+that is the most a denoiser of its latents can reach; of so few clips it is too large, alike in all arms. Its identities (φ = 1 keeps the deviation,
+zero terminal SNR, SOLA's start, φ = 0 is the baseline) stand in tests/test_text_to_audio.py.
 """
 
 import pytest
@@ -10,11 +12,8 @@ from backends import models
 from backends.evaluate.sounds_dit import RESCALE, captions, distance, generate, heard
 from backends.metrics import sounds as metric
 
-CAPTIONS, LARGE, OWN = 48, 7.0, 5.0  # the card's large scale; the paper's own
-ARMS = {  # name -> (scale, φ)
-    "plain at 3": (3.0, 0.0), "plain at 5": (OWN, 0.0), "plain at 7": (LARGE, 0.0), "plain at 12": (12.0, 0.0),
-    "rescaled at 3": (3.0, RESCALE), "rescaled at 5": (OWN, RESCALE), "rescaled at 7": (LARGE, RESCALE), "rescaled at 12": (12.0, RESCALE),
-}  # fmt: skip
+CAPTIONS, SCALES = 128, (5.0, 7.0, 12.0)  # the paper's own scale, the card's large one, and one beyond
+LOSS = 0.1  # share of plain guidance's agreement that rescaling may cost
 
 
 @pytest.mark.proof
@@ -22,34 +21,35 @@ def test_rescaling_keeps_large_scales_clean(proof):
     proof.models = ["ezaudio", "sounds-scorer"]
     model, texts = models.load("sounds-dit"), captions(proof.seed, CAPTIONS)
     data = model.card.figures["reference"]["clips_latent_deviation"]  # of held-out clips, measured by evaluate/sounds_dit.py
+    words = metric.embed_texts(texts)
     wide, agree, far = {}, {}, {}
-    for name, (scale, rescale) in ARMS.items():
-        z = generate(model, texts, proof.seed, scale, rescale)
-        waves = heard(model, z)
-        features = metric.embed_waves(waves.clamp(-1, 1))
-        wide[name], far[name] = float(z.std()) / data, distance(features)
-        agree[name] = 100 * (features * metric.embed_texts(texts)).sum(1).cpu().numpy()
-        beyond = 100 * float((waves.abs() > 1).float().mean())
-        print(f"{name:15} deviation {wide[name]:.3f} of the data's, agreement {agree[name].mean():.1f}, Fréchet {far[name]:.2f}, overdriven {beyond:.2f} %")
-    proof.state(
-        "deviation of latents at scale 7 rescaled, off the data's", abs(wide["rescaled at 7"] - 1), "<=", 0.10, baseline=abs(wide["plain at 7"] - 1), n=CAPTIONS
-    )
-    proof.state(
-        "deviation of latents at scale 7 without rescaling, over the data's", wide["plain at 7"] - 1, ">", 0.10, baseline=wide["rescaled at 7"] - 1, n=CAPTIONS
-    )
-    proof.state("deviation of latents at scale 12 rescaled, off the data's", abs(wide["rescaled at 12"] - 1), "<", abs(wide["plain at 12"] - 1),
-                baseline=abs(wide["plain at 12"] - 1), n=CAPTIONS)  # fmt: skip
-    gap = agree["rescaled at 7"] - agree["plain at 7"]
-    band = interval(gap)
-    proof.state(f"agreement at scale 7 rescaled over plain, 100 × cosine (low end of the 95 % interval; mean {gap.mean():.2f})", band[0], ">=", -2.0,
-                baseline=float(agree["plain at 7"].mean()), n=CAPTIONS, interval=band)  # fmt: skip
-    gap = agree["rescaled at 12"] - agree["rescaled at 5"]
-    band = interval(gap)
-    proof.state(f"agreement rescaled at scale 12 over 5, 100 × cosine (low end of the 95 % interval; mean {gap.mean():.2f})", band[0], ">=", -2.0,
-                baseline=float(agree["rescaled at 5"].mean()), n=CAPTIONS, interval=band)  # fmt: skip
-    for scale in ("7", "12"):
-        proof.state(f"Fréchet distance from held-out clips at scale {scale} rescaled", far[f"rescaled at {scale}"], "<=", round(far[f"plain at {scale}"], 4),
-                    baseline=far[f"plain at {scale}"], n=CAPTIONS)  # fmt: skip
-    proof.state("Fréchet distance added from scale 3 to 12, rescaled", far["rescaled at 12"] - far["rescaled at 3"], "<", round(far["plain at 12"] - far["plain at 3"], 4),
-                baseline=far["plain at 12"] - far["plain at 3"], n=CAPTIONS)  # fmt: skip
+    for name, rescale in (("plain", 0.0), ("rescaled", RESCALE)):
+        for scale in SCALES:
+            arm = name, scale
+            z = generate(model, texts, proof.seed, scale, rescale)
+            features = metric.embed_waves(heard(model, z).clamp(-1, 1))
+            wide[arm], far[arm] = float(z.std()) / data, distance(features, "autoencoded")
+            agree[arm] = 100 * (features * words).sum(1).cpu().numpy()
+            print(f"{name} at {scale:g}: deviation {wide[arm]:.3f} of the data's, agreement {agree[arm].mean():.1f}, Fréchet {far[arm]:.2f}")
+    loss = {name: agree[name, 5.0] - agree[name, 12.0] for name in ("plain", "rescaled")}  # what the large scale costs each
+
+    def shown(what: str, gap, bar: float) -> None:
+        band = interval(gap)
+        proof.state(f"{what} (low end of the 95 % interval; mean {gap.mean():.2f})", band[0], ">", bar, baseline=0, n=CAPTIONS, interval=band)
+
+    for scale in SCALES[1:]:
+        off = {name: abs(wide[name, scale] - 1) for name in ("plain", "rescaled")}
+        if scale == 7.0:
+            proof.state("deviation of latents at scale 7 rescaled, off the data's", off["rescaled"], "<=", 0.10, baseline=off["plain"], n=CAPTIONS)
+            swollen = wide["plain", scale] - 1
+            proof.state("deviation of latents at scale 7 without rescaling, over the data's", swollen, ">", 0.10, baseline=off["rescaled"], n=CAPTIONS)
+        proof.state(f"deviation of latents at scale {scale:g} rescaled, off the data's, below plain guidance's", off["rescaled"], "<", round(off["plain"], 4),
+                    baseline=off["plain"], n=CAPTIONS)  # fmt: skip
+        gap, bar = agree["rescaled", scale] - agree["plain", scale], round(-LOSS * float(agree["plain", scale].mean()), 3)
+        shown(f"agreement at scale {scale:g}, rescaled over plain, 100 × cosine; may lose a tenth", gap, bar)
+        proof.state(f"Fréchet distance from autoencoded clips at scale {scale:g} rescaled", far["rescaled", scale], "<=", round(far["plain", scale], 4),
+                    baseline=far["plain", scale], n=CAPTIONS)  # fmt: skip
+    shown("agreement that scale 12 costs against 5: plain's loss over the rescaled's, 100 × cosine", loss["plain"] - loss["rescaled"], 0)
+    added = {name: far[name, 12.0] - far[name, 5.0] for name in ("plain", "rescaled")}
+    proof.state("Fréchet distance added from scale 5 to 12, rescaled", added["rescaled"], "<", round(added["plain"], 4), baseline=added["plain"], n=CAPTIONS)
     proof.close()
