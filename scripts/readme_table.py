@@ -11,7 +11,7 @@ from backends import METHODS, headless  # noqa: E402
 
 def row(method, proof) -> str:
     if not proof or "statements" not in proof:
-        return f"| {method.title} | {method.task.title} | {'not measured yet' if method.paper else 'baseline'} | |"
+        return f"| {method.title} | {method.task.title} | not measured yet | |"
     (held, stated), lead, exact = headless.held(proof), headless.lead(proof), headless.identities(proof)
     said = "" if method.paper else "baseline; "
     said += f"{'✓' if proof['passed'] else '✗'} {held} of {stated} statements hold{exact and f', {exact}'}. "
@@ -24,7 +24,13 @@ def row(method, proof) -> str:
 def main() -> None:
     proofs = headless.proofs()
     methods = sorted((m for m in METHODS.values() if m.task.ready), key=lambda m: (not m.paper, m.task.slug, m.title))
-    table = "\n".join(["| method | tab | measured | date, other seeds |", "|---|---|---|---|", *(row(m, proofs.get(m.slug)) for m in methods)])
+    rows = [row(m, proofs.get(m.slug)) for m in methods if m.paper or m.slug in proofs]
+    beside = {}  # tab -> its baselines
+    for m in methods:
+        if not m.paper:
+            beside.setdefault(m.task.title, []).append(m.title)
+    lines = [f"- {tab}: {'; '.join(titles)}" for tab, titles in beside.items()]
+    table = "\n".join(["| method | tab | measured | date, other seeds |", "|---|---|---|---|", *rows, "", "Baselines that run beside them:", "", *lines])
     path = ROOT / "README.md"
     head, _, rest = path.read_text().partition("<!-- table -->")
     _, _, tail = rest.partition("<!-- end of table -->")
