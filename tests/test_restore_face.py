@@ -10,6 +10,8 @@ from diffusers import DDIMScheduler, LCMScheduler
 from PIL import Image
 
 from backends import BadInput, inputs, recipe
+from backends.denoiser import from_uint8
+from backends.evaluate import faces as measured
 from backends.image.conditions import LUMA
 from backends.metrics import restored_faces
 from backends.restore import consistency, difface, face_finding, face_task, interlcm, lafr
@@ -270,6 +272,22 @@ def test_the_colour_fix():
     fixed = interlcm.recoloured(grey, x)
     far = lambda a: (a.mean((2, 3)) - x.mean((2, 3))).abs().mean()  # noqa: E731
     assert far(fixed) < 0.15 * far(grey)
+
+
+@pytest.mark.parametrize("method", [interlcm.interlcm, interlcm.lcm_from_noise, interlcm.lcm_img2img])
+def test_every_consistency_arm_has_the_same_colour_fix(model, method):
+    asked, y = RestoreFace(**BAD), from_uint8(face_task.given(RestoreFace(**BAD)).y)
+    fixed, bare = (from_uint8(ran(method, model, asked, **knobs)[1].pixels) for knobs in ({}, {"colour_fix": False}))
+    torch.testing.assert_close(fixed, interlcm.recoloured(bare, y), atol=0.02, rtol=0)  # two roundings to eight bits
+    assert (fixed - bare).abs().max() > 0.05, "the fix changes what these weights draw"
+
+
+def test_every_measured_consistency_arm_has_the_same_colour_fix(model):
+    y = measured.severe(0, 1.0, 2)[1]
+    for name in measured.FIXED:
+        fixed, bare = (measured.made_by(arm, model, y, 3) for arm in (name, name + measured.NO_FIX))
+        torch.testing.assert_close(fixed, interlcm.recoloured(bare, y))
+        assert (fixed - bare).abs().max() > 0.05, name
 
 
 # --- LAFR --------------------------------------------------------------------------------------------------------------

@@ -82,10 +82,11 @@ def interlcm(job: RestoreFace, model: FaceModel, steps: Steps = 4, colour_fix: C
 
 @method("lcm_from_noise", task=RESTORE_FACE, needs={"lcm"}, paper=False)
 def lcm_from_noise(job: RestoreFace, model: FaceModel, steps: Annotated[int, Slider(1, 8, 1, help="one evaluation each")] = 4,
-                   colour_fix: ColourFix = False) -> Events:  # fmt: skip
+                   colour_fix: ColourFix = True) -> Events:  # fmt: skip
     """The consistency model from noise.
 
     The same consistency model, asked for the face in the degraded picture and begun at noise: what it draws is a face, though hardly this one.
+    Its colours are fixed as InterLCM's are, so that the two differ in where they begin and in the encoders alone.
     """
     face = Face(job, model)
     yield from face.notes()
@@ -106,11 +107,12 @@ def lcm_img2img(
     model: FaceModel,
     strength: Annotated[float, Slider(0.1, 1, 0.05, help="how much of the schedule the picture is noised to")] = 0.5,
     steps: Annotated[int, Slider(1, 8, 1, help="one evaluation each")] = 4,
-    colour_fix: ColourFix = False,
+    colour_fix: ColourFix = True,
 ) -> Events:
     """The consistency model, img2img.
 
     The usual way to draw over a picture: its latent is noised to a part of the schedule and every step from there is an evaluation, without encoders.
+    Its colours are fixed as InterLCM's are.
     """
     face = Face(job, model)
     yield from face.notes()
