@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backends.image.tasks import EditImage, FindFailures, TextToImage
-from backends.metrics import detector, frechet, image, perceptual, scorer
+from backends.metrics import detector, frechet, image, kernel, perceptual, scorer
 from backends.spec import Image, Images
 from backends.worlds import emoji
 
@@ -49,6 +49,29 @@ def test_frechet_distance_equals_the_textbook_form():
     expected = float((a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace()) - 2 * np.trace(root)
     assert frechet.distance(a, b) == pytest.approx(expected, rel=1e-6)
     assert frechet.distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_kernel_distance_is_unbiased_with_few():
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda n: torch.randn(n, 40, generator=generator).double()  # noqa: E731
+    same, near, apart = [], [], []
+    for _ in range(1000):
+        x = draw(8)
+        same.append(kernel.distance(kernel.pairs(x, draw(8))))
+        near.append(kernel.distance(kernel.pairs(x, -x)))  # of one kind again, each row bound to its partner
+        apart.append(kernel.distance(kernel.pairs(x, 0.5 * x + 0.3)))
+    many = draw(3000)
+    truth = kernel.distance(kernel.pairs(many, 0.5 * draw(3000) + 0.3))
+    for found, expected in ((same, 0), (near, 0), (apart, truth)):
+        error = 4 * np.std(found) / len(found) ** 0.5
+        assert error < truth / 4 and np.mean(found) == pytest.approx(expected, abs=error)
+    assert frechet.distance(draw(8), draw(8)) > 0.5 * frechet.distance(draw(8), 0.5 * draw(8) + 0.3), "with so few a Fréchet distance is mostly error"
+    low, high = kernel.interval(kernel.pairs(many[:60], 0.5 * many[:60] + 0.3))
+    assert 0 < low < truth < high < 3 * truth
+    a, b = draw(5), draw(5) + 0.3
+    k = lambda x, y: float((x @ y / 40 + 1) ** 3)  # noqa: E731
+    by_hand = [k(a[i], a[j]) + k(b[i], b[j]) - k(a[i], b[j]) - k(b[i], a[j]) for i in range(5) for j in range(5) if i != j]
+    assert kernel.distance(kernel.pairs(a, b)) == pytest.approx(np.mean(by_hand))
 
 
 def test_the_features_are_those_of_imagenet():
