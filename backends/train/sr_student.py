@@ -6,7 +6,7 @@
 The student begins as the teacher and is only ever asked at the last timestep. All losses act on its estimate x̂_s, so their gradients are
 put together there: 2(x̂_s − x̂_t) of L_d against the teacher's deterministic answer from the same x_T; HFSD, the difference of the frozen
 teacher's estimates of both, noised alike at a small t; and the hinge loss of a discriminator on the teacher's encoder features that
-is told t. The repository has no code, and the weights are ours: λ₁ = 1, and as in VQGAN (arXiv 2012.09841) the adversarial gradient
+is told t. The repository has no code, and the weights are ours: λ₁ = 1, w(t) = 1, and as in VQGAN (arXiv 2012.09841) the adversarial gradient
 is brought to a share ADVERSARIAL of L_d's size.
 """
 
