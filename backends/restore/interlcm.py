@@ -66,8 +66,9 @@ def interlcm(job: RestoreFace, model: FaceModel, steps: Steps = 4, colour_fix: C
     EfficientNet-Lite0's features where CLIP's are, guidance 2 where theirs is 8, one pair of encoders for both numbers of steps.
     Their supplement colours grey faces and fills holes by encoders trained for that (`_colorization_1step`, `_inpainting_1step` of their release, which a
     folder may hold in the others' place); the embedded ones were trained for neither. As there, colours are not fixed on a grey picture; what is
-    known, its brightness or what surrounds the hole, is put into the result, which is ours. The embedded encoders had 210 updates, where the paper's had 15,000: they beat both baselines, but
-    not the degraded picture's own PSNR.
+    known, its brightness or what surrounds the hole, is put into the result, which is ours. The embedded encoders had 210 updates, where the paper's had 15,000: all colours fixed
+    alike, they beat both baselines, but not the degraded picture's own PSNR; begun at noise they find the person as well, and LPIPS-like does not tell the result
+    from what the autoencoder alone keeps of the degraded picture.
     """
     face = Face(job, model)
     yield from face.notes()
