@@ -31,7 +31,7 @@ def distance(table: np.ndarray) -> float:
 def interval(table: np.ndarray, seed: int = 0) -> list[float]:
     """Its 95 % bootstrap interval, drawn by rows; a row drawn twice makes no pair with itself."""
     n, rng = len(table), np.random.default_rng(seed)
-    return [float(v) for v in np.percentile(_means(table, rng.multinomial(n, np.full(n, 1 / n), 4000)), [2.5, 97.5])]
+    return [round(float(v), 4) for v in np.percentile(_means(table, rng.multinomial(n, np.full(n, 1 / n), 4000)), [2.5, 97.5])]
 
 
 def _means(table: np.ndarray, times: np.ndarray) -> np.ndarray:

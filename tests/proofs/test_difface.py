@@ -41,7 +41,7 @@ def test_errors_contract_beyond_the_training(proof):
         band = interval(short[f] - short[ours])
         proof.state(f"severity {severity}: by how much nearer its sharpness comes to the good face's than the restorer's does, in natural logarithms (low end of the 95 % interval; "
                     f"means {short[ours].mean():.2f} and {short[f].mean():.2f})", band[0], ">", 0, baseline=0, n=FACES, interval=band)  # fmt: skip
-        far, least = {name: kernel.distance(table) for name, table in looks.items()}, floor(good, proof.seed)
+        far, least = {name: round(kernel.distance(table), 4) for name, table in looks.items()}, round(floor(good, proof.seed), 4)
         sure = kernel.interval(looks[f])
         proof.state(f"severity {severity}: the kernel distance of the restorer's faces to good ones is more than that of good ones' halves (low end of the 95 % interval, for 97.5 % of {SPLITS} splits)",
                     sure[0], ">", least, baseline=least, n=FACES, interval=sure)  # fmt: skip
