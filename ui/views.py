@@ -143,8 +143,8 @@ def thumbnail(value: Media, side: int = 96) -> str:
 def _figure(image: Image) -> str:
     caption = f"<figcaption>{escape(image.caption)}</figcaption>" if image.caption else ""
     height, width = image.pixels.shape[:2]
-    strip = width > 4 * height  # a row of cells takes the whole line
-    kind, side = (' class="strip"', 640) if strip else ("", 192)
+    # A row of cells takes the whole line, and so does what time runs through.
+    kind, side = (' class="strip"', 640) if width > 4 * height else (' class="wide"', 640) if width > 2 * height else ("", 192)
     return f'<figure{kind}><img alt="{escape(image.caption)}" src="{data_uri(image.pixels, side)}">{caption}</figure>'
 
 
