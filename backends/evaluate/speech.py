@@ -1,6 +1,6 @@
 """Measure the speech networks on the twelve test clips (a reader, noises and rooms that no network heard): every arm, quality against steps.
 
-    python -m backends.evaluate.speech            # a quarter of an hour on two cores
+    python -m backends.evaluate.speech            # half an hour of a core
     python -m backends.evaluate.speech --quick    # four clips, few numbers of steps
 
 Writes figures.json beside the weights. Each row is the mean over clips; `clean` is the speech itself, the most that can be had.
@@ -23,7 +23,12 @@ from backends.sound import resample
 from backends.spec import Audio, Result
 from backends.worlds.speech import HERE
 
-CURVE = {"storm": (5, 10, 20, 30, 50), "sgmse": (5, 10, 20, 30)}
+WAYS = {  # name -> how `enhanced` goes it
+    "StoRM": dict(part="storm"), "StoRM, posterior": dict(part="storm", posterior=True),
+    "SGMSE+, corrector": dict(part="sgmse", corrector=True), "SGMSE+, posterior": dict(part="sgmse", posterior=True),
+}  # fmt: skip
+CURVE = {"StoRM": (5, 10, 20, 30, 50), "StoRM, posterior": (1, 2, 3, 5, 10, 20), "SGMSE+, corrector": (5, 10, 20, 30), "SGMSE+, posterior": (3, 5, 10, 30)}
+QUICK = {"StoRM": (5, 10), "StoRM, posterior": (3, 5), "SGMSE+, corrector": (10, 30), "SGMSE+, posterior": (5,)}
 READY = ("deepfilternet", "nsnet2", "rnnoise")
 LISTING = json.loads((HERE / "clips.json").read_text())
 
@@ -43,14 +48,14 @@ def clips(seed: int = 0) -> list[tuple[Audio, Audio]]:
 
 
 @torch.no_grad()
-def enhanced(model, noisy: list[Audio], part: str, steps: int = 10, corrector: bool = False, seed: int = 0) -> list[np.ndarray]:
-    """(T,) at 16 kHz of each clip (all of one length), as the methods of audio/storm.py make them, in one batch."""
+def enhanced(model, noisy: list[Audio], part: str, steps: int = 10, corrector: bool = False, posterior: bool = False, seed: int = 0) -> list[np.ndarray]:
+    """(T,) at 16 kHz of each clip (all of one length), as the methods of audio/storm.py make them, in one batch; the paper's steps by default."""
     cut = [Chunks(sound, model) for sound in noisy]
     y = torch.cat([c.y for c in cut])
     x = y if part == "sgmse" else model.denoise(y)
     if part != "predictive":
         centre, beside = x, (y,) if part == "sgmse" else (y, x)
-        *_, x = ouve.reverse(lambda x, t: model.score(part, x, t, *beside), centre, steps, torch.Generator().manual_seed(seed), corrector)
+        *_, x = ouve.reverse(lambda x, t: model.score(part, x, t, *beside), centre, steps, torch.Generator().manual_seed(seed), corrector, posterior=posterior)
     return [c.join(x[i : i + 1]).samples for i, c in enumerate(cut)]
 
 
@@ -74,16 +79,15 @@ def scores(made: list[np.ndarray], clean: list[Audio], opinions: bool = False) -
 
 def evaluate(model, quick: bool = False) -> dict:
     noisy, clean = (list(sounds) for sounds in zip(*clips()[:: 3 if quick else 1], strict=True))
-    curve = {"storm": (5, 10, 20), "sgmse": (10, 30)} if quick else CURVE
     arms = {
         "noisy": lambda: [s.samples for s in noisy],
         "clean": lambda: [s.samples for s in clean],
         "predictive": lambda: enhanced(model, noisy, "predictive"),
-        **{f"StoRM, {n} steps": lambda n=n: enhanced(model, noisy, "storm", n) for n in curve["storm"]},
+        **{f"{name}, {n} steps": lambda n=n, name=name: enhanced(model, noisy, steps=n, **WAYS[name])
+           for name, numbers in (QUICK if quick else CURVE).items() for n in numbers},
         "StoRM, 10 steps with corrector": lambda: enhanced(model, noisy, "storm", 10, corrector=True),
-        **{f"SGMSE+, {n} steps with corrector": lambda n=n: enhanced(model, noisy, "sgmse", n, corrector=True) for n in curve["sgmse"]},
         **{slug: lambda slug=slug: ready(slug, noisy) for slug in READY},
-    }
+    }  # fmt: skip
     rows = []
     for name, make in arms.items():
         before, start = model.nfe, time.perf_counter()
