@@ -1,9 +1,11 @@
 """How a proof is recorded: its effects as it states them, its identities as the marked tests of any folder come out."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backends import headless
@@ -68,6 +70,31 @@ def test_a_proof_records_its_identities_beside_its_effects(recorder, tmp_path, m
     assert [s["kind"] for s in entry["statements"]] == ["effect", "identity", "identity"] and not entry["passed"]
     assert set(effect) == set(one) and one["held"] and not two["held"]
     assert (one["value"], one["op"], one["threshold"], one["n"]) == (1, "==", 1, 2)
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    """What proofs share, imported as they do."""
+    monkeypatch.setattr(sys, "path", [str(PROOFS), *sys.path])
+    yield importlib.import_module("measure")
+    sys.modules.pop("measure")
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_an_interval_of_few_rows_holds_the_mean_as_often_as_it_says(measure, n):
+    draws = np.random.default_rng(n).normal(5.0, 2.0, (1500, n))
+    held = lambda of: np.mean([low <= 5 <= high for low, high in map(of, draws)])  # noqa: E731
+    assert abs(held(measure.interval) - 0.95) < 0.02  # 3.5 standard errors
+    assert held(measure.bootstrap) < 0.89, "the percentiles of a bootstrap are clearly too narrow"
+
+
+def test_an_interval_is_of_rows_and_of_many_a_bootstrap(measure):
+    rows = np.random.default_rng(0).normal(size=(measure.FEW, 3))
+    low, high = measure.interval(rows)
+    assert [low, high] == pytest.approx(measure.bootstrap(rows.mean(1)), abs=1e-4) and measure.interval(np.repeat(rows, 2, 1)) == [low, high]
+    wide = np.subtract(*measure.interval(rows[:-1])[::-1])  # a row fewer is Student's
+    assert wide == pytest.approx(np.subtract(*measure.student(rows[:-1].mean(1))[::-1]), abs=2e-4)
+    assert measure.interval([0.3]) == [-np.inf, np.inf] and measure.interval([2, 2, 2]) == [2, 2]
 
 
 def test_identities_are_counted_apart_from_effects():

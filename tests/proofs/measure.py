@@ -2,10 +2,13 @@
 
 import numpy as np
 import torch
+from scipy import stats
 
 from backends.denoiser import together
 from backends.image.sampling import SchedulerWalk, denoise
 from backends.worlds import emoji
+
+FEW = 12  # rows, from which on a bootstrap's percentiles may stand for the mean's interval
 
 
 def captions(seed: int, n: int) -> list[str]:
@@ -46,7 +49,23 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
 
 
 def interval(values, seed: int = 0) -> list[float]:
-    """95 % bootstrap interval of the mean, drawn by row where a row holds the seeds of one prompt."""
-    values, rng = np.asarray(values, float).reshape(len(values), -1).mean(1), np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(4000, len(values)))].mean(1)
-    return [round(float(v), 4) for v in np.percentile(means, [2.5, 97.5])]
+    """95 % interval of the mean, over rows where a row holds the seeds of one prompt: Student's t of fewer than FEW rows, else a bootstrap's percentiles.
+
+    One row tells nothing of its spread: −∞ to ∞.
+    """
+    values = np.asarray(values, float).reshape(len(values), -1).mean(1)
+    return [round(float(v), 4) for v in (student(values) if len(values) < FEW else bootstrap(values, seed))]
+
+
+def student(rows: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of (n,) draws of a normal distribution whose deviation is not known."""
+    if len(rows) == 1:
+        return -np.inf, np.inf
+    half = stats.t.ppf(0.975, len(rows) - 1) * rows.std(ddof=1) / len(rows) ** 0.5
+    return rows.mean() - half, rows.mean() + half
+
+
+def bootstrap(rows: np.ndarray, seed: int = 0) -> np.ndarray:
+    """95 % interval of the mean of (n,) rows by drawing them anew. Too narrow for few: of 4 normal draws it holds the mean 81 times in 100, of 6 86, of 12 91."""
+    drawn = np.random.default_rng(seed).integers(len(rows), size=(4000, len(rows)))
+    return np.percentile(rows[drawn].mean(1), [2.5, 97.5])
