@@ -56,10 +56,10 @@ def test_an_empty_grid_has_a_finite_gradient():
 
 def test_the_weight_stands_against_as_many_latents_as_in_the_paper():
     original, edited = Volume(*grids(0), torch.zeros(1)), Volume(*grids(1), torch.zeros(1))
-    found = 16384 * float(tied(edited, original, "correlation", 200.0)(None))
+    found = 16384 * float(tied(edited, original, "correlation", 200.0)(None, None))
     assert found == pytest.approx(200 * float(decorrelation(edited.density, original.density)), rel=1e-5)
-    assert tied(edited, original, "none", 200.0)(None) == 0
-    assert 16384 * float(tied(edited, original, "L2 on the grid", 1.0)(None)) == pytest.approx(2, rel=0.1)  # of two standard normals
+    assert tied(edited, original, "none", 200.0)(None, None) == 0
+    assert 16384 * float(tied(edited, original, "L2 on the grid", 1.0)(None, None)) == pytest.approx(2, rel=0.1)  # of two standard normals
 
 
 @pytest.mark.identity("voxe", "the highest noise level is 0.98 until the 4200th of 8000 steps, ×0.75 every 600, and no less than 0.22")

@@ -8,6 +8,7 @@ from backends import models
 from backends.scene.capturing import posed
 from backends.scene.distill import Prior
 from backends.scene.gaussians import SMALLEST, Gaussians
+from backends.scene.volume import Rendered
 from backends.spec import BadInput, Metric, Plot, Result
 from backends.worlds import objects
 from backends.worlds.objects_render import Camera
@@ -146,7 +147,8 @@ def test_sds_is_a_squared_error_to_the_one_step_estimate():
 
 
 @pytest.mark.identity(
-    "stabledreamer", "on two modes with their exact denoiser, falling noise ends at a mode in 95 % of runs; the constant range stays between them"
+    "stabledreamer",
+    "on two modes with their exact denoiser, falling noise ends at a mode in 95 % of runs; the constant range stays between them, its late gradients vary 4 times as much",
 )
 def test_falling_noise_chooses_a_mode():
     model, steps = Modes(), 3000
@@ -163,6 +165,46 @@ def test_falling_noise_chooses_a_mode():
     assert float(((ends[True].abs() - 1).abs() < 0.1).float().mean()) >= 0.95
     assert float((ends[False].abs() < 0.5).float().mean()) >= 0.95
     assert late[False] > 4 * late[True]
+
+
+@pytest.mark.parametrize("form", ["voxels", "Gaussians"])
+def test_the_regularisers_fall_with_the_pull(tiny, monkeypatch, form):
+    from backends.scene import stabledreamer as module
+    from backends.scene.distill import Look, distil
+    from backends.scene.tasks import MakeObject
+
+    found, done = [], 0
+
+    def spied(field, prior, generator, n, *rest):
+        nonlocal done
+        *_, regular = rest
+        flat = Rendered(torch.zeros(1, 3, 4, 4), torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4))
+        at = lambda i: float(regular(flat, Look(i - done, [], 0.5)).detach())  # noqa: E731
+        found.extend(at(done + i) / at(0) for i in range(n))  # of one field, so that the weight alone differs
+        done += n
+        return distil(field, prior, generator, n, *rest)
+
+    monkeypatch.setattr(module, "distil", spied)
+    job, cheap = MakeObject(prompt="a ball", seed=1), dict(iterations=10, form=form, splats=50, size=16, grid=16, views=1)
+    list(module.stabledreamer(job, tiny, **cheap))
+    prior = Prior(tiny, "a ball", torch.Generator(), 4.0)
+    assert found[-1] == pytest.approx(prior.size(0.02, 0.3) / prior.size(0.02, 0.98), rel=1e-4) and found[0] == 1 and found[-1] < 0.7
+    found, done = [], 0
+    list(module.stabledreamer(job, tiny, annealed=False, **cheap))
+    assert found == [1] * 10
+
+
+def test_voxels_without_falling_noise_are_sds(tiny, monkeypatch):
+    from backends.scene import sds, stabledreamer
+    from backends.scene.tasks import MakeObject
+
+    made, cheap = [], dict(iterations=4, size=16, grid=16, views=1)
+    for module in (sds, stabledreamer):
+        monkeypatch.setattr(module, "turntable", lambda field: made.append(field.copy()))
+    list(sds.sds(MakeObject(prompt="a ball", seed=1), tiny, **cheap))
+    list(stabledreamer.stabledreamer(MakeObject(prompt="a ball", seed=1), tiny, form="voxels", annealed=False, **cheap))
+    one, other = made
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
 
 
 def test_the_method_counts_its_gaussians_and_refuses_a_prior_that_is_not_there(tiny, monkeypatch):

@@ -77,7 +77,7 @@ class Gaussian:
         return tuple(Cond(t, torch.zeros(1, 1, 1)) for t in texts)
 
     def alpha_sigma(self, t):
-        angle = torch.tensor(t / 1000 * np.pi / 2)
+        angle = torch.as_tensor(t / 1000 * np.pi / 2)
         return angle.cos(), angle.sin()
 
     def x0s(self, x, t, *conds):
@@ -95,6 +95,13 @@ def test_the_mean_gradient_is_the_exact_one():
         alpha, sigma = model.alpha_sigma(t)
         wanted = sigma**2 * sigma * alpha * (1.5 - 0.3) / (alpha**2 * 0.16 + sigma**2)
         assert float(prior.score(z, None, t).gradient.mean()) == pytest.approx(float(wanted), rel=0.02)
+
+
+def test_the_expected_size_of_the_pull_is_that_of_data_of_unit_variance():
+    prior = Prior(Gaussian(0.0, 1.0), "a ball", torch.Generator().manual_seed(0), scale=7.0)
+    for low, high in ((0.02, 0.98), (0.02, 0.3), (0.6, 0.5)):  # the last: no range
+        found = [float(prior.score(torch.ones(100, 1, 1, 1), None, prior.level(low, high)).gradient.mean()) for _ in range(1500)]
+        assert prior.size(low, high) == pytest.approx(np.mean(found), rel=0.08)
 
 
 @pytest.mark.identity("sds", "descending it reaches the mean of the data: |x − μ| < 0.05")

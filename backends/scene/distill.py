@@ -67,6 +67,11 @@ class Prior:
         t = low + (max(high, low) - low) * float(torch.rand((), generator=self.generator))
         return min(int(t * 1000), 999)
 
+    def size(self, low: float, high: float) -> float:
+        """What the gradient of `score` comes to in the mean over the levels U(low, high): w·σα/(α² + σ²), exact for data of unit variance a unit away."""
+        alpha, sigma = self.model.alpha_sigma((1000 * torch.linspace(low, max(high, low), 65)).long().clamp(max=999))
+        return float((sigma**3 * alpha / (alpha**2 + sigma**2)).mean())
+
     def score(self, z: Tensor, cond: Cond, t: int, noise: Tensor | None = None) -> Scored:
         """w(t)(ε̂ − ε) with w = σ² (eq. 3 without the network's Jacobian), and x̂ = (z_t − σ·ε̂)/α."""
         with torch.no_grad():
@@ -88,21 +93,30 @@ class Pulled:
     scored: Scored
 
 
+@dataclass(frozen=True)
+class Look:
+    """What iteration `i`, from 0 on, looks at the field from: its cameras and the grey of their ground."""
+
+    i: int
+    cameras: list[Camera]
+    ground: float
+
+
 def distil(field, prior: Prior, generator, iterations: int, rates: list[dict], size: int, views: int, level: Callable[[int], int],
-           regular: Callable[[Rendered], Tensor]) -> Iterator[Pulled]:  # fmt: skip
+           regular: Callable[[Rendered, Look], Tensor]) -> Iterator[Pulled]:  # fmt: skip
     """Pull a field (Volume or Gaussians) towards what the prior sees in it; yields after each step of Adam.
 
-    `rates`: Adam's parameter groups. `level(i)`: the noise level, 0 to 999. `regular(seen)`: a further loss a picture element of z.
+    `rates`: Adam's parameter groups. `level(i)`: the noise level, 0 to 999. `regular(seen, look)`: a further loss a picture element of z.
     The ground is a grey drawn anew each time, so that an object can't hide in it.
     """
     optimiser = torch.optim.Adam(rates)
     for i in range(iterations):
-        cameras, ground = some_cameras(generator, views), 0.5 + 0.5 * float(torch.rand((), generator=generator))
+        look = Look(i, some_cameras(generator, views), 0.5 + 0.5 * float(torch.rand((), generator=generator)))
         with torch.enable_grad():
-            seen = field.seen(cameras, size, ground, generator)
+            seen = field.seen(look.cameras, size, look.ground, generator)
             z = prior.see(seen.picture)
-            scored = prior.score(z, prior.cond(cameras), level(i))
-            (pull(z, scored.gradient) + z[0].numel() * regular(seen)).backward()
+            scored = prior.score(z, prior.cond(look.cameras), level(i))
+            (pull(z, scored.gradient) + z[0].numel() * regular(seen, look)).backward()
         optimiser.step(), optimiser.zero_grad()
         yield Pulled(i + 1, seen, z.detach(), scored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from backends.lazy import torch
@@ -18,9 +19,9 @@ def opaque(seen: Rendered):
     return (seen.opacity.square() + 0.01).sqrt().mean()
 
 
-def sparse_and_smooth(volume: Volume, sparse: float):
-    """The regularisers of a volume made from nothing: little opacity, neighbours alike."""
-    return lambda seen: sparse * 0.05 * opaque(seen) + 0.02 * smoothness(volume.density)
+def sparse_and_smooth(volume: Volume, sparse: float, weight: Callable[[int], float] = lambda i: 1.0):
+    """The regularisers of a volume made from nothing: little opacity, neighbours alike; `weight(i)` of both at iteration i."""
+    return lambda seen, look: weight(look.i) * (sparse * 0.05 * opaque(seen) + 0.02 * smoothness(volume.density))
 
 
 @method("sds", task=MAKE_OBJECT, needs={"image", "cfg", "gradients"}, paper=False)

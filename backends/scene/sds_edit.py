@@ -26,6 +26,6 @@ def sds_edit(
     generator = torch.Generator().manual_seed(job.seed)
     volume = yield from captured(job.shape, grid, captures, job.seed, iterations, model.device)
     prior, edited = Prior(model, job.prompt, generator, scale), volume.copy().requires_grad_()
-    pulls = distil(edited, prior, generator, iterations, edited.rates(), size, views, lambda i: prior.level(low, high), lambda seen: 0.0)
+    pulls = distil(edited, prior, generator, iterations, edited.rates(), size, views, lambda i: prior.level(low, high), lambda seen, look: 0.0)
     shown = yield from watched(pulls, edited, prior, iterations, captures)
     yield Result(turntable(edited), shown[1:])

@@ -95,9 +95,9 @@ def voxe(
 def tied(edited: Volume, original: Volume, regulariser: str, weight: float):
     """The regulariser of `distil`, a loss a latent: there the prior's pull is summed over the latents, as in the paper over SD's."""
     if regulariser == "none":
-        return lambda seen: 0.0
+        return lambda seen, look: 0.0
     gap = decorrelation if regulariser == "correlation" else torch.nn.functional.mse_loss
-    return lambda seen: weight / ELEMENTS * gap(edited.density, original.density)
+    return lambda seen, look: weight / ELEMENTS * gap(edited.density, original.density)
 
 
 def refined(edited, original, prior, generator, edit, others, fits, smooth, before) -> Generator[Step, None, tuple[Volume, Volume, Tensor]]:
