@@ -8,7 +8,7 @@ import torch
 
 from backends import run
 from backends.scene.attention_grids import attention_of, extent, lifted, merged, sides_of, telling
-from backends.scene.distill import Prior
+from backends.scene.distill import Look, Prior
 from backends.scene.graph_cut import cut
 from backends.scene.tasks import EditObject
 from backends.scene.volume import Volume
@@ -59,7 +59,24 @@ def test_the_weight_stands_against_as_many_latents_as_in_the_paper():
     found = 16384 * float(tied(edited, original, "correlation", 200.0)(None, None))
     assert found == pytest.approx(200 * float(decorrelation(edited.density, original.density)), rel=1e-5)
     assert tied(edited, original, "none", 200.0)(None, None) == 0
-    assert 16384 * float(tied(edited, original, "L2 on the grid", 1.0)(None, None)) == pytest.approx(2, rel=0.1)  # of two standard normals
+    assert 16384 * float(tied(edited, original, "L2 on the grid", 1.0)(None, None)) == pytest.approx(1, rel=0.1)  # of two standard normals
+
+
+def test_the_squared_gap_of_a_small_change_is_what_it_loses_in_correlation():
+    original, change = (g - g.mean() for g in grids(0, 1))
+    change = change - (change * original).mean() / original.square().mean() * original
+    edited = Volume(original + 0.05 * change, torch.zeros(1))
+    one, other = (float(tied(edited, Volume(original, torch.zeros(1)), name, 100.0)(None, None)) for name in ("L2 on the grid", "correlation"))
+    assert one == pytest.approx(other, rel=0.01)
+
+
+def test_the_gap_of_the_views_is_of_the_same_cameras_and_ground():
+    volume, _ = rod()
+    look, paler = Look(3, [Camera(30, 10, 2.8), Camera(120, 40, 2.8)], 0.7), Volume(volume.density, volume.features * 0.5)
+    gap = lambda of, said=look: 16384 * float(tied(of, volume, "L1 on the views", 1.0)(of.seen(look.cameras, 16, 0.7), said))  # noqa: E731
+    seen, was = (v.seen(look.cameras, 16, 0.7).picture for v in (paler, volume))
+    assert gap(volume) == 0 and gap(paler) == pytest.approx(float((seen - was).abs().mean()), rel=1e-4) and gap(paler) > 0.005
+    assert gap(volume, Look(3, look.cameras, 0.9)) > 0.05 and gap(volume, Look(3, look.cameras[::-1], 0.7)) > 0.005
 
 
 @pytest.mark.identity("voxe", "the highest noise level is 0.98 until the 4200th of 8000 steps, ×0.75 every 600, and no less than 0.22")

@@ -43,7 +43,7 @@ def falling(i: int, iterations: int, high: float) -> float:
 def voxe(
     job: EditObject, model, iterations: Iterations = 250, scale: Scale = 25.0, low: Low = 0.02, high: High = 0.98, size: Resolution = 48, grid: Grid = 40,
     views: Views = 2, captures: Captured = 100,
-    regulariser: Annotated[str, Choice(("correlation", "L2 on the grid", "none"), help="what ties the density to what it was")] = "correlation",
+    regulariser: Annotated[str, Choice(("correlation", "L2 on the grid", "L1 on the views", "none"), help="what ties the density, or the views, to what they were")] = "correlation",
     weight: Annotated[float, Slider(0, 100000, 100, help="of it, against Stable Diffusion's 16384 latents as in the paper")] = 8000.0,
     annealed: Annotated[bool, Toggle(help="lower the highest noise level in the second half")] = True,
     extent_of_edit: Local = "by the words",
@@ -60,7 +60,8 @@ def voxe(
     probabilities, L1 and TV of the lifted grids, seeds, edges 5·exp(−‖Δcolour‖/0.1) as in the official code. That code edits with SD 2.0, not
     2.1, takes 0.035 for the lifting in one script and 0.028 in another, and its cut knows seeds and colours alone: the terms of
     single voxels are commented out. λ counts against SD's 16384 latents, as there, ours are fewer and it is scaled; the paper's 200 is a
-    hundredth of the pull here (norms of the gradients of density), so the default is larger.
+    hundredth of the pull here (norms of the gradients of density), so the default is larger. Its ablations, L2 of the grids and L1 of the views of a step,
+    take the same λ; L2 is divided by twice the original's variance, for then it is 1 − corr of a small change that leaves mean and variance as they are.
     Where we differ: 40³ voxels and 250 steps of two views, not 160³ and 8000 of one, with the studio's rates; attention is read once from 24
     views and each side's scaled to its own largest, since small networks look at additions less; articles and the like take no part; the
     grids of attention begin at sigmoid(−4), not sigmoid(−20), from where few steps lead nowhere; what no seed reaches is the original.
@@ -94,10 +95,13 @@ def voxe(
 
 def tied(edited: Volume, original: Volume, regulariser: str, weight: float):
     """The regulariser of `distil`, a loss a latent: there the prior's pull is summed over the latents, as in the paper over SD's."""
-    if regulariser == "none":
-        return lambda seen, look: 0.0
-    gap = decorrelation if regulariser == "correlation" else torch.nn.functional.mse_loss
-    return lambda seen, look: weight / ELEMENTS * gap(edited.density, original.density)
+    gaps = {
+        "none": lambda seen, look: 0.0,
+        "correlation": lambda seen, look: decorrelation(edited.density, original.density),
+        "L2 on the grid": lambda seen, look: (edited.density - original.density).square().mean() / (2 * original.density.var(correction=0)),
+        "L1 on the views": lambda seen, look: (seen.picture - original.seen(look.cameras, seen.picture.shape[-1], look.ground).picture).abs().mean(),
+    }
+    return lambda seen, look: weight / ELEMENTS * gaps[regulariser](seen, look)
 
 
 def refined(edited, original, prior, generator, edit, others, fits, smooth, before) -> Generator[Step, None, tuple[Volume, Volume, Tensor]]:
