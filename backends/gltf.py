@@ -33,7 +33,7 @@ def read(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     length = int.from_bytes(data[12:16], "little")
     tree = json.loads(data[20 : 20 + length])
     _admit(tree, data[28 + length :], what)
-    found = load_glb(io.BytesIO(data))
+    found = load_glb(io.BytesIO(_unwrapped(tree, data, what)))
     # Edges come from the root on; trimesh's own graph looks each path up anew, which takes minutes where it is deep.
     placed, pixels, parts, n = {}, {}, [], 0
     fine = FINE // max(1, sum("geometry" in edge for edge in found["graph"]))
@@ -86,6 +86,25 @@ def _admit_images(files: list[bytes], what: str) -> None:
         total += width * height
         if width * height > inputs.MAX_PIXELS or total > 4 * inputs.MAX_PIXELS:
             raise BadInput(f"{what} has textures of more than {inputs.MAX_PIXELS:,} pixels (4096×4096), or too many of them; make them smaller.")
+
+
+def _unwrapped(tree: dict, data: bytes, what: str) -> bytes:
+    """The file with the coordinates that each base colour's texture asks for as the first set, TEXCOORD_0, the only one that trimesh reads."""
+    moved = False
+    for part in (p for m in tree.get("meshes", []) for p in m["primitives"] if "material" in p):
+        material = tree["materials"][part["material"]]
+        gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})  # which trimesh puts over the rest
+        texture = gloss.get("diffuseTexture") or material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {})
+        if asked := _whole(texture.get("texCoord", 0)):
+            if (named := f"TEXCOORD_{asked}") not in part["attributes"]:
+                raise BadInput(f"{what} has a texture that asks for coordinates that it does not hold ({named}); export it anew.")
+            part["attributes"]["TEXCOORD_0"], moved = part["attributes"][named], True
+    if not moved:
+        return data
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    rest = data[20 + int.from_bytes(data[12:16], "little") :]
+    return data[:8] + (20 + len(text) + len(rest)).to_bytes(4, "little") + len(text).to_bytes(4, "little") + data[16:20] + text + rest
 
 
 def _whole(value) -> int:

@@ -168,6 +168,14 @@ def mesh(source: bytes | Path | str | Mesh, what: str = "The object") -> Mesh:
     return meshes.decoded(_bytes(source, what), what)
 
 
+def left_out(path: Path) -> str:
+    """A sentence on the colours that a file names and that are not read, for who gave it; empty where there are none."""
+    data = path.read_bytes()
+    if b"\0" in data or data[:3] == b"ply" or not re.search(rb"(?m)^[ \t]*(?:usemtl|mtllib)[ \t]", data):
+        return ""
+    return "The materials of an OBJ are in other files, which are not read: it is grey where its corners have no colours. Export it as GLB to keep them."
+
+
 def cube(source: bytes | Path | Cube, what: str = "The cube") -> Cube:
     """A spectral cube from a file's bytes or its path; raises BadInput."""
     from backends import cubes

@@ -218,6 +218,30 @@ def test_a_texture_lies_the_right_way_up():
     assert ((middle[:, 0] < 0) & (middle[:, 1] > 0) == red).mean() > 0.97
 
 
+@pytest.mark.parametrize("sets", [1, 2])
+def test_a_texture_is_read_at_the_coordinates_that_its_material_asks_for(sets):
+    """A square whose texture is half red, half blue; the first set of coordinates looks at the red alone, the second at the blue."""
+    halves = PIL.Image.new("RGB", (8, 8), (255, 0, 0))
+    halves.paste((0, 0, 255), (4, 0, 8, 8))
+    square = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+    square.visual = trimesh.visual.TextureVisuals([[0.25, 0.5]] * 4, trimesh.visual.material.PBRMaterial(baseColorTexture=halves))
+    data = trimesh.Scene(square).export(file_type="glb")
+    length = int.from_bytes(data[12:16], "little")
+    tree, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    second = np.float32([[0.75, 0.5]] * 4).tobytes()
+    tree["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(second)})
+    tree["accessors"].append({"bufferView": len(tree["bufferViews"]) - 1, "componentType": 5126, "count": 4, "type": "VEC2"})
+    tree["buffers"][0]["byteLength"] = len(binary) + len(second)
+    tree["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_1"] = len(tree["accessors"]) - 1
+    texture = tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+    texture["texCoord"] = sets - 1
+    seen = inputs.mesh(packed(tree, binary + second)).colours
+    assert (seen == ([255, 0, 0] if sets == 1 else [0, 0, 255])).all()
+    texture["texCoord"] = 3
+    with pytest.raises(BadInput, match="coordinates that it does not hold"):
+        inputs.mesh(packed(tree, binary + second))
+
+
 def test_a_glb_of_ours_gives_its_faces_and_colours_back():
     mesh = objects.plain("basketball")
     again = inputs.mesh(recipe.glb(mesh))

@@ -80,6 +80,15 @@ def test_a_file_is_refused_on_the_page_in_the_words_of_the_api(tmp_path, monkeyp
     assert warned == [str(refused.value)] and "cut off" in warned[0]
 
 
+@pytest.mark.parametrize(("words", "told"), [("mtllib box.mtl\nusemtl red\n", True), ("", False)])
+def test_the_page_says_that_materials_of_an_obj_are_left_out(tmp_path, monkeypatch, words, told):
+    said = []
+    monkeypatch.setattr(gr, "Info", lambda text, **_: said.append(text))
+    (tmp_path / "box.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\n{words}f 1 2 3\n")
+    mesh, seen, _ = shape.taken(tmp_path / "box.obj", "Shape")
+    assert len(mesh.faces) == 1 and "your own" in seen and len(said) == told and all("materials" in text and "GLB" in text for text in said)
+
+
 def test_every_object_has_its_picture_and_its_cell(tmp_path):
     sheet = PIL.Image.open(shape.SHEET)
     alpha = np.asarray(sheet)[..., 3]

@@ -12,7 +12,7 @@ import PIL.Image
 from backends import inputs
 from backends.spec import Mesh
 from backends.worlds.objects import ASSETS, OBJECTS, plain
-from ui import inline, sound
+from ui import inline, sound, toast
 from ui.reading import EVENT, read
 
 SHEET = ASSETS / "sheet.webp"  # all objects in the order of OBJECTS, CELL px each, COLUMNS in a row
@@ -47,7 +47,11 @@ def field(what: str, label: str, help: str, value: str | Mesh | None) -> gr.Stat
 def taken(path: Path, what: str) -> tuple:
     """(mesh, its view, no name) of an upload; what stood there stays, with a warning that says why, when it can't be taken."""
     mesh = read(inputs.mesh, path, what, "Object")
-    return (gr.skip(),) * 3 if mesh is None else (mesh, view(mesh), None)
+    if mesh is None:
+        return (gr.skip(),) * 3
+    if said := inputs.left_out(path):
+        toast.info(said, title="Taken, but")
+    return mesh, view(mesh), None
 
 
 def view(value: str | Mesh | None) -> str:
