@@ -33,7 +33,7 @@ from backends.estimates import Progress
 from backends.feeds import Feed, Pile
 from backends.registry import METHODS
 from backends.spec import ArmEvent, BadInput, Outcome, Result, Step, Text, Tokens
-from backends.store import ENDED, Kept, Store
+from backends.store import ENDED, SESSION, Kept, Store  # noqa: F401 (SESSION: for the page, which knows no store)
 
 MOST, OWN = 200, 8  # runs that may wait, of all and of one owner
 BYTES, OWN_BYTES = 2**30, 2**28  # of the inputs of those, decoded: a file of some kilobytes can be a picture of 50 MB
@@ -59,12 +59,13 @@ class Flag:
 @dataclass(eq=False)
 class Run:
     """`given`, `pictures`: a recipe as recipe.build makes it and the inputs it names. `state`: queued, running, or one of store.ENDED; `error`: why there
-    is no result, a sentence. `at`, `began`, `ended`: seconds since 1970. The rest is the executor's."""
+    is no result, a sentence. `at`, `began`, `ended`: seconds since 1970. `line`: in whose name it waits, the owner's where there is no other. The rest is the executor's."""
 
     id: str
     owner: str
     given: dict
     pictures: dict
+    line: str = ""
     state: str = "queued"
     error: str = ""
     at: float = field(default_factory=time.time)
@@ -80,6 +81,9 @@ class Run:
     progress: Progress | None = None
     stopped: Flag | None = None
     held: Flag | None = None
+
+    def __post_init__(self):
+        self.line = self.line or self.owner
 
     @functools.cached_property
     def cells(self) -> list[dict]:
@@ -115,7 +119,7 @@ class Executor:
     def __init__(self, store: Store, source: Callable[..., Iterator[ArmEvent]] = here, slots: int = 1):
         self.store, self._source, self.slots = store, source, slots
         self._changed = threading.Condition()
-        self._waiting: dict[str, deque[Run]] = {}  # owners in the order of their turns
+        self._waiting: dict[str, deque[Run]] = {}  # by line, in the order of their turns
         self._running: list[Run] = []
         self._unsaid: list[Run] = []  # runs of whose end the store could not be told
         self._closing = False
@@ -129,18 +133,19 @@ class Executor:
 
     # --- asking ---
 
-    def submit(self, given: dict | str, pictures: dict, owner: str, kept: bool = True, blind: bool = False) -> Run:
+    def submit(self, given: dict | str, pictures: dict, owner: str, kept: bool = True, blind: bool = False, line: str = "") -> Run:
         """Raises BadInput when the recipe can't run or too many wait. `kept`: whether the owner finds it among the runs afterwards; `blind`: its arms are
-        shown without names, in an order of chance, until the owner votes (store.ballot)."""
+        shown without names, in an order of chance, until the owner votes (store.ballot); `line`: in whose name it waits and takes its turn, where several owners may
+        be one program."""
         task, given, pictures = recipe.whole(given, pictures)
-        run = Run(secrets.token_urlsafe(12), owner, given, pictures, kept=kept)
+        run = Run(secrets.token_urlsafe(12), owner, given, pictures, line, kept=kept)
         with self._changed:
-            if len(self._waiting.get(owner, ())) >= OWN:
-                raise BadInput(f"{OWN} of your runs wait already; stop one of them under “My runs”, or wait until one has begun.")
+            if len(self._waiting.get(run.line, ())) >= OWN:
+                raise BadInput(f"{OWN} of your runs wait already; stop one of them (the page has them under “My runs”), or wait until one has begun.")
             if sum(map(len, self._waiting.values())) >= MOST:
                 raise BadInput(f"{MOST} runs wait already; try again in some minutes.")
-            new, waiting = recipe.size(pictures), [(r.owner, recipe.size(r.pictures)) for r in self._order()]
-            if waiting and (sum(n for _, n in waiting) + new > BYTES or sum(n for who, n in waiting if who == owner) + new > OWN_BYTES):
+            new, waiting = recipe.size(pictures), [(r.line, recipe.size(r.pictures)) for r in self._order()]
+            if waiting and (sum(n for _, n in waiting) + new > BYTES or sum(n for who, n in waiting if who == run.line) + new > OWN_BYTES):
                 raise BadInput(
                     f"The pictures, sounds, objects and cubes of the runs that wait are too large to take {new >> 20} MB more; try again in some minutes."
                 )
@@ -231,6 +236,12 @@ class Executor:
             self.store.change(name, shared=on)
         return run
 
+    def leave(self, owner: str) -> None:
+        """A session is over and nobody can ask for its runs any more: those that wait or run are stopped, the others deleted."""
+        for run in self.active(owner):
+            self.stop(run)
+        self._safely(lambda: [self.store.delete(kept.id, owner) for kept in self.store.ended(owner, most=-1)[0]])
+
     # --- the worker's side ---
 
     def _restored(self, kept: Kept) -> Run:
@@ -241,7 +252,7 @@ class Executor:
         run.stopped, run.held = (Flag(Path(self._flags.name) / f"{run.id}.{kind}") for kind in ("stop", "hold"))
         run.events, run.progress = Pile(), self._progress(run)
         with self._changed:
-            self._waiting.setdefault(run.owner, deque()).append(run)
+            self._waiting.setdefault(run.line, deque()).append(run)
             self._changed.notify_all()
 
     def _expected(self, given: dict, pictures: dict) -> list[float | None]:
@@ -251,15 +262,15 @@ class Executor:
         return Progress(self._expected(run.given, run.pictures), apart=self.slots > 1 and bool(run.given.get("apart")))
 
     def _order(self) -> list[Run]:
-        """Those that wait, as they will begin: in rounds, one of each owner; who has one running now is the last of each."""
-        busy = {run.owner for run in self._running}
-        queues = [self._waiting[owner] for owner in sorted(self._waiting, key=busy.__contains__)]
+        """Those that wait, as they will begin: in rounds, one of each line; who has one running now is the last of each."""
+        busy = {run.line for run in self._running}
+        queues = [self._waiting[line] for line in sorted(self._waiting, key=busy.__contains__)]
         return [runs[i] for i in range(max(map(len, queues), default=0)) for runs in queues if i < len(runs)]
 
     def _unqueue(self, run: Run) -> None:
-        self._waiting[run.owner].remove(run)
-        if not self._waiting[run.owner]:
-            del self._waiting[run.owner]
+        self._waiting[run.line].remove(run)
+        if not self._waiting[run.line]:
+            del self._waiting[run.line]
 
     def _work(self) -> None:
         while (run := self._next()) is not None:
@@ -298,8 +309,8 @@ class Executor:
             self._safely(self._keep, run)
         with self._changed:
             self._running.remove(run)
-            if run.owner in self._waiting:  # to the end of the line
-                self._waiting[run.owner] = self._waiting.pop(run.owner)
+            if run.line in self._waiting:  # behind all others
+                self._waiting[run.line] = self._waiting.pop(run.line)
             for flag in (run.stopped, run.held):
                 flag.turn(False)
             broken = run.error or (outcomes and all(o.error for o in outcomes))
@@ -358,7 +369,7 @@ class Executor:
         run.seen = time.monotonic()
 
     def _look_after(self) -> None:
-        """While another owner waits, what nobody has watched for long gives way."""
+        """While another line waits, what nobody has watched for long gives way."""
         with self._changed:
             while not self._closing:
                 self._changed.wait(LOOK_SECONDS)
@@ -366,7 +377,7 @@ class Executor:
                 for run in again:
                     self._say(run)
                 for run in self._running:
-                    alone = 0.0 if run.feeds or not any(owner != run.owner for owner in self._waiting) else time.monotonic() - run.seen
+                    alone = 0.0 if run.feeds or not any(line != run.line for line in self._waiting) else time.monotonic() - run.seen
                     if alone > HELD_SECONDS:
                         run.held.turn(False)
                     if alone > LEFT_SECONDS:

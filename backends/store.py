@@ -4,7 +4,8 @@
     UNNOISE_DATA_MB  how much all visitors' runs may take together, 1000 by default
 
 Not the cache folder, which people and systems empty: what was made here can't be fetched again. A folder belongs to one machine, on which several
-studios may share it. An owner is the digest of a visitor's token, so that the file tells nobody's token.
+studios may share it. An owner is the digest of a visitor's token, so that the file tells nobody's token. A session's, which ends and to which nobody comes
+back, begins with SESSION: what it leaves goes after SESSION_SECONDS, or when the server that held the session is gone, unless a link was shared.
 """
 
 import errno
@@ -29,6 +30,8 @@ from backends.votes import Ballot
 MB = 2**20
 LIMIT_MB = 1000
 ENDED = ("done", "stopped", "failed", "interrupted")
+SESSION = "session-"
+SESSION_SECONDS = 86400.0  # from a run's end
 TIMES = 64  # measured times that are kept of one kind of arm
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, owner TEXT, given TEXT, words TEXT, state TEXT, error TEXT DEFAULT '', at REAL, began REAL DEFAULT 0,
@@ -139,6 +142,9 @@ class Store:
     def lost(self) -> list[Kept]:
         """Those queued by a server that is gone, now this one's; what it was running is marked as interrupted."""
         with self._lock:
+            for row in self._do("SELECT id, server FROM runs WHERE owner GLOB ? AND NOT shared", SESSION + "*"):
+                if not _lives(row["server"]):
+                    self._remove(row["id"])
             left = [r for r in self._do("SELECT * FROM runs WHERE state IN ('queued', 'running') ORDER BY at") if not _lives(r["server"])]
             for row in left:
                 if row["state"] == "running":
@@ -188,8 +194,11 @@ class Store:
         return True
 
     def clean(self) -> None:
-        """Let go of the oldest ended runs until the rest fits the limit; the newest stays in any case."""
+        """Let go of what sessions left long ago, then of the oldest ended runs until the rest fits the limit; the newest stays in any case."""
         with self._lock:
+            query = "SELECT id FROM runs WHERE owner GLOB ? AND NOT shared AND ended BETWEEN 1 AND ?"  # 0: not ended
+            for row in self._do(query, SESSION + "*", time.time() - SESSION_SECONDS):
+                self._remove(row["id"])
             left = self.used()
             *old, _ = self._do("SELECT id, size, state FROM runs ORDER BY at") or [None]
             for row in old:
@@ -201,7 +210,7 @@ class Store:
 
     def _remove(self, name: str) -> None:
         self._do("DELETE FROM runs WHERE id = ?", name)
-        self._do("DELETE FROM votes WHERE run = ? AND state <> ?", name, votes.VOTED)
+        self._do("DELETE FROM votes WHERE run = ? AND (state <> ? OR owner GLOB ?)", name, votes.VOTED, SESSION + "*")
         shutil.rmtree(self._files / name, ignore_errors=True)
 
     # --- blind votes ---

@@ -5,6 +5,7 @@ import copy
 import io
 from pathlib import Path
 
+import httpx
 import numpy as np
 import PIL.Image
 import pytest
@@ -103,6 +104,58 @@ def test_calls_wait_in_the_pages_queue_and_closing_one_ends_it_alone(client, tmp
     queue.close()
 
 
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """A queue whose steps are made when the test lets go of them."""
+    source = Source()
+    queue = jobs.Executor(Store(tmp_path), source)
+    monkeypatch.setattr(jobs, "_studio", [queue])
+    yield source, queue
+    source.open = True
+    source.let(200)
+    queue.close()
+
+
+def test_calls_without_a_cookie_take_the_turns_of_one_visitor(client, slow, monkeypatch):
+    monkeypatch.setattr(jobs, "OWN", 3)
+    source, queue = slow
+    asking = f"{client.src.rstrip('/')}/gradio_api/call/run"
+
+    def submitted(name: str, **headers) -> str:
+        return httpx.post(asking, json={"data": [asked(name, 1), {}]}, headers=headers).json()["event_id"]
+
+    first = submitted("first")
+    until(lambda: source.ran == ["first"])
+    for count in (1, 2, 3):
+        submitted(f"behind {count}")
+        until(lambda count=count: len(queue._order()) == count)
+    assert "3 of your runs wait already" in httpx.get(f"{asking}/{submitted('one too many')}").text
+    submitted("a visitor's", cookie=f"unnoise={'cd' * 16}")
+    until(lambda: len(queue._order()) == 4)
+    source.let(5)
+    assert "event: complete" in httpx.get(f"{asking}/{first}", timeout=60).text
+    until(lambda: len(source.ran) == 5 and not queue._running)
+    assert source.ran == ["first", "a visitor's", "behind 1", "behind 2", "behind 3"] and queue.store.used() == 0
+
+
+@pytest.mark.parametrize("endpoint", ["run", "compare"])
+def test_a_call_whose_reader_has_gone_ends(client, slow, endpoint):
+    source, queue = slow
+    asking = f"{client.src.rstrip('/')}/gradio_api/call/{endpoint}"
+    before = httpx.post(asking, json={"data": [asked("before", 50), {}]}).json()["event_id"]
+    until(lambda: source.ran == ["before"])
+    waits = httpx.post(asking, json={"data": [asked("waits", 1), {}]}).json()["event_id"]
+    until(lambda: queue._order())
+    (running,), (waiting,) = queue._running, queue._order()
+    for event, run in ((waits, waiting), (before, running)):
+        with pytest.raises(httpx.ReadTimeout), httpx.stream("GET", f"{asking}/{event}", timeout=1) as answer:
+            answer.read()
+        until(lambda run=run: run.over or run.stopped(), 30)
+    source.let(1)
+    until(lambda: running.over)
+    assert (waiting.state, running.state) == ("stopped", "stopped") and source.ran == ["before"]
+
+
 @pytest.mark.parametrize(
     "given, said",
     [
@@ -164,8 +217,6 @@ def refused_or_outcome(client, given, inputs) -> str:
 
 
 def test_no_other_file_is_served_and_the_server_lives_on(client):
-    import httpx
-
     for path in ("/etc/passwd", "app.py", "assets/papers.json"):
         assert httpx.get(f"{client.src.rstrip('/')}/gradio_api/file={path}").status_code in (403, 404)
     assert client.predict(RECIPE, {}, api_name="/run")[0]["complete"]

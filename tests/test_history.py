@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from test_jobs import Source, asked, ended, until
 from test_store import MEDIA
 
-from backends import jobs, spec
+from backends import jobs, spec, store
 from backends.registry import TASKS
 from backends.spec import BadInput
 from backends.store import Store
@@ -106,7 +106,15 @@ def test_an_owner_is_no_token_and_without_a_cookie_the_session():
     assert visitor.owner(ME) != visitor.owner(YOU) and len(visitor.owner(ME)) == 32 and ME.cookies["unnoise"] not in visitor.owner(ME)
     assert visitor.owner(asks("me", "another window")) == visitor.owner(ME)
     bare = [SimpleNamespace(session_hash=s, cookies={"unnoise": "x"}, headers={}) for s in "ab"]
-    assert visitor.owner(bare[0]) != visitor.owner(bare[1])
+    assert visitor.owner(bare[0]) != visitor.owner(bare[1]) and all(visitor.owner(b).startswith(store.SESSION) for b in bare)
+
+
+def test_without_a_cookie_all_sessions_of_an_address_wait_in_one_line():
+    a, b, other = (
+        SimpleNamespace(session_hash=s, cookies={}, headers={}, client=SimpleNamespace(host=h)) for s, h in (("a", "::1"), ("b", "::1"), ("c", "::2"))
+    )
+    assert visitor.line(a) == visitor.line(b) == visitor.at(a.client) != visitor.line(other)
+    assert visitor.line(ME) == visitor.owner(ME) and visitor.line(SimpleNamespace(**vars(a) | {"client": None}))
 
 
 def test_a_script_of_another_site_is_not_the_visitor():

@@ -237,6 +237,32 @@ def test_a_call_of_the_api_is_not_kept(studio, source):
     assert studio.store.ended("me") == ([], 0) and studio.store.used() == 0
 
 
+def test_owners_of_one_line_count_and_take_turns_as_one(studio, source, monkeypatch):
+    monkeypatch.setattr(jobs, "OWN", 2)
+    for name in ("a", "b", "c"):
+        studio.submit(asked(name, 1), {}, name, line="one program")
+        until(lambda: source.ran == ["a"])
+    with pytest.raises(BadInput, match="2 of your runs wait"):
+        studio.submit(asked("d", 1), {}, "d", line="one program")
+    mine = studio.submit(asked("mine", 1), {}, "me")
+    assert studio.place(mine) == 1 and [r.owner for r in studio.active("b")] == ["b"]
+    source.let(4)
+    ended(mine)
+    until(lambda: source.ran == ["a", "mine", "b", "c"])
+
+
+def test_a_session_that_is_over_leaves_no_runs(studio, source):
+    done, runs, waits = (studio.submit(asked(name, 2), {}, "session-x") for name in ("done", "runs", "waits"))
+    other = studio.submit(asked("other", 1), {}, "me")
+    source.let(3)
+    ended(other)
+    until(lambda: done.over and runs.state == "running")
+    studio.leave("session-x")
+    source.let(2)
+    assert ended(runs).state == ended(waits).state == "stopped" and source.ran == ["done", "other", "runs"]
+    assert studio.find(done.id, "session-x") is studio.find(waits.id, "session-x") is None and studio.find(other.id, "me")
+
+
 def test_what_nobody_watches_gives_way_to_those_who_wait(studio, source, monkeypatch):
     monkeypatch.setattr(jobs, "LEFT_SECONDS", 0.2)
     monkeypatch.setattr(jobs, "HELD_SECONDS", 0.1)

@@ -146,6 +146,37 @@ def test_a_session_sees_stops_and_reads_its_own_runs_alone(address, slow):
     assert [run["state"] for run in after] == ["stopped"]
 
 
+def test_sessions_of_one_address_take_turns_as_one_and_an_ended_one_leaves_nothing(address, slow, monkeypatch):
+    source, queue = slow
+    monkeypatch.setattr(jobs, "OWN", 2)
+
+    async def begun(session, name):
+        return await session.call_tool("run_recipe", {"recipe": asked(name, 2), "wait": False})
+
+    async def ask():
+        async with visit(address) as first:
+            done = (await begun(first, "done")).structuredContent["run"]
+            source.let(2)
+            await asyncio.to_thread(until, lambda: queue.store.ended(owner(done))[1])
+            await begun(first, "runs")
+            await asyncio.to_thread(until, lambda: source.ran == ["done", "runs"])
+            await begun(first, "waits")
+            async with visit(address) as second:
+                await begun(second, "another session's")
+                refused = await begun(second, "one too many")
+                return refused, done, owner(done), list(queue._running)
+
+    def owner(run):
+        return queue.store._do("SELECT owner FROM runs WHERE id = ?", run)[0]["owner"]
+
+    refused, done, who, (running,) = asyncio.run(ask())  # both clients end their sessions
+    assert refused.isError and "2 of your runs wait already" in refused.content[0].text
+    until(lambda: running.stopped() and not queue._order())
+    source.let(2)
+    until(lambda: running.over)
+    assert queue.find(done, who) is None and source.ran == ["done", "runs"] and running.state == "stopped"
+
+
 def test_a_call_that_is_cancelled_ends_its_run(address, slow):
     source, queue = slow
 

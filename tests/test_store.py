@@ -2,12 +2,13 @@
 
 import os
 import stat
+import time
 import typing
 
 import numpy as np
 import pytest
 
-from backends import packing, recipe, spec
+from backends import packing, recipe, spec, votes
 from backends.spec import (
     ArmEvent,
     Audio,
@@ -126,6 +127,31 @@ def test_the_oldest_go_when_the_limit_is_reached(tmp_path):
     filled(store, "large", "me", 9.0, 400)
     store.clean()
     assert store.get("large", "me"), "the newest stays, whatever its size"
+
+
+def test_what_a_session_left_goes_within_a_day_but_for_what_is_shared(tmp_path):
+    store, now = Store(tmp_path), time.time()
+    for name, owner, at in (("old", "session-a", 9e4), ("shared", "session-a", 9e4), ("new", "session-b", 8e4), ("mine", "me", 9e4)):
+        filled(store, name, owner, now - at)
+    filled(store, "runs", "session-a", 0.0, state="running")
+    store.change("shared", shared=True)
+    ballot = votes.ballot("old", "session-a", {"task": "t", "job": {}, "model": "m", "arms": [{"method": "ddim", "knobs": {}}] * 2}, [0, 1])
+    store.ask(ballot)
+    assert store.vote("old", "session-a", 0, [0, 1])
+    store.clean()
+    assert {k.name for k in (tmp_path / "runs").iterdir()} == {"shared", "new", "mine", "runs"} and store.votes("session-a", "t") == []
+
+
+def test_a_restart_forgets_the_sessions_of_the_server_that_is_gone(tmp_path):
+    store = Store(tmp_path)
+    store._server = "999999999@1.00"
+    for name, state in (("ended", "done"), ("waited", "queued"), ("ran", "running"), ("shared", "done")):
+        filled(store, name, "session-a", 1.0, state=state)
+    filled(store, "mine", "me", 1.0)
+    store.change("shared", shared=True)
+    again = Store(tmp_path)
+    filled(again, "here", "session-b", 1.0)
+    assert again.lost() == [] and {k.name for k in (tmp_path / "runs").iterdir()} == {"shared", "mine", "here"}
 
 
 def test_a_search_wants_every_word_and_takes_none_as_a_pattern(tmp_path):

@@ -44,7 +44,7 @@ async def compare(recipe: dict, inputs: dict, request: gr.Request) -> AsyncItera
     studio, place = jobs.studio(), 0
     with tempfile.TemporaryDirectory() as folder:  # what is yielded is copied before the next step
         try:
-            run = await run_sync(_submitted, recipe, inputs, visitor.owner(request))
+            run = await run_sync(_submitted, recipe, inputs, request)
         except BadInput as bad:
             raise _refusal(bad) from None
         except Exception:  # what nobody foresaw goes to the log
@@ -72,8 +72,8 @@ async def compare(recipe: dict, inputs: dict, request: gr.Request) -> AsyncItera
             studio.stop(run)
 
 
-def _submitted(recipe: dict, inputs: dict, owner: str) -> jobs.Run:
-    return jobs.studio().submit(recipe, decode_inputs(inputs or {}), owner, kept=False)
+def _submitted(recipe: dict, inputs: dict, request: gr.Request) -> jobs.Run:
+    return jobs.studio().submit(recipe, decode_inputs(inputs or {}), visitor.owner(request), kept=False, line=visitor.line(request))
 
 
 def _refusal(said: BadInput | str) -> gr.Error:

@@ -17,7 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 
 from backends import inputs, models, recipe
-from ui import visitor
+from ui import running, visitor
 
 SENT = re.compile(rb"/([0-9a-f]{64})/")
 FILE = "/gradio_api/file="
@@ -103,10 +103,12 @@ class Guard:
             if begun or not models.full(error):
                 raise
             refusal = PlainTextResponse(FULL, 507)
+        finally:
+            if asked := CALL.fullmatch(path):  # it was told all, or has gone
+                running.leave(asked[1])
+                _forget(scope["app"], asked[1])
         if refusal and not begun:
             await refusal(scope, receive, send)
-        if asked := CALL.fullmatch(path):
-            _forget(scope["app"], asked[1])
 
     def _refused(self, path: str, who: str) -> str:
         """Why the path is not answered, "" when it is."""

@@ -126,19 +126,20 @@ def filled(columns: list, values: tuple) -> list[dict]:
 def runner(task: Task, names: tuple[str, ...], columns: list, axes: Callable[[tuple], dict] | None = None) -> Callable:
     """The handler of Run for a tab whose panel has the fields `names`; of “Run grid” with `axes`, which makes the recipe's grid of the last values."""
 
-    def submitted(owner: str, values: tuple) -> Run:
+    def submitted(request: gr.Request, values: tuple) -> Run:
         panel = dict(zip(names, values))
         given, pictures = job(task, panel, panel.values())
         asked = {"schema": recipe.SCHEMA, "task": task.slug, "model": panel["model"], "job": given, "arms": filled(columns, values[len(names) :])}
         asked |= {"apart": True} if panel.get("apart") else {}
         if axes:
             asked |= {"arms": asked["arms"][:1], "grid": axes(values)}
-        return jobs.studio().submit(asked, pictures, owner, blind=bool(panel.get("blind")) and not axes and len(columns) > 1)
+        blind = bool(panel.get("blind")) and not axes and len(columns) > 1
+        return jobs.studio().submit(asked, pictures, visitor.owner(request), blind=blind, line=visitor.line(request))
 
     async def go(request: gr.Request, *values) -> AsyncIterator[list]:
         ticket = _tickets.get((request.session_hash, task.slug)) or take(request, task.slug, Ticket())
         try:
-            run = await anyio.to_thread.run_sync(submitted, visitor.owner(request), values)
+            run = await anyio.to_thread.run_sync(submitted, request, values)
         except Exception as failure:
             yield boards.blank(len(columns), _said(failure))
             return

@@ -1,11 +1,11 @@
 """The studio for programs that speak MCP: six tools on the recipes, the checks and the queue that the page and the API have too.
 
-A client's session is a visitor of its own, which sees, stops and reads its own runs alone; it ends with the client, or after IDLE seconds without a call.
+A client's session is a visitor of its own, which sees, stops and reads its own runs alone; it ends with the client, and its runs with it, or after IDLE
+seconds without a call. Its runs wait in the name of the client's address, which may have many sessions.
 """
 
 import base64
 import functools
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def server() -> tuple[list[Route], Callable]:
 
 
 class _Own:
-    """ASGI: what another site's script asks for is refused, as it is on the page."""
+    """ASGI: what another site's script asks for is refused, as it is on the page. A session that its client ends leaves no runs."""
 
     def __init__(self, app):
         self.app = app
@@ -73,6 +73,8 @@ class _Own:
     async def __call__(self, scope, receive, send) -> None:
         app = self.app if visitor.own(visitor.headers(scope)) else PlainTextResponse("Another site's page can't use this studio.", 403)
         await app(scope, receive, send)
+        if app is self.app and scope["method"] == "DELETE":
+            await run_sync(jobs.studio().leave, _named(visitor.header(scope, b"mcp-session-id")))
 
 
 def _told(tool: Callable) -> Callable:
@@ -99,8 +101,11 @@ def _answer(said: dict, *more) -> types.CallToolResult:
 
 
 def _owner(ctx: Context) -> str:
-    session = ctx.request_context.request.headers["mcp-session-id"]  # 122 random bits, made by the server
-    return hashlib.sha256(f"mcp {session}".encode()).hexdigest()[:32]
+    return _named(ctx.request_context.request.headers["mcp-session-id"])
+
+
+def _named(session: str) -> str:
+    return visitor.session(f"mcp {session}")  # 122 random bits, made by the server
 
 
 async def _find(ctx: Context, run: str) -> Run:
@@ -143,8 +148,8 @@ async def run_recipe(ctx: Context, recipe: dict[str, Any], inputs: dict[str, str
 
     `inputs`: base64 PNG, FLAC or npz for each picture, sound, object or cube of one's own, under the name by which the job calls it: {"sha256": name}.
     """
-    studio = jobs.studio()
-    run = await run_sync(lambda: studio.submit(recipe, recipes.decode_inputs(inputs), _owner(ctx)))
+    studio, line = jobs.studio(), visitor.at(ctx.request_context.request.client)
+    run = await run_sync(lambda: studio.submit(recipe, recipes.decode_inputs(inputs), _owner(ctx), line=line))
     if not wait:
         return _answer(await run_sync(_standing, run))
     try:

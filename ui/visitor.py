@@ -1,4 +1,7 @@
-"""Who asks: a random token in a cookie that scripts can't read. A run's owner is the token's digest; docs/design.md says why a cookie."""
+"""Who asks: a random token in a cookie that scripts can't read. A run's owner is the token's digest; docs/design.md says why a cookie.
+
+Without a cookie the owner is a session, which a program may make anew for each call; its runs wait in the name of its address.
+"""
 
 import hashlib
 import re
@@ -7,7 +10,9 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 import gradio as gr
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Address, MutableHeaders
+
+from backends import jobs
 
 PLAIN, SECURE = "unnoise", "__Host-unnoise"  # the second is taken by browsers from this very host and over TLS alone
 TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -56,9 +61,27 @@ def _token(cookies) -> str:
 
 def owner(request: gr.Request) -> str:
     """The visitor's name in the store. Without a cookie, as for a program or where a browser keeps none, it is the session's, and ends with it."""
-    token = _token(dict(request.cookies)) if own(dict(request.headers)) else ""
-    said = f"visitor {token}" if token else f"session {request.session_hash}"
-    return _name(said)
+    token = _shown(request)
+    return _name(f"visitor {token}") if token else session(f"session {request.session_hash}")
+
+
+def session(said: str) -> str:
+    """A session's name in the store, where what it leaves is not kept for long."""
+    return jobs.SESSION + _name(said)
+
+
+def line(request: gr.Request) -> str:
+    """In whose name a run waits and takes its turn: the visitor's, or without a cookie that of all who ask from the address."""
+    return owner(request) if _shown(request) else at(request.client)
+
+
+def at(client: Address | None) -> str:
+    """The line of an address: behind a proxy the visitor's, where uvicorn was told to believe the proxy (FORWARDED_ALLOW_IPS)."""
+    return _name(f"address {client.host if client else ''}")
+
+
+def _shown(request: gr.Request) -> str:
+    return _token(dict(request.cookies)) if own(dict(request.headers)) else ""
 
 
 def known(scope: dict) -> str:
