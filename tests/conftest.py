@@ -47,6 +47,32 @@ def made(module: str):
     return importlib.import_module(f"tests.{module}").tiny()
 
 
+@pytest.fixture(scope="module")
+def address(request):
+    """Where a studio with a tiny random model is served; a module's SECONDS is how long each evaluation of its network takes at least."""
+    from serving import studio
+
+    with studio(getattr(request.module, "SECONDS", 0.0)) as url:
+        yield url
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """(source, queue) of the studio: steps are made when the test lets go of them."""
+    from test_jobs import Source
+
+    from backends import jobs
+    from backends.store import Store
+
+    source = Source()
+    queue = jobs.Executor(Store(tmp_path), source)
+    monkeypatch.setattr(jobs, "_studio", [queue])
+    yield source, queue
+    source.open = True
+    source.let(200)
+    queue.close()
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """The tiny picture model; it and a tiny text model stand under the default cards' names, so that whole recipes run on them."""

@@ -10,20 +10,16 @@ import numpy as np
 import PIL.Image
 import pytest
 from gradio_client import Client, handle_file
-from test_jobs import Source, asked, until
+from test_jobs import asked, until
 
 from backends import jobs, recipe
-from backends.store import Store
 
 RECIPE = {"schema": 1, "task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}, "arms": [{"method": "ddim", "knobs": {"steps": 2}}]}
 
 
 @pytest.fixture(scope="module")
-def client():
-    from serving import studio
-
-    with studio() as url:
-        yield Client(url, verbose=False)
+def client(address):
+    return Client(address, verbose=False)
 
 
 def changed(**parts):
@@ -81,10 +77,8 @@ def test_compare_streams_each_event(client):
     assert kinds[-1] == "end" and "step" in kinds and "outcome" in kinds
 
 
-def test_calls_wait_in_the_pages_queue_and_closing_one_ends_it_alone(client, tmp_path, monkeypatch):
-    source = Source()
-    queue = jobs.Executor(Store(tmp_path), source)
-    monkeypatch.setattr(jobs, "_studio", [queue])
+def test_calls_wait_in_the_pages_queue_and_closing_one_ends_it_alone(client, slow):
+    source, queue = slow
     mine, yours = (queue.submit(asked(name, 2), {}, name) for name in ("mine", "yours"))
     until(lambda: source.ran == ["mine"])
     call = client.submit(asked("call", 50), {}, api_name="/compare")
@@ -101,19 +95,6 @@ def test_calls_wait_in_the_pages_queue_and_closing_one_ends_it_alone(client, tmp
     assert run.state == "stopped" and queue.store.used() and queue.find(run.id, run.owner) is None, "a call is in nobody's list"
     source.open = True
     assert client.predict(asked("next", 1), {}, api_name="/run")[0]["complete"]
-    queue.close()
-
-
-@pytest.fixture
-def slow(tmp_path, monkeypatch):
-    """A queue whose steps are made when the test lets go of them."""
-    source = Source()
-    queue = jobs.Executor(Store(tmp_path), source)
-    monkeypatch.setattr(jobs, "_studio", [queue])
-    yield source, queue
-    source.open = True
-    source.let(200)
-    queue.close()
 
 
 def test_calls_without_a_cookie_take_the_turns_of_one_visitor(client, slow, monkeypatch):

@@ -8,17 +8,10 @@ import pytest
 from browsing import enter, playwright, visited
 
 pytestmark = pytest.mark.browser
+SECONDS = 0.12  # see address in conftest.py
 
 # Tabs that were opened before stay in the page, hidden: only what is seen counts.
 TWO = " return arms.length == 2 && arms[1].querySelector('.method input').value == 'Adaptive Guidance' && arms.every((a) => a.querySelector('input[type=number]')?.value == '25'); "
-
-
-@pytest.fixture(scope="module")
-def address():
-    from serving import studio
-
-    with studio(seconds=0.12) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

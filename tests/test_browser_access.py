@@ -33,10 +33,8 @@ LOOK = """async (dark) => {
 
 
 @pytest.fixture(scope="module")
-def page():
-    from serving import studio
-
-    with studio() as url, visited(url, 900) as page:
+def page(address):
+    with visited(address, 900) as page:
         page.locator(".arm-1 .picture").wait_for()
         page.evaluate(AXE)
         page.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # colours are looked at, not their way

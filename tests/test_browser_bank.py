@@ -9,10 +9,8 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def page():
-    from serving import studio
-
-    with studio() as url, visited(url) as page:
+def page(address):
+    with visited(address) as page:
         page.set_default_timeout(90_000)
         page.locator(".arm-2 .picture").wait_for()  # tabs drawn at once trip over each other in Gradio's list of events
         enter(page, "Audio", "Sing")

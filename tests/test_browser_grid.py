@@ -6,14 +6,13 @@ import pytest
 from browsing import visited
 
 pytestmark = pytest.mark.browser
+SECONDS = 0.1  # see address in conftest.py
 DONE = "n => document.querySelectorAll('.xy [data-cell].done img').length == n"
 
 
 @pytest.fixture(scope="module")
-def page():
-    from serving import studio
-
-    with studio(seconds=0.1) as address, visited(address, 1000) as page:
+def page(address):
+    with visited(address, 1000) as page:
         page.locator(".arm-2 .picture").wait_for()
         yield page
 

@@ -3,14 +3,13 @@
 import pytest
 import trimesh
 from browsing import enter, visited
-from serving import studio
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def page():
-    with studio() as url, visited(url) as page:
+def page(address):
+    with visited(address) as page:
         enter(page, "3D", "Edit an object")
         page.locator(".shape-view img:visible").wait_for()
         yield page

@@ -7,6 +7,7 @@ import pytest
 from browsing import settled, visited
 
 pytestmark = pytest.mark.browser
+SECONDS = 0.02  # see address in conftest.py
 # Everything that comes into the stage or under the buttons from now on, be it seen or not.
 LISTEN = """() => {
   window.came = [];
@@ -17,14 +18,6 @@ LISTEN = """() => {
   })).observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
 }"""
 PLACE = "s => { const t = new DOMMatrix(getComputedStyle(document.querySelector(s + ' .image-frame img')).transform), r = (v) => Math.round(v * 100) / 100; return [t.a, t.e, t.f].map(r); }"
-
-
-@pytest.fixture(scope="module")
-def address():
-    from serving import studio
-
-    with studio(seconds=0.02) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

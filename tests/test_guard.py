@@ -23,14 +23,6 @@ RECIPE = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}, "arms"
 FOREIGN = ({"sec-fetch-site": "cross-site", "origin": "https://evil.example"}, {"origin": "https://evil.example"}, {"origin": "null"})
 
 
-@pytest.fixture(scope="module")
-def address():
-    from serving import studio
-
-    with studio() as url:
-        yield url
-
-
 @pytest.fixture
 def visit(address):
     """Gives a browser's client: with a cookie of its own, taken from the page as a browser does."""

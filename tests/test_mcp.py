@@ -15,21 +15,12 @@ import pytest
 from gradio_client import Client
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
-from test_jobs import Source, asked, until
+from test_jobs import asked, until
 
 from backends import jobs, recipe
-from backends.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "docs/examples"
-
-
-@pytest.fixture(scope="module")
-def address():
-    from serving import studio
-
-    with studio() as url:
-        yield url
 
 
 @asynccontextmanager
@@ -37,18 +28,6 @@ async def visit(address):
     async with streamable_http_client(f"{address}/gradio_api/mcp") as (read, write, _), ClientSession(read, write) as session:
         await session.initialize()
         yield session
-
-
-@pytest.fixture
-def slow(tmp_path, monkeypatch):
-    """A queue whose steps are made when the test lets go of them."""
-    source = Source()
-    queue = jobs.Executor(Store(tmp_path), source)
-    monkeypatch.setattr(jobs, "_studio", [queue])
-    yield source, queue
-    source.open = True
-    source.let(200)
-    queue.close()
 
 
 def example(name: str, address: str) -> str:
