@@ -33,12 +33,19 @@ LOOK = """async (dark) => {
 
 
 @pytest.fixture(scope="module")
-def page(address):
+def opened(address):
     with visited(address, 900) as page:
-        page.locator(".arm-1 .picture").wait_for()
-        page.evaluate(AXE)
-        page.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # colours are looked at, not their way
         yield page
+
+
+@pytest.fixture
+def page(opened, address):
+    """Loaded anew, since tabs that were drawn stay in the page and slow the next ones down."""
+    opened.goto(address)
+    opened.locator(".arm-1 .picture").wait_for()
+    opened.evaluate(AXE)
+    opened.add_style_tag(content="* { transition: none !important; animation: none !important; }")  # colours are looked at, not their way
+    return opened
 
 
 def troubles(page) -> list:
