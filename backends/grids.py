@@ -214,5 +214,10 @@ def names(given: dict) -> list[str]:
 def _apart(alike: list[list[dict]], arm: list[dict]) -> str:
     """“ (null off)”: the knobs by which an arm differs from others of the same methods."""
     knobs = [(i, name) for i, part in enumerate(arm) for name in part["knobs"] if len({repr(other[i]["knobs"].get(name)) for other in alike}) > 1]
-    said = ", ".join(f"{name.replace('_', ' ')} {label('', arm[i]['knobs'][name])}" for i, name in knobs)
+    return bracketed((name, arm[i]["knobs"][name]) for i, name in knobs)
+
+
+def bracketed(knobs: Iterable[tuple[str, object]]) -> str:
+    """“ (steps 10, null off)”, "" where there are none."""
+    said = ", ".join(f"{name.replace('_', ' ')} {label('', value)}" for name, value in knobs)
     return f" ({said})" if said else ""

@@ -87,7 +87,7 @@ def _array(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def sound(source: bytes | Path | Audio, what: str = "The sound", longest: float = MAX_SECONDS) -> Audio:
-    """Audio at the file's own rate, its channels mixed to one, from a file's bytes or its path; raises BadInput.
+    """Audio at the file's own rate, its channels mixed to one (the first, where they undo each other), from a file's bytes or its path; raises BadInput.
 
     Rounded to 16 bits, so that it can travel beside a recipe as FLAC and keep its hash; louder than full scale is turned down.
     """
@@ -125,7 +125,7 @@ def _decoded(data: bytes, what: str, longest: float) -> tuple[np.ndarray, int]:
             blocks, first, read = [], [], 0
             while len(block := file.read(2**14, dtype="float32", always_2d=True)):  # `blocks` fills up a short file
                 blocks.append(block.mean(1))
-                first.append(block[:, 0].copy())
+                first += [block[:, 0].copy()] if file.channels > 1 else []
                 read += len(block)
                 if read > longest * rate:
                     raise _too_long(what, read / rate, longest)
@@ -138,9 +138,10 @@ def _decoded(data: bytes, what: str, longest: float) -> tuple[np.ndarray, int]:
         raise
     except Exception:
         raise unread from None
-    mean, one = (np.concatenate([*part, np.zeros(0, np.float32)]) for part in (blocks, first))
-    undone = np.abs(mean).max(initial=0) < 1e-4 < np.abs(one).max(initial=0)  # channels of opposite sign
-    return one if undone else mean, rate
+    mean = np.concatenate([*blocks, np.zeros(0, np.float32)])
+    if first and np.abs(mean).max() < 1e-4 < np.abs(one := np.concatenate(first)).max():  # channels of opposite sign
+        return one, rate
+    return mean, rate
 
 
 def is_sound(data: bytes) -> bool:

@@ -22,6 +22,7 @@ from contextlib import closing, suppress
 
 from backends import grids
 from backends.registry import TASKS
+from backends.runner import joined
 from backends.spec import ArmEvent, BadInput, Media, Metric, Outcome
 
 SWITCH_SECONDS = 0.05  # between two looks at Stop and Pause
@@ -192,8 +193,7 @@ class Replicas:
             return event
         finally:
             self._idle.put(replica)
-        names = {m.name for m in found}
-        metrics = (*found, *(m for m in end.metrics if m.name not in names))
+        metrics = tuple(joined(found, end.metrics))
         made = end.recipe | {"outcome": end.recipe["outcome"] | {"metrics": {m.name: m.value for m in metrics}}}
         return dataclasses.replace(event, event=dataclasses.replace(end, metrics=metrics, recipe=made))
 

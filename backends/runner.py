@@ -10,7 +10,7 @@ import platform
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -166,7 +166,7 @@ def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEv
     if value is not None and task.metrics:
         try:
             with torch.no_grad():
-                metrics = models.resolve(task.metrics)(job, value, reference) + metrics  # what all arms of a task have stands first
+                metrics = joined(models.resolve(task.metrics)(job, value, reference), metrics)
         except Exception:
             log.exception("a metric failed")
             yield ArmEvent(number, Note("The task's metrics could not be taken; the log holds the details."), seconds, nfe)
@@ -176,6 +176,13 @@ def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEv
     )  # fmt: skip
     made = recipe.with_outcome(recipe.build(task, job, (arm,)), **outcome)
     yield ArmEvent(number, Outcome(number, seconds, nfe, outcome["peak_mb"], tuple(metrics), value, made, stopped, error), seconds, nfe)
+
+
+def joined(found: Iterable[Metric], before: Iterable[Metric]) -> list[Metric]:
+    """Figures `found` of a result, which all arms of its task have, then those before them under other names."""
+    found = list(found)
+    names = {m.name for m in found}
+    return [*found, *(m for m in before if m.name not in names)]
 
 
 def _shown(step: Step, model) -> Step:

@@ -7,7 +7,7 @@ import pytest
 
 from backends import METHODS, BadInput, models, run, runner
 from backends.registry import method
-from backends.spec import Audio, Held, Image, Note, Outcome, Result, Slider, Spectrogram, Step
+from backends.spec import Audio, Held, Image, Metric, Note, Outcome, Result, Slider, Spectrogram, Step
 
 RECIPE = {"task": "text_to_image", "job": {"prompt": "a cat", "seed": 3}}
 
@@ -284,3 +284,8 @@ def test_every_method_explains_itself(slug):
         if isinstance(knob.control, Slider):
             with pytest.raises(BadInput):
                 knob.check(knob.control.high + 1, "too far")
+
+
+def test_figures_of_the_task_stand_before_the_methods_own_and_take_the_place_of_their_names():
+    before = [Metric("own", 1.0), Metric("both", 2.0)]
+    assert [(m.name, m.value) for m in runner.joined([Metric("task's", 3.0), Metric("both", 4.0)], before)] == [("task's", 3.0), ("both", 4.0), ("own", 1.0)]

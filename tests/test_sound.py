@@ -45,6 +45,11 @@ def test_many_channels_are_mixed_and_the_rate_is_kept():
     assert np.abs(heard.samples - wide.mean(1)).max() < 1e-4
 
 
+def test_one_channel_and_two_alike_are_taken_as_they_are():
+    for samples in (TONE.samples, np.stack([TONE.samples] * 2, 1)):
+        assert (inputs.sound(encoded(samples=samples, subtype="FLOAT")).samples == inputs.sound(TONE).samples).all()
+
+
 def test_channels_of_opposite_sign_are_not_mixed_to_silence():
     heard = inputs.sound(encoded(samples=np.stack([TONE.samples, -TONE.samples], 1)))
     assert np.abs(heard.samples - TONE.samples).max() < 1e-3

@@ -85,6 +85,11 @@ def test_a_ballot_names_the_knobs_that_differ_and_the_input_without_its_seed():
     given = {"task": "text_to_image", "model": "m", "job": {"prompt": "a cat", "seed": 4}, "arms": arms}
     made = votes.ballot("run", "me", given, [1, 0])
     assert [arm["knobs"] for arm in made.arms] == [{"steps": 10}, {"steps": 20, "deepcache.every": 3}] and made.players == ["ddim", "ddim+deepcache"]
+    assert (
+        ballot.said(made.arms[0], True) == "DDIM with classifier-free guidance (steps 10)"
+        and ballot.said(made.arms[0], False) == "DDIM with classifier-free guidance"
+    )
+    assert ballot.said({"method": "ddim", "stack": [], "knobs": {"null": False}}, True).endswith(" (null off)"), "as in the names of arms"
     other, another = (votes.ballot("run", "me", given | {"job": {"prompt": p, "seed": 5}}, [0, 1]) for p in ("a cat", "a dog"))
     assert made.prompt == other.prompt != another.prompt and len(made.prompt) == 16 and (made.seed, other.seed) == (4, 5)
 

@@ -7,7 +7,7 @@ many steps would name it. Files come without their recipes.
 import dataclasses
 from html import escape
 
-from backends import jobs, recipe, votes
+from backends import grids, jobs, recipe, votes
 from backends.jobs import Run
 from backends.spec import ArmEvent, Audio, Cube, Heat, Image, Media, Outcome, Plot, Table, Text, Tokens, Turntable
 from backends.votes import Ballot
@@ -164,5 +164,4 @@ def verdict(ballot: Ballot) -> str:
 
 def said(arm: dict, knobs: bool) -> str:
     """“DDIM with classifier-free guidance (steps 10)”: an arm of a ballot, with the knobs that differ where another has its method; three at most."""
-    knobs = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(arm["knobs"].items())[:3]) if knobs else ""
-    return votes.title("+".join([arm["method"], *arm["stack"]])) + (f" ({knobs})" if knobs else "")
+    return votes.title("+".join([arm["method"], *arm["stack"]])) + grids.bracketed(list(arm["knobs"].items())[:3] if knobs else ())

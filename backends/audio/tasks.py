@@ -47,10 +47,12 @@ class EnhanceSpeech(Job):
     clean: Annotated[Audio | None, Sound(required=False, longest=60.0, help="the same without noise, for the figures alone")] = None
 
     def __post_init__(self):
-        if self.sound is not None and not np.abs(self.sound.samples).max(initial=0) > 1e-4:  # refused once, not by each arm
-            raise BadInput("The sound is silent; there is no speech to enhance.")
-        if self.clean is not None and not np.abs(self.clean.samples).max(initial=0) > 1e-4:
-            raise BadInput("The clean sound is silent; take it away, or give the speech without its noise.")
+        for given, said in (
+            (self.sound, "The sound is silent; there is no speech to enhance."),
+            (self.clean, "The clean sound is silent; take it away, or give the speech without its noise."),
+        ):
+            if given is not None and not np.abs(given.samples).max(initial=0) > 1e-4:  # refused once, not by each arm
+                raise BadInput(said)
         if self.sound is not None and self.clean is not None and abs(self.sound.seconds - self.clean.seconds) > 0.1:
             raise BadInput(f"The clean sound lasts {self.clean.seconds:.1f} s and the noisy one {self.sound.seconds:.1f} s; they must be of one length.")
 
