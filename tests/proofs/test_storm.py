@@ -54,7 +54,9 @@ def test_regeneration_beats_both_its_parents(proof):
     proof.state("dB by which StoRM@5's log-spectral detail differs from the clean sound's (baseline: D's)", away["StoRM@5"].mean(), "<",
                 round(float(away["D"].mean()), 4), baseline=float(away["D"].mean()), n=len(clean), interval=band_of(away["StoRM@5"]))  # fmt: skip
     said = ", ".join(f"{name} {', '.join(f'{found[name][figure].mean():.3g}' for figure in figures)}" for name in ARMS)
-    proof.state(f"evaluations of SGMSE+@30 for one of StoRM@5 (SI-SDR, PESQ, ESTOI: {said})", spent["SGMSE+@30"] / spent["StoRM@5"], ">=", 10, n=len(clean))
+    caught_up = all(found["StoRM@5"][figure].mean() >= found["SGMSE+@30"][figure].mean() for figure in figures)
+    proof.state(f"evaluations of SGMSE+@30 for one of StoRM@5, 0 where it has not caught up (SI-SDR, PESQ, ESTOI: {said})",
+                spent["SGMSE+@30"] / spent["StoRM@5"] * caught_up, ">=", 10, n=len(clean))  # fmt: skip
     # The paper's own sampler.
     for figure in figures:
         gain("StoRM@10, Euler", "SGMSE+@30", figure)
