@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from backends.spec import Audio, Spectrogram
+from backends.spec import Audio, Events, Note, Spectrogram
 
 FLOOR = 70.0  # dB under the loudest that a spectrogram shows
 
@@ -25,6 +25,13 @@ def loudness(sound: Audio) -> float:
     power = (blocks**2).mean(1)
     heard = power[power >= power.max() / 100]
     return 10 * math.log10(heard.mean()) if power.max() > 1e-10 else -math.inf
+
+
+def resampled(sound: Audio, rate: int) -> Events:
+    """A Note where `sound` has another rate than the network's `rate` in Hz."""
+    if sound.rate != rate:
+        said = f"The sound was brought from {sound.rate:,} to {rate:,} Hz, the network's rate"
+        yield Note(f"{said}; what lay above {rate // 2:,} Hz is lost." if sound.rate > rate else f"{said}; it holds nothing above {sound.rate // 2:,} Hz.")
 
 
 def log_mel(sound: Audio, bins: int = 96, frames: int = 480) -> Spectrogram:

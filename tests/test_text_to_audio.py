@@ -166,9 +166,18 @@ def test_known_latents_reach_the_network(model):
     assert torch.equal(shown, model.velocities(x, 500, *cond, known=hidden, mask=edit.mask)[0])
 
 
-def test_another_rate_is_brought_to_the_models(model):
-    made = result({"sound": tone(1.5, 44_100), "start": 0.5, "end": 1.0})
+def test_what_is_put_into_a_pause_is_as_loud_as_its_surroundings(model):
+    sound = tone(20.0)
+    sound.samples[16_000:] = 1e-6
+    edits = [editing.opened(TextToAudio(sound=sound, start=start, end=start + 0.5), model) for start in (0.2, 15.0)]
+    assert edits[0].gain == edits[1].gain == pytest.approx(editing.PEAK / 0.5, rel=1e-3)
+
+
+def test_another_rate_is_brought_to_the_models_and_said(model):
+    job = {"sound": tone(1.5, 44_100), "start": 0.5, "end": 1.0}
+    made = result(job)
     assert made.rate == 16_000 and abs(len(made.samples) - 24_000) < 3
+    assert any(isinstance(e, Note) and "44,100 to 16,000 Hz" in e.text for e in events(job))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FADE = 0.02  # s of cross-fade outside the span's ends
 LEAST = 0.1  # s of a span
-PEAK = 0.7  # to which a window is brought before the model hears it
+PEAK = 0.7  # to which a sound is brought before the model hears its window
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def opened(job: TextToAudio, model: LatentAudio) -> Edit:
     begin = int(min(max(0, middle - length / 2), max(0, len(whole) - length)))
     window = whole[begin : begin + length]
     a, b = round(job.start * rate), round(job.end * rate)
-    gain = PEAK / max(float(np.abs(window).max()), 1e-3)
+    gain = PEAK / max(float(np.abs(sound).max()), 1e-3)  # of the whole: what is made in a pause is to be heard beside its surroundings
     known = model.latents(window * np.float32(gain))
     mask = torch.zeros(1, 1, known.shape[-1], device=known.device)
     mask[..., (a - begin) // model.hop : max(-(-(b - begin) // model.hop), (a - begin) // model.hop + 1)] = 1

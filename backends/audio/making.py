@@ -12,7 +12,7 @@ from backends.audio.latent_audio import LatentAudio, denoise
 from backends.audio.tasks import TextToAudio
 from backends.image.sampling import Guided, cut_notes
 from backends.lazy import torch
-from backends.sound import log_mel
+from backends.sound import log_mel, resampled
 from backends.spec import Audio, BadInput, Events, Image, Metric, Note, Plot, Result, Step
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def make(job: TextToAudio, model: LatentAudio, steps: int, guide: Guided, eta: f
     if guide.scale != 1 and not job.prompt:
         guide.scale = 1
         yield Note("Without a prompt there is nothing to guide towards: scale 1 was used.")
+    if job.sound:
+        yield from resampled(job.sound, model.rate)
     edit = opened(job, model) if job.sound else None
     frames = model.frames(job.seconds) if edit is None else edit.known.shape[-1]
     if edit is None and job.seconds > model.longest + 0.01:

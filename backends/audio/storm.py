@@ -10,8 +10,8 @@ from backends.audio.speech_models import RATE, Chunks, SpeechModel
 from backends.audio.tasks import ENHANCE_SPEECH, EnhanceSpeech
 from backends.lazy import torch
 from backends.registry import method
-from backends.sound import log_mel
-from backends.spec import Audio, Events, Media, Note, Plot, Result, Slider, Step, Toggle
+from backends.sound import log_mel, resampled
+from backends.spec import Events, Media, Note, Plot, Result, Slider, Step, Toggle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,12 +21,6 @@ Corrector = Annotated[bool, Toggle(help="one annealed Langevin step before each 
 Snr = Annotated[float, Slider(0.05, 1.0, 0.05, help="with the corrector: r in its step size 2(r·σ)²")]
 
 Posterior = Annotated[bool, Toggle(help="each step drawn from the process's posterior, not by Euler's rule: cleaner in few steps; not the paper's")]
-
-
-def resampled(sound: Audio, rate: int = RATE) -> Events:
-    if sound.rate != rate:
-        said = f"The sound was brought from {sound.rate:,} to {rate:,} Hz, the network's rate"
-        yield Note(f"{said}; what lay above {rate // 2:,} Hz is lost." if sound.rate > rate else f"{said}; it holds nothing above {sound.rate // 2:,} Hz.")
 
 
 def regenerate(job: EnhanceSpeech, model: SpeechModel, chunks: Chunks, part: str, centre: Tensor, beside: tuple[Tensor, ...],
@@ -59,13 +53,16 @@ def storm(job: EnhanceSpeech, model: SpeechModel, steps: N = 5, corrector: Corre
     around that estimate, not around the noisy sound, and puts natural detail back; so close to the goal it needs few steps.
 
     Lemercier et al., arXiv 2212.11851; details from the official code (sp-uhh). The OUVE process is centred on D(y), the score
-    network sees x_t, y and D(y); the last mean is returned. The corrector is off, which is the official method's default. Where we
-    differ: steps are drawn from the process's posterior, for the paper's Euler steps leave noise over where they are few (see ouve.reverse): on
-    the test clips five such steps do better than ten of the paper's (the knob gives those back). The embedded networks are UNets of 1.7 M parameters; D was trained first and then held; the score network began as SGMSE+'s and
-    gives a correction to a linear estimate of the speech, from which the score follows, where NCSN++ gives the score itself; a sound longer
-    than 8 s is cut into chunks that fade into each other.
+    network sees x_t, y and D(y); the last mean is returned, of a posterior step the speech that the score tells. The corrector is off,
+    which is the official method's default. Where we differ: steps are drawn from the process's posterior, for the paper's Euler steps
+    leave noise over where they are few (see ouve.reverse); on the test clips five such steps do better than ten of the paper's, which
+    the knob gives back. The embedded networks are UNets of 1.7 M parameters; D was trained first and then held; the score network began
+    as SGMSE+'s and gives a correction to a linear estimate of the speech, from which the score follows, where NCSN++ gives the score
+    itself; a sound longer than 8 s is cut into chunks that fade into each other.
     """
-    yield from resampled(job.sound)
+    yield from resampled(job.sound, RATE)
+    if posterior and not model.card.embedded:
+        yield Note("These weights were published for 30 steps or more with “posterior” off; so few steps were tried on the embedded networks alone.")
     chunks = Chunks(job.sound, model)
     guess = model.denoise(chunks.y)
     yield Step(1, steps + 1, lambda: log_mel(chunks.join(guess)), keep=lambda: chunks.join(guess))
@@ -82,7 +79,7 @@ def sgmse(job: EnhanceSpeech, model: SpeechModel, steps: N = 30, corrector: Corr
 
     Richter et al., arXiv 2208.05830; thirty steps of predictor and corrector, sixty evaluations.
     """
-    yield from resampled(job.sound)
+    yield from resampled(job.sound, RATE)
     chunks = Chunks(job.sound, model)
     yield from regenerate(job, model, chunks, "sgmse", chunks.y, (chunks.y,), steps, corrector, snr, posterior)
 
@@ -93,7 +90,7 @@ def predictive(job: EnhanceSpeech, model: SpeechModel) -> Events:
 
     The network that StoRM begins with, alone: trained to the least squared error, it gives the mean of all that the speech may have been.
     """
-    yield from resampled(job.sound)
+    yield from resampled(job.sound, RATE)
     chunks = Chunks(job.sound, model)
     sound = chunks.join(model.denoise(chunks.y))
     yield Step(1, 1, lambda: log_mel(sound))

@@ -65,7 +65,7 @@ ENHANCE_SPEECH = Task(
         {"title": "a voice at a cash till", "job": {"sound": "speech_till.flac", "clean": "speech_till_clean.flac"},
          "arms": [{"method": "predictive"}, {"method": "sgmse"}, {"method": "storm"}]},
         {"title": "a voice and a cow in a room · 3, 10 and 30 steps", "job": {"sound": "speech_cow_room.flac", "clean": "speech_cow_room_clean.flac"},
-         "arms": [{"method": "storm", "knobs": {"steps": 3}}, {"method": "storm"}, {"method": "storm", "knobs": {"steps": 30}}]},
+         "arms": [{"method": "storm", "knobs": {"steps": 3}}, {"method": "storm", "knobs": {"steps": 10}}, {"method": "storm", "knobs": {"steps": 30}}]},
         {"title": "a voice among six others · beside ready enhancers", "job": {"sound": "speech_babble.flac", "clean": "speech_babble_clean.flac"},
          "arms": [{"method": "rnnoise"}, {"method": "nsnet2"}, {"method": "deepfilternet"}, {"method": "storm"}]},
     ),

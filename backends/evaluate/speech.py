@@ -38,9 +38,9 @@ def clips(seed: int = 0) -> list[tuple[Audio, Audio]]:
     pairs = [tuple(inputs.sound(HERE / f"{i:02d}-{kind}.flac").samples for kind in ("noisy", "clean")) for i in range(len(LISTING))]
     if seed:
         rng = np.random.default_rng(seed)
-        noises = [noisy - clean for (noisy, clean), about in zip(pairs, LISTING, strict=True) if not about["room"]]
+        noises = {i: noisy - clean for i, ((noisy, clean), about) in enumerate(zip(pairs, LISTING, strict=True)) if not about["room"]}
         for i, (_, clean) in enumerate(pairs):
-            noise = np.roll(noises[rng.integers(len(noises))], rng.integers(len(clean)))
+            noise = np.roll(noises[rng.choice([other for other in noises if other != i])], rng.integers(len(clean)))
             noisy = clean + noise * np.sqrt((clean**2).mean() / (noise**2).mean()) * 10 ** (-rng.uniform(0, 12) / 20)
             peak = np.abs(noisy).max()
             pairs[i] = noisy / peak, clean / peak

@@ -120,7 +120,7 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def acoustic(args, corpus: Corpus) -> None:
     net = SingerAcoustic(phones=len(singing.PHONES))
-    if not (RUNS / "singing-acoustic.pt").exists():  # per bin, over the songs trained on
+    if args.fresh or not (RUNS / "singing-acoustic.pt").exists():  # per bin, over the songs trained on
         rows = corpus.rows(singing.TRAIN)
         sung = singing.from_bytes(corpus.mel[rows][corpus.mask(rows)])
         net.low.copy_(sung.amin(0)), net.high.copy_(sung.amax(0))

@@ -66,7 +66,10 @@ class Proof:
         if self.seed == 0:
             book[self.slug] = entry | {"other_seeds": others}
         else:
-            brief = {key: entry[key] for key in ("passed", "date", "device", "weights")} | {"held": headless.held(entry), "values": [s["value"] for s in self.statements]}
+            brief = {key: entry[key] for key in ("passed", "date", "device", "weights")} | {
+                "held": headless.held(entry),
+                "values": [s["value"] for s in self.statements],
+            }
             book.setdefault(self.slug, {})["other_seeds"] = others | {str(self.seed): brief}
         FILE.write_text(json.dumps(dict(sorted(book.items())), indent=1) + "\n")
 

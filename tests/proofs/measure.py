@@ -8,7 +8,7 @@ from backends.denoiser import together
 from backends.image.sampling import SchedulerWalk, denoise
 from backends.worlds import emoji
 
-FEW = 12  # rows, from which on a bootstrap's percentiles may stand for the mean's interval
+FEW = 20  # rows, from which on a bootstrap's percentiles may stand for the mean's interval
 
 
 def captions(seed: int, n: int) -> list[str]:

@@ -3,7 +3,8 @@
 StoRM as the studio has it, steps drawn from the posterior; SGMSE+ as its paper has it, and in as many steps drawn so too; both with the paper's sampler. The number of steps was chosen on seed 0.
 
 On the twelve test clips, whose reader, noises and rooms no network heard, and as many mixtures of their sentences with other clips' noises (see
-evaluate/speech.clips; other seeds: two other mixtures of each sentence). Intervals are drawn by sentence. Its identities stand in tests/test_speech.py.
+evaluate/speech.clips; other seeds: two other mixtures of each sentence). Intervals are over sentences. StoRM's score network has had 145,488 samples,
+SGMSE+'s, as which it began, 101,448. Its identities stand in tests/test_speech.py.
 """
 
 import numpy as np
@@ -47,12 +48,12 @@ def test_regeneration_beats_both_its_parents(proof):
     for other in ("SGMSE+@30", "SGMSE+@5", "noisy"):
         for figure in figures:
             gain("StoRM@5", other, figure)
-    gain("StoRM@5", "D", "PESQ")
-    gain("StoRM@5", "D", "log-spectral distance", -1)
-    gain("StoRM@5", "D", "detail")
-    away = {name: np.abs(found[name]["detail"] - found["clean"]["detail"]) for name in ("StoRM@5", "D")}
-    proof.state("dB by which StoRM@5's log-spectral detail differs from the clean sound's (baseline: D's)", away["StoRM@5"].mean(), "<",
-                round(float(away["D"].mean()), 4), baseline=float(away["D"].mean()), n=len(clean), interval=band_of(away["StoRM@5"]))  # fmt: skip
+    for name in ("StoRM@5", "D"):
+        found[name]["dB of detail too much or too little"] = np.abs(found[name]["detail"] - found["clean"]["detail"])
+    for figure in figures:
+        gain("StoRM@5", "D", figure)
+    for figure in ("log-spectral distance", "dB of detail too much or too little"):
+        gain("StoRM@5", "D", figure, -1)
     said = ", ".join(f"{name} {', '.join(f'{found[name][figure].mean():.3g}' for figure in figures)}" for name in ARMS)
     caught_up = all(found["StoRM@5"][figure].mean() >= found["SGMSE+@30"][figure].mean() for figure in figures)
     proof.state(f"evaluations of SGMSE+@30 for one of StoRM@5, 0 where it has not caught up (SI-SDR, PESQ, ESTOI: {said})",
@@ -60,6 +61,6 @@ def test_regeneration_beats_both_its_parents(proof):
     # The paper's own sampler.
     for figure in figures:
         gain("StoRM@10, Euler", "SGMSE+@30", figure)
-    for figure in figures[:2]:
+    for figure in figures:
         gain("StoRM@10, Euler", "SGMSE+@10", figure)
     proof.close()
