@@ -27,7 +27,7 @@ WAYS = {  # name -> how `enhanced` goes it
     "StoRM": dict(part="storm"), "StoRM, posterior": dict(part="storm", posterior=True),
     "SGMSE+, corrector": dict(part="sgmse", corrector=True), "SGMSE+, posterior": dict(part="sgmse", posterior=True),
 }  # fmt: skip
-CURVE = {"StoRM": (5, 10, 20, 30, 50), "StoRM, posterior": (1, 2, 3, 5, 10, 20), "SGMSE+, corrector": (5, 10, 20, 30), "SGMSE+, posterior": (3, 5, 10, 30)}
+CURVE = {"StoRM": (5, 10, 20, 30), "StoRM, posterior": (1, 2, 3, 5, 10, 20), "SGMSE+, corrector": (5, 10, 20, 30), "SGMSE+, posterior": (3, 5, 10, 30)}
 QUICK = {"StoRM": (5, 10), "StoRM, posterior": (3, 5), "SGMSE+, corrector": (10, 30), "SGMSE+, posterior": (5,)}
 READY = ("deepfilternet", "nsnet2", "rnnoise")
 LISTING = json.loads((HERE / "clips.json").read_text())
