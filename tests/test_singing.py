@@ -8,7 +8,7 @@ from backends import METHODS, BadInput, models, run
 from backends.audio import shallow
 from backends.audio.scores import check
 from backends.audio.singer import STEPS, Song, griffin_lim
-from backends.audio.tasks import Sing
+from backends.audio.tasks import SING, Sing
 from backends.metrics import singing as metric
 from backends.nets.diffsinger import KNOTS, hats
 from backends.spec import Audio, Outcome, Result, Spectrogram, Step
@@ -154,6 +154,23 @@ def test_the_vocoder_in_windows_is_as_long_as_the_mel_and_where_one_window_is_en
     assert net(mel, f0).shape == (2, frames * singing.HOP)
     net.coarse, net.fine, net.input = torch.nn.ModuleList(), torch.nn.ModuleList(), torch.nn.Conv1d(81, 16, 1)  # nothing that reaches over frames
     assert torch.allclose(net.in_windows(mel, f0), net.controls(mel, f0), atol=1e-4)
+
+
+def test_no_example_clicks_and_recordings_are_left_as_they_are(monkeypatch):
+    model = models.load("singer")
+    for tune, own in list(singing.recordings().items())[:3]:
+        mel, f0 = singing.from_bytes(torch.as_tensor(own["mel"])).float()[None], torch.as_tensor(own["f0"]).float()[None]
+        made = model.vocoder.in_windows(mel, f0)
+        assert torch.equal(model.vocoder.limited(made, mel), made), tune
+    example = next(e for e in SING.examples if e["job"]["score"].startswith("do do"))  # its mel has a frame unlike the recordings'
+    end = [e.event for e in run({"task": "sing", "job": example["job"], "arms": [{"method": "auxiliary"}]})][-1]
+    loud = np.abs(end.value.samples)
+    assert loud.max() < 2 * np.quantile(loud, 0.999)
+    monkeypatch.setattr(type(model.vocoder), "limited", lambda self, controls, mel: controls)
+    end = [e.event for e in run({"task": "sing", "job": example["job"], "arms": [{"method": "auxiliary"}]})][-1]
+    loud = np.abs(end.value.samples)
+    assert loud.max() > 2 * np.quantile(loud, 0.999)  # what the ceilings are for
+    models.clear()
 
 
 def test_the_embedded_singer_sings_the_notes():
