@@ -17,7 +17,8 @@ class ListenJob(Job):
 ListenJob.__module__ = "backends.audio.listen"  # the page puts it into the audio room
 
 
-LISTEN = Task("listen", "Listen", ListenJob, "as_it_came", "emoji-ldm", help="Gives back what it hears.", pictures=False)
+LISTEN = Task("listen", "Listen", ListenJob, "as_it_came", "emoji-ldm", help="Gives back what it hears.", pictures=False,
+              examples=({"title": "nothing yet", "job": {}, "arms": [{"method": "as_it_came"}, {"method": "quieter"}]},))  # fmt: skip
 
 
 def _heard(job, gain: float, steps: int):

@@ -55,3 +55,7 @@ def test_an_upload_is_run_played_and_opened_again(page, tmp_path):
     page.wait_for_function("[...document.querySelectorAll('.arm')].filter(a => a.offsetParent).length == 1")
     page.locator(".sound-field:visible [data-testid^=waveform]").first.wait_for(state="attached")
     assert page.locator(".arm .method input:visible").input_value() == "Quieter"
+    page.locator("button.chip:visible", has_text="nothing yet").click()  # it names no sound, and none of another job may stand there
+    page.locator(".sound-field:visible").get_by_text("Drop Audio Here").wait_for()
+    page.locator("button.run:visible").click()
+    page.locator(".message .error:visible").wait_for()

@@ -64,7 +64,7 @@ def draw(task: Task, arm: dict, i: int, count: int, shown: tuple[Any, str]) -> t
                 [(m.title, m.slug) for m in form.methods(task)], value=method.slug, container=False, interactive=True, elem_classes=["method"],
                 scale=1, min_width=120, label=f"method of arm {i + 1}", show_label=False,
             )  # fmt: skip
-            remove = gr.Button(f"remove arm {i + 1}", elem_classes=["icon", "remove"], min_width=32, scale=0, visible=count > 1)
+            remove = gr.Button(f"remove arm {i + 1}", elem_classes=["cross", "remove"], min_width=32, scale=0, visible=count > 1)
         picture = gr.Image(
             shown[0],
             format="jpeg",
@@ -96,7 +96,7 @@ def _piece(column: Column, piece: dict, place: int) -> Change:
     with gr.Column(elem_classes=["piece"]):
         with gr.Row(elem_classes=["head"]):
             gr.HTML(f'<p class="name">+ {views.escape(below.title)} <span>{below.slot}</span></p>')
-            drop = gr.Button(f"remove {below.title}", elem_classes=["icon"], min_width=32, scale=0)
+            drop = gr.Button(f"remove {below.title}", elem_classes=["cross"], min_width=32, scale=0)
         _knobs(column, below.piece_knobs, piece["knobs"], place)
     return Change(drop.click, lambda arms: _stacked(arms, column.id, lambda old: [p for p in old if p["id"] != piece["id"]]))
 

@@ -13,7 +13,7 @@ from backends import inputs
 from backends.spec import Mesh
 from backends.worlds.objects import ASSETS, OBJECTS, plain
 from ui import inline, sound, toast
-from ui.reading import EVENT, read
+from ui.reading import EVENT, anew, read
 
 SHEET = ASSETS / "sheet.webp"  # all objects in the order of OBJECTS, CELL px each, COLUMNS in a row
 CELL, COLUMNS, SIDE = 64, 10, 224
@@ -29,7 +29,14 @@ def field(what: str, label: str, help: str, value: str | Mesh | None) -> gr.Stat
         seen = gr.HTML(view(value))
         with gr.Row(elem_classes=["choose"]):
             name = gr.Dropdown(
-                list(OBJECTS), value=value if isinstance(value, str) else None, container=False, show_label=False, label=what, interactive=True, min_width=120
+                list(OBJECTS),
+                value=value if isinstance(value, str) else None,
+                container=False,
+                show_label=False,
+                label=what,
+                interactive=True,
+                min_width=120,
+                **anew(),
             )
             file = gr.UploadButton("Open a file", file_types=ENDINGS, size="sm", elem_classes=["quiet"], min_width=90, scale=0)
         sheet = gr.HTML(gallery(), js_on_load=CHOOSE)

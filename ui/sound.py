@@ -17,7 +17,7 @@ from gradio import processing_utils, utils
 from backends import colours, inputs, recipe, sound
 from backends.spec import Audio, Spectrogram
 from ui import inline, toast
-from ui.reading import EVENT, read
+from ui.reading import EVENT, anew, read
 
 COLUMNS = 240  # of a drawn wave
 MATCH_DB = 30.0  # at most this much is taken from a loud arm to match a quiet one
@@ -42,6 +42,7 @@ def field(what: str, label: str, help: str, longest: float, value: Audio | None)
     made = Upload(
         shown, label=said, sources=["upload", "microphone"], interactive=True, buttons=[], editable=False, elem_classes=["sound-field"],
         waveform_options=gr.WaveformOptions(waveform_color="#a59d91", waveform_progress_color="#e0573a", show_recording_waveform=True),
+        **anew(),
     )  # fmt: skip
     if help:
         gr.HTML(f'<p class="field-help">{escape(help)}</p>')

@@ -9,7 +9,7 @@ import numpy as np
 
 from backends import inputs
 from ui import views
-from ui.reading import EVENT, read
+from ui.reading import EVENT, anew, read
 
 SOURCES = ["upload", "clipboard"]
 
@@ -30,7 +30,7 @@ def taken(path: Path | None, what: str, longest: int) -> np.ndarray | None:
 
 
 def plain(what: str, label: str, longest: int, image: np.ndarray | None) -> Upload:
-    made = Upload(image, label=label, format="png", height=220, interactive=True, buttons=[], sources=SOURCES)
+    made = Upload(image, label=label, format="png", height=220, interactive=True, buttons=[], sources=SOURCES, **anew())
     made.upload(lambda path: taken(path, what, longest), made, made, **EVENT)
     return made
 
@@ -46,10 +46,10 @@ def editor(what: str, help: str, longest: int, image: np.ndarray | None, mask: n
         help += f'<img alt="the mask" src="{views.data_uri(tinted, 96)}"> this part is chosen; paint to choose another'
     gr.HTML(f'<p class="editor-label">{escape(what)} <span>{help}</span></p>')
     common = dict(label=what, show_label=False, format="png", interactive=True, buttons=[])
-    empty = Upload(visible=image is None, height=220, sources=SOURCES, **common)
+    empty = Upload(visible=image is None, height=220, sources=SOURCES, **common, **anew())
     made = gr.ImageEditor(
         _value(image), visible=image is not None, type="numpy", image_mode="RGBA", height=330, sources=(), transforms=(), layers=False,
-        brush=gr.Brush(default_size=14, colors=["#e85d3ac8"], color_mode="fixed"), canvas_size=(512, 512), **common,
+        brush=gr.Brush(default_size=14, colors=["#e85d3ac8"], color_mode="fixed"), canvas_size=(512, 512), **common, **anew(),
     )  # fmt: skip
 
     def show(image: np.ndarray | None) -> tuple:
