@@ -262,7 +262,7 @@ class Live:
         """What it does, in a few words."""
         return {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
                 "paused": f"paused at step {self.i} of {self.n}",
-                "done": f"done · {self.i} steps" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
+                "done": f"done · {self.i} step{'s' * (self.i != 1)}" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
 
     @property
     def html(self) -> str:
