@@ -106,7 +106,12 @@ def test_identities_are_counted_apart_from_effects():
     assert headless.identities(proof | {"statements": [exact]}) == "1 identity holds"
     assert "2 identities hold" in catalogue._proof(proof) and "0.7" in catalogue._proof(proof)
     method = next(m for m in readme_table.METHODS.values() if m.paper)
-    assert "1 of 1 statements hold, 2 identities hold." in readme_table.row(method, proof)
+    assert f"✓ [1 of 1](docs/proofs.md#{method.slug})" in readme_table.row(method, proof)
+    failed = proof | {"passed": False, "statements": [*proof["statements"], effect | {"held": False, "statement": "it | does not"}]}
+    assert "✗ [1 of 2]" in readme_table.row(method, failed) and "✗ | it \\| does not | 0.7 | >= 0.5 | 8" in readme_table.section(method, failed)
+    assert f'id="{method.slug}"' in readme_table.section(method, proof) and "1 of 1 statements hold, 2 identities hold." in readme_table.section(method, proof)
+    others = {"1": {"passed": False, "held": [3, 4], "weights": None}, "2": {"passed": True, "weights": None}, "3": {"passed": True, "weights": {"other": "weights"}}}
+    assert "| 3 of 4, all |" in readme_table.row(method, proof | {"other_seeds": others})
 
 
 @pytest.mark.parametrize("slug", sorted(p.stem.removeprefix("test_") for p in PROOFS.glob("test_*.py")))
