@@ -110,7 +110,11 @@ def test_identities_are_counted_apart_from_effects():
     failed = proof | {"passed": False, "statements": [*proof["statements"], effect | {"held": False, "statement": "it | does not"}]}
     assert "✗ [1 of 2]" in readme_table.row(method, failed) and "✗ | it \\| does not | 0.7 | >= 0.5 | 8" in readme_table.section(method, failed)
     assert f'id="{method.slug}"' in readme_table.section(method, proof) and "1 of 1 statements hold, 2 identities hold." in readme_table.section(method, proof)
-    others = {"1": {"passed": False, "held": [3, 4], "weights": None}, "2": {"passed": True, "weights": None}, "3": {"passed": True, "weights": {"other": "weights"}}}
+    others = {
+        "1": {"passed": False, "held": [3, 4], "weights": None},
+        "2": {"passed": True, "weights": None},
+        "3": {"passed": True, "weights": {"other": "weights"}},
+    }
     assert "| 3 of 4, all |" in readme_table.row(method, proof | {"other_seeds": others})
 
 
