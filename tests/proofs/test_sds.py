@@ -20,7 +20,7 @@ from backends.scene.tasks import MakeObject
 from backends.scene.turning import FRAMES, GROUND, SIDE
 from backends.worlds import objects
 
-STEPS, THINGS = 140, 3
+STEPS, THINGS = 140, 12
 CHEAP = dict(views=1, size=32, grid=32)
 
 
