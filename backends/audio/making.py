@@ -29,9 +29,10 @@ def make(job: TextToAudio, model: LatentAudio, steps: int, guide: Guided, eta: f
     if guide.scale != 1 and not job.prompt:
         guide.scale = 1
         yield Note("Without a prompt there is nothing to guide towards: scale 1 was used.")
+    edit = None
     if job.sound:
         yield from resampled(job.sound, model.rate)
-    edit = opened(job, model) if job.sound else None
+        edit = opened(job, model)
     frames = model.frames(job.seconds) if edit is None else edit.known.shape[-1]
     if edit is None and job.seconds > model.longest + 0.01:
         yield Note(f"{model.card.title} was trained on sounds of {model.longest:g} s; a longer one may lose the thread.")

@@ -105,8 +105,10 @@ def stabledreamer(
         def level(i: int, prior=prior, top=top) -> int:
             return prior.level(low, top(i))
 
-        def weight(i: int, prior=prior, top=top) -> float:
-            return prior.size(low, top(i)) / prior.size(low, high)
+        whole = prior.size(low, high)
+
+        def weight(i: int, prior=prior, top=top, whole=whole) -> float:
+            return prior.size(low, top(i)) / whole
 
         if form == "voxels":
             pulls = distil(field, prior, generator, n, field.rates(), size, views, level, sparse_and_smooth(field, sparse, weight))

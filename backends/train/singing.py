@@ -62,12 +62,17 @@ class Corpus:
         return torch.arange(self.mel.shape[1], device=self.device) < self.length[rows, None]
 
 
+def anew(args) -> bool:
+    """Whether the part begins as nothing, not as what is committed."""
+    return args.fresh or not (args.out / args.part / "config.json").exists()
+
+
 class Training:
     """The loop that the parts share: `loss()` on a batch, `held_out(net)` -> figures, until the minutes are over."""
 
     def __init__(self, net, args, lr: float, decay: float = 0.999):
         self.args, self.lr, self.out, done = args, lr, args.out / args.part, 0
-        if (self.out / "config.json").exists() and not args.fresh:
+        if not anew(args):
             net.load_state_dict(type(net).from_pretrained(self.out, torch_dtype=torch.float32, low_cpu_mem_usage=False).state_dict())
             done = json.loads((self.out / "training.json").read_text())["steps"]
         self.net = net.to(args.device)
@@ -120,7 +125,7 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def acoustic(args, corpus: Corpus) -> None:
     net = SingerAcoustic(phones=len(singing.PHONES))
-    if args.fresh or not (RUNS / "singing-acoustic.pt").exists():  # per bin, over the songs trained on
+    if anew(args):  # per bin, over the songs trained on
         rows = corpus.rows(singing.TRAIN)
         sung = singing.from_bytes(corpus.mel[rows][corpus.mask(rows)])
         net.low.copy_(sung.amin(0)), net.high.copy_(sung.amax(0))
