@@ -1,15 +1,18 @@
 """What the proofs of the 3D tabs share: things that the prior never saw, edits towards them, and what the judge sees."""
 
+import itertools
+
 import numpy as np
 
 from backends.spec import Result, Turntable
 from backends.worlds import objects
 
 
-def edits(seed: int, common: bool = False) -> list[tuple[objects.Thing, objects.Thing]]:
-    """(source, wanted): two accessories and two looks kept from training, then an accessory and a look that were not; `common`: of COMMON objects."""
+def edits(seed: int, common: bool = False, n: int = 12) -> list[tuple[objects.Thing, objects.Thing]]:
+    """n times (source, wanted): of six two accessories and two looks kept from training, then an accessory and a look that were not; `common`: of COMMON objects."""
     rng, found = np.random.default_rng([objects.HELD_OUT_SEED + 53, seed]), []
-    for field, kept in (("accessory", True), ("look", True)) * 2 + (("accessory", False), ("look", False)):
+    pattern = (("accessory", True), ("look", True)) * 2 + (("accessory", False), ("look", False))
+    for field, kept in itertools.islice(itertools.cycle(pattern), n):
         names = tuple(objects.ACCESSORIES if field == "accessory" else objects.LOOKS)[1:]
         while True:
             source = objects.Thing(str(rng.choice(objects.COMMON if common else objects.OBJECTS)))

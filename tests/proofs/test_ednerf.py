@@ -1,6 +1,6 @@
 """ED-NeRF: the delta of two scores edits as much as SDS within the same mask and moves less outside; the refinement layer repairs latents; seconds.
 
-Edits of common objects of the world, two of which the prior never saw; judged on the frames of the turntable, from a height of no capture.
+Edits of common objects of the world, of six two that the prior never saw; judged on the frames of the turntable, from a height of no capture.
 The bar of one percent outside the mask is the card's.
 """
 
@@ -34,7 +34,7 @@ def decibels(frames: np.ndarray, truth: np.ndarray) -> float:
 def test_latents_are_edited_where_the_words_part(proof):
     proof.models = ["objects-ldm", "objects-judge"]
     model, said, outside, repaired, seconds = models.load("objects-ldm"), [], [], [], []
-    for i, (source, wanted) in enumerate(edits(proof.seed, common=True)[2:6]):
+    for i, (source, wanted) in enumerate(edits(proof.seed, common=True)):
         job = EditObject(shape=objects.mesh(source), source=objects.caption(source), prompt=objects.caption(wanted), seed=1000 * proof.seed + i)
         truth, fitted = turn(job.shape, FRAMES, SIDE), []
         for refined in (True, False):

@@ -1,6 +1,6 @@
 """Vox-E: the edited object is still the source's shape where SDS alone gives it up, at a like prompt score, and untouched outside the edit.
 
-Edits of objects of the world: pairs with an accessory or a look that the prior never saw, and one trained pair of each kind. Both methods begin
+Edits of objects of the world: of six two accessories and two looks that the prior never saw on them, and a trained pair of each kind. Both methods begin
 at the same captured volume, with the same seed, guidance and iterations; SDS alone has no annealing. The score is the judge's probability of
 the object times that of what was asked of it, from eight views that neither capture nor attention used. A voxel is occupied from an opacity of
 1/4 on, midway between full and empty in a capture. The bars, 0.9 and 0.7, are the card's.
