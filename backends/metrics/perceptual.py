@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 TAPS = (0, 2, 4, 7, 10)
 
 
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) distances, 0 for equal pictures; a, b: (B, 3, H, W) in [-1, 1]. `b` is brought to `a`'s size."""
+def distance(a: Tensor, b: Tensor, version: int = 0, taps: tuple[int, ...] = TAPS) -> Tensor:
+    """(B,) distances, 0 for equal pictures; a, b: (B, 3, H, W) in [-1, 1]. `b` is brought to `a`'s size. `version`, `taps`: another EfficientNet, for trainings."""
     if a.shape[-2:] != b.shape[-2:]:
         b = F.interpolate(b, size=a.shape[-2:], mode="bilinear", antialias=True)
-    net = effnet(str(a.device))
+    net = effnet(str(a.device), version)
     total = 0
-    for f, g in zip(net(a, TAPS), net(b, TAPS)):
+    for f, g in zip(net(a, taps), net(b, taps)):
         total = total + (_unit(f) - _unit(g)).square().sum(1).mean((1, 2))
-    return total / len(TAPS)
+    return total / len(taps)
 
 
 def _unit(f: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
+from backends.metrics.perceptual import distance
 from backends.nets import eight_bits
 from backends.nets.sr_unet import SrUNet
 from backends.nets.sr_vae import SrAutoencoder
@@ -101,9 +102,11 @@ class HeldOut:
         self.vae, self.z, self.y = vae, encoded(vae, self.x), encoded(vae, self.low)
 
     def figures(self, made: torch.Tensor) -> dict:
-        """PSNR in dB and energy of the high band against the original's, of pictures made of `low`."""
+        """PSNR in dB, energy of the high band against the original's and LPIPS-like distance to it, of pictures made of `low`."""
         ratio = high_band(made).mean() / high_band(self.x).mean()
-        return {"psnr_db": round(float(psnr(made, self.x).mean()), 2), "high_band": round(float(ratio), 3)}
+        with torch.no_grad():
+            looks = distance(made.float(), self.x).mean()
+        return {"psnr_db": round(float(psnr(made, self.x).mean()), 2), "high_band": round(float(ratio), 3), "lpips_like": round(float(looks), 4)}
 
     @property
     def bounds(self) -> dict:

@@ -1,46 +1,68 @@
 """Train the photo world's autoencoder: 128×128 px to a 32×32×8 latent; the loop is emoji_vae's. Then its other decoders.
 
 python -m backends.worlds.photos_build FOLDER           # the crops in runs/, beforehand: see there
-python -m backends.train.sr_vae --minutes 2             # encoder and plain decoder; once a denoiser stands on them only the decoder goes on
+python -m backends.train.sr_vae --minutes 2             # encoder and plain decoder
 python -m backends.train.sr_teacher --minutes 2
 python -m backends.train.sr_teacher --arm ldm --minutes 1.5
-python -m backends.train.sr_vae --part liif --minutes 1.5
-python -m backends.train.sr_vae --part fa --minutes 1.5           # needs the teacher
+python -m backends.train.sr_vae --part plain --minutes 40         # from here on with sr_detail's losses: the decoder alone, the latents stay
+python -m backends.train.sr_vae --part liif --minutes 20
+python -m backends.train.sr_vae --part fa --minutes 20            # needs the teacher, and the plain decoder as it will be
 """
 
 import json
 
 import torch
-from torch.nn import functional as F
 
 from backends.nets import eight_bits
-from backends.nets.sr_decoders import FaDecoder, LiifDecoder
+from backends.nets.sr_decoders import FaDecoder, LiifDecoder, grid
 from backends.nets.sr_vae import CONFIG, SrAutoencoder
 from backends.restore import resshift
 from backends.train import emoji_vae
 from backends.train.common import MODELS, RUNS, arguments, autocast
 from backends.train.loop import seed_of, train
+from backends.train.sr_detail import Detail
 from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, frozen_vae, sheet, walked
 from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import high_band, lowered, psnr, scaled
 
-FOLDERS = {"plain": "sr/vae", "fa": "sr/fa", "liif": "sr/liif"}
+FOLDERS = {"both": "sr/vae", "plain": "sr/vae", "fa": "sr/fa", "liif": "sr/liif"}
+PATCH = 64  # px along a side, of what the implicit decoder is asked at once
 
 
-def plain(args) -> None:
-    args.decoder_only = args.decoder_only or (not args.fresh and (MODELS / "sr/shift" / "config.json").exists())
-    source = Crops(args.device, args.seed, most=0 if args.device != "cpu" else 200)
+def both(args) -> None:
+    if not args.fresh and (MODELS / "sr/shift" / "config.json").exists():
+        raise SystemExit("Denoisers stand on these latents: go on with --part plain, or begin anew with --fresh 1.")
+    source = Crops(args.device, args.seed)
     emoji_vae.train(args, CONFIG, lambda rng, n: source.draw(n), source.held_out(len(source.kept)), RUNS / "sr" / "vae.pt", SrAutoencoder)
 
 
 def started(kind, args):
     """(the decoder in `args.out`, else a new one; its log), and what all its training takes: frozen autoencoder, crops, held-out crops."""
-    net, log = kind(), {"samples": 0, "minutes": 0}
-    if (args.out / "config.json").exists():
-        net, log = eight_bits.load(kind, args.out), json.loads((args.out / "training.json").read_text())
-    gpu = args.device != "cpu"
-    vae, source = frozen_vae(args.device), Crops(args.device, seed_of(args, log), most=0 if gpu else 200)
-    return net, log, vae, source, HeldOut(source, vae, 72 if gpu else 4)
+    log = {"samples": 0, "minutes": 0}
+    if kind is SrAutoencoder:
+        net = frozen_vae(args.device)
+    else:
+        net = eight_bits.load(kind, args.out) if (args.out / "config.json").exists() else kind()
+    if (args.out / "training.json").exists():
+        log = json.loads((args.out / "training.json").read_text())
+    vae, source = frozen_vae(args.device), Crops(args.device, seed_of(args, log))
+    return net, log, vae, source, HeldOut(source, vae, 72 if args.device != "cpu" else 24)
+
+
+def plain(args) -> None:
+    net, log, vae, source, test = started(SrAutoencoder, args)
+    net.decoder.requires_grad_(True), net.post_quant_conv.requires_grad_(True)
+    detail = Detail(args.device)
+
+    def loss_of(net, average):
+        x = source.draw(args.batch)
+        z = encoded(vae, x)
+        with autocast(args.device):
+            out = net.pixels(z).float()
+        return detail(out, x)
+
+    train(args, "sr/vae", net, log, loss_of, lambda net: {"plain": test.figures(decoded(net, test.z))},
+          lambda net: sheet([test.x, decoded(vae, test.z), decoded(net, test.z)]))  # fmt: skip
 
 
 def focal_frequency(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -50,17 +72,13 @@ def focal_frequency(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (weight * off.square()).mean()
 
 
-def likeness(out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return F.l1_loss(out, x) + 0.5 * emoji_vae.gradient_loss(out, x) + 0.5 * focal_frequency(out, x)
-
-
 def fa(args) -> None:
     """Half of what it decodes is the encoder's latents, alone; half the teacher's estimates somewhere on its chain, beside the small picture."""
     net, log, vae, source, test = started(FaDecoder, args)
     if not log["samples"]:
         net.begin(vae.cpu()), vae.to(args.device)
     teacher, shift = begun(MODELS / "sr/shift", {})[0].to(args.device, memory_format=torch.channels_last).eval().requires_grad_(False), resshift.Shift()
-    made = walked(teacher, "shift", test.y, test.low)
+    made, detail = walked(teacher, "shift", test.y, test.low), Detail(args.device)
 
     @torch.no_grad()
     def guessed(z, low):
@@ -74,7 +92,8 @@ def fa(args) -> None:
     def loss_of(net, average):
         x = source.draw(args.batch)
         low, z = lowered(x, source.rng), encoded(vae, x)
-        return likeness(run(net, z), x) + likeness(run(net, guessed(z, low), low), x)
+        made = run(net, z), run(net, guessed(z, low), low)
+        return sum(detail(out, x) + 0.5 * focal_frequency(out, x) for out in made)
 
     @torch.no_grad()
     def figures(net) -> dict:
@@ -87,14 +106,16 @@ def fa(args) -> None:
 
 
 def liif(args) -> None:
-    """Pixels of crops of 160 px at sizes from 32 to 160 px are asked of latents of 128 px, at random places, all of a batch's at one size."""
+    """Patches of crops of 160 px at sizes from 64 to 160 px are asked of latents of 128 px, at random places, all of a quarter of the batch at one size."""
     net, log, vae, source, test = started(LiifDecoder, args)
-    sizes, wide = (48, 128, 160), source.held_out(len(test.x), 160)
+    sizes, wide, detail = (48, 128, 160), source.held_out(len(test.x), 160), Detail(args.device, 800)
 
-    def asked(net, features, size, at=None):
-        at = torch.rand(len(features), 1024, 2, device=features.device) * 2 - 1 if at is None else at
+    def asked(net, features, size, top, left):
+        """(B, 3, PATCH, PATCH) of the picture at `size` px."""
+        at = grid((size, size), features.device).view(size, size, 2)[top : top + PATCH, left : left + PATCH].reshape(1, -1, 2)
         with autocast(args.device):
-            return net.query(features, at, torch.full((2,), 2 / size, device=features.device)).float()
+            found = net.query(features, at.expand(len(features), -1, -1), torch.full((2,), 2 / size, device=features.device)).float()
+        return found.transpose(1, 2).unflatten(2, (PATCH, PATCH))
 
     def loss_of(net, average):
         x = source.draw(args.batch, 160)
@@ -103,11 +124,10 @@ def liif(args) -> None:
             features = net.features(z)
         loss = 0
         for part, target in zip(features.chunk(4), x.chunk(4)):
-            size = int(torch.randint(32, 161, ()))
-            target = scaled(target, size).clamp(-1, 1)
-            spots = torch.randint(size, (len(target), 1024, 2), device=x.device)
-            wanted = target.flatten(2).gather(2, (spots[..., 0] * size + spots[..., 1])[:, None].expand(-1, 3, -1)).transpose(1, 2)
-            loss = loss + F.l1_loss(asked(net, part, size, (2 * spots.float() + 1) / size - 1), wanted) / 4
+            size = int(torch.randint(PATCH, 161, ()))
+            top, left = torch.randint(size - PATCH + 1, (2,)).tolist()
+            target = scaled(target, size).clamp(-1, 1)[..., top : top + PATCH, left : left + PATCH]
+            loss = loss + detail(asked(net, part, size, top, left), target) / 4
         return loss
 
     @torch.no_grad()
@@ -135,12 +155,12 @@ def liif(args) -> None:
 
 
 def main() -> None:
-    args = arguments("sr/vae", part="plain", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998)
+    args = arguments("sr/vae", part="both", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998)
     args.batch = args.batch or (128 if args.device != "cpu" else 8)
     if args.out == MODELS / "sr/vae":
         args.out = MODELS / FOLDERS[args.part]
     torch.backends.cudnn.benchmark = True
-    {"plain": plain, "fa": fa, "liif": liif}[args.part](args)
+    {"both": both, "plain": plain, "fa": fa, "liif": liif}[args.part](args)
 
 
 if __name__ == "__main__":
