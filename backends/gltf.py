@@ -19,7 +19,7 @@ from backends.spec import BadInput, Mesh
 MAX_PARTS = 2_000  # nodes and primitives of a GLB's scene
 FINE = 24_000  # triangles that coarse surfaces are divided into, so that their texture is seen
 COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
-READ = re.compile("KHR_materials_|KHR_lights_punctual|KHR_mesh_quantization|EXT_texture_webp")
+READ = re.compile("KHR_materials_|KHR_lights_punctual|KHR_mesh_quantization|EXT_texture_webp|KHR_texture_transform")
 SIZES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5124: 4, 5125: 4, 5126: 4}  # bytes of a component; SHAPES: components of an item
 SHAPES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 
@@ -33,7 +33,8 @@ def read(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     length = int.from_bytes(data[12:16], "little")
     tree = json.loads(data[20 : 20 + length])
     _admit(tree, data[28 + length :], what)
-    found = load_glb(io.BytesIO(_unwrapped(tree, data, what)))
+    data, moves = _unwrapped(tree, data, what)
+    found = load_glb(io.BytesIO(data))
     # Edges come from the root on; trimesh's own graph looks each path up anew, which takes minutes where it is deep.
     placed, pixels, parts, n = {}, {}, [], 0
     fine = FINE // max(1, sum("geometry" in edge for edge in found["graph"]))
@@ -44,7 +45,7 @@ def read(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if n > meshes.MAX_FACES:
             raise meshes.too_many(what, n)
         if "faces" in part:
-            vertices, faces, colours = _surfaced(part, pixels, fine)
+            vertices, faces, colours = _surfaced(part, pixels, fine, moves)
             if np.linalg.det(matrix[:3, :3]) < 0:
                 faces = faces[:, ::-1]
             parts.append((vertices @ matrix[:3, :3].T + matrix[:3, 3], faces, colours))
@@ -88,23 +89,34 @@ def _admit_images(files: list[bytes], what: str) -> None:
             raise BadInput(f"{what} has textures of more than {inputs.MAX_PIXELS:,} pixels (4096×4096), or too many of them; make them smaller.")
 
 
-def _unwrapped(tree: dict, data: bytes, what: str) -> bytes:
-    """The file with the coordinates that each base colour's texture asks for as the first set, TEXCOORD_0, the only one that trimesh reads."""
-    moved = False
+def _unwrapped(tree: dict, data: bytes, what: str) -> tuple[bytes, dict[str, np.ndarray]]:
+    """What trimesh leaves out of a base colour's texture: the file with the coordinates that it asks for as the first set, TEXCOORD_0, the only one
+    that is read, and the (2, 3) matrices that KHR_texture_transform lays over them, by the names that their materials have in that file."""
+    changed, moves = False, {}
     for part in (p for m in tree.get("meshes", []) for p in m["primitives"] if "material" in p):
         material = tree["materials"][part["material"]]
         gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})  # which trimesh puts over the rest
         texture = gloss.get("diffuseTexture") or material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {})
-        if asked := _whole(texture.get("texCoord", 0)):
+        move = texture.get("extensions", {}).get("KHR_texture_transform", {})
+        if asked := _whole(move.get("texCoord", texture.get("texCoord", 0))):
             if (named := f"TEXCOORD_{asked}") not in part["attributes"]:
                 raise BadInput(f"{what} has a texture that asks for coordinates that it does not hold ({named}); export it anew.")
-            part["attributes"]["TEXCOORD_0"], moved = part["attributes"][named], True
-    if not moved:
-        return data
+            part["attributes"]["TEXCOORD_0"], changed = part["attributes"][named], True
+        if move:
+            name = material["name"] = f"moved {part['material']}"
+            moves[name], changed = _move(move), True
+    if not changed:
+        return data, moves
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 4)
     rest = data[20 + int.from_bytes(data[12:16], "little") :]
-    return data[:8] + (20 + len(text) + len(rest)).to_bytes(4, "little") + len(text).to_bytes(4, "little") + data[16:20] + text + rest
+    return data[:8] + (20 + len(text) + len(rest)).to_bytes(4, "little") + len(text).to_bytes(4, "little") + data[16:20] + text + rest, moves
+
+
+def _move(of: dict) -> np.ndarray:
+    """(2, 3): scaled, turned against the clock as the picture is seen, and shifted, v running down (KHR_texture_transform)."""
+    (x, y), (wide, high), turn = of.get("offset", (0, 0)), of.get("scale", (1, 1)), float(of.get("rotation", 0))
+    return np.array([[np.cos(turn) * wide, np.sin(turn) * high, x], [-np.sin(turn) * wide, np.cos(turn) * high, y]], float)
 
 
 def _whole(value) -> int:
@@ -121,10 +133,10 @@ def _content(image: dict, views: list[dict], binary: bytes) -> bytes:
     return binary[start : start + view["byteLength"]]
 
 
-def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int, moves: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(vertices, triangles, colours): material × texture × colours of the corners, multiplied as light, as glTF has them.
 
-    `pixels`: the textures decoded so far; `fine`: how many triangles a textured one may be divided into.
+    `pixels`: the textures decoded so far; `fine`: how many triangles a textured one may be divided into; `moves`: see `_unwrapped`.
     """
     from trimesh.remesh import subdivide
 
@@ -137,6 +149,9 @@ def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int) -> tuple[np.
     known = {"own": meshes.share(own)} if own is not None else {}
     if image is not None and uv is not None:
         known["uv"] = np.asarray(uv, float)
+        if (move := moves.get(getattr(material, "name", None))) is not None:  # trimesh has turned v around
+            u, v = move @ np.stack([known["uv"][:, 0], 1 - known["uv"][:, 1], np.ones(len(uv))])
+            known["uv"] = np.stack([u, 1 - v], 1)
         while 0 < len(faces) * 4 <= fine:
             vertices, faces, known = subdivide(vertices, faces, vertex_attributes=known)
     light = np.ones(faces.shape)

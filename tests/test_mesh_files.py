@@ -44,6 +44,20 @@ def textured(colour=(200, 30, 40), size=(8, 8), **material) -> bytes:
     return glb(scene=square)
 
 
+def moved_texture(move: dict) -> bytes:
+    """A square of one texture, red above on the left and blue elsewhere, under a KHR_texture_transform."""
+    two = PIL.Image.new("RGB", (2, 2), (0, 0, 255))
+    two.putpixel((0, 0), (255, 0, 0))
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=two)
+    square = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+    square.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [1, 1], [0, 1]], material)
+
+    def change(tree):
+        tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["extensions"] = {"KHR_texture_transform": move}
+
+    return glb(change if move else None, square)
+
+
 def ply(vertices="0 0 0\n1 0 0\n0 1 0\n1 1 0", faces="3 0 1 2\n3 1 2 3", n=(4, 2), more="") -> bytes:
     head = f"ply\nformat ascii 1.0\nelement vertex {n[0]}\nproperty float x\nproperty float y\nproperty float z\n{more}"
     return f"{head}element face {n[1]}\nproperty list uchar int vertex_indices\nend_header\n{vertices}\n{faces}\n".encode()
@@ -99,7 +113,8 @@ BAD = {
     "a GLB of version 1": (b"glTF\1\0\0\0" + glb()[8:], "can't be read"),
     "a GLB with noise for JSON": (b"glTF\2\0\0\0\x40\0\0\0\x20\0\0\0JSON" + b"\xff" * 60, "can't be read"),
     "a GLB of deep JSON": (packed({})[:12] + struct.pack("<I4s", 2**18, b"JSON") + b"[" * 2**18, "can't be read"),
-    "a GLB whose textures must be moved": (packed({"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_texture_transform"]}), "needs KHR_texture_transform"),
+    "a GLB whose textures are of another kind": (packed({"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_texture_basisu"]}), "needs KHR_texture_basisu"),
+    "a GLB with a texture moved to nowhere": (moved_texture({"offset": "aside"}), "can't be read"),
     "a GLB with nothing in it": (packed({"asset": {"version": "2.0"}}), "no triangles|can't be read"),
     "a GLB of points": (trimesh.Scene(cloud).export(file_type="glb"), "no triangles"),
     "a GLB whose buffer is a file": (glb(buffers=[{"uri": "../../etc/passwd", "byteLength": 9}]), "keeps parts in other files"),
@@ -206,16 +221,22 @@ def test_colours_come_from_corners_faces_materials_and_textures():
     assert np.abs(half.astype(int) - 188).max() <= 1
 
 
-def test_a_texture_lies_the_right_way_up():
-    two = PIL.Image.new("RGB", (2, 2), (0, 0, 255))
-    two.putpixel((0, 0), (255, 0, 0))  # above on the left
-    material = trimesh.visual.material.PBRMaterial(baseColorTexture=two)
-    square = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
-    square.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [1, 1], [0, 1]], material)
-    mesh = inputs.mesh(glb(scene=square))
+@pytest.mark.parametrize(
+    "move, right, above",
+    [
+        ({}, False, True),
+        ({"offset": [0.5, 0.0]}, True, True),
+        ({"offset": [0.0, 0.5], "rotation": 0.0, "scale": [1, 1]}, False, False),
+        ({"rotation": np.pi / 2}, True, True),  # of the coordinates against the clock: the picture turns with it
+        ({"rotation": np.pi}, True, False),
+        ({"scale": [-1, 1]}, True, True),
+    ],
+)
+def test_a_texture_lies_the_right_way_up(move, right, above):
+    mesh = inputs.mesh(moved_texture(move))
     middle = mesh.vertices[mesh.faces].mean(1)
     red = mesh.colours[:, 0] > 128
-    assert ((middle[:, 0] < 0) & (middle[:, 1] > 0) == red).mean() > 0.97
+    assert (((middle[:, 0] > 0) == right) & ((middle[:, 1] > 0) == above) == red).mean() > 0.97
 
 
 @pytest.mark.parametrize("sets", [1, 2])

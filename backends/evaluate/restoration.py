@@ -49,23 +49,34 @@ def jobs(name: str, kind: type[Job], how: dict, n: int, seed: int) -> Iterator[J
         yield kind(image=image, seed=SEEDS + n * seed + i, **how)
 
 
+def outcomes(task: str, job: Job, arms: tuple[str, ...]) -> Iterator[tuple[str, Outcome]]:
+    """(arm, what came of it) at the arms' defaults; those that say why they can't run are printed and left out."""
+    for event in runner.run(TASKS[task], job, tuple(Arm(slug, {}) for slug in arms)):
+        if isinstance(end := event.event, Outcome):
+            if end.error:
+                print(f"  {arms[end.arm]}: {end.error}", flush=True)
+            else:
+                yield arms[end.arm], end
+
+
+def added(found: dict[str, dict[str, list[float]]], slug: str, end: Outcome) -> None:
+    """An outcome's figures to arm -> metric -> values."""
+    for metric, value in ({m.name: m.value for m in end.metrics} | {"seconds": end.seconds, "NFE": end.nfe}).items():
+        found[slug].setdefault(metric, []).append(value)
+
+
 def measured(name: str, n: int, seed: int) -> dict[str, dict[str, list[float]]]:
     """arm -> metric -> its values; an arm that says why it can't run has none."""
     task, arms, kind, how = PARTS[name]
     found: dict[str, dict[str, list[float]]] = {slug: {} for slug in arms}
     for job in jobs(name, kind, how, n, seed):
-        for event in runner.run(TASKS[task], job, tuple(Arm(slug, {}) for slug in arms)):
-            if not isinstance(end := event.event, Outcome):
-                continue
-            if end.error:
-                print(f"  {arms[end.arm]}: {end.error}", flush=True)
-            rows = {m.name: m.value for m in end.metrics} | {"seconds": end.seconds, "NFE": end.nfe}
-            for metric, value in rows.items() if not end.error else ():
-                found[arms[end.arm]].setdefault(metric, []).append(value)
+        for slug, end in outcomes(task, job, arms):
+            added(found, slug, end)
     return found
 
 
 def table(name: str, found: dict) -> str:
+    """A section of Markdown: an arm a row, a metric a column, means."""
     most = max(map(len, (v for row in found.values() for v in row.values())), default=0)
     columns = list(dict.fromkeys(m for row in found.values() for m in row))
     lines = [f"## {name}", "", f"Means of {most}.", "", f"| arm | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
