@@ -37,7 +37,7 @@ def delta(target: Prior, source: Prior, z: Tensor, z_source: Tensor, cameras, t:
 @method("ednerf", task=EDIT_OBJECT, needs={"image", "cfg", "gradients", "vae"})
 def ednerf(
     job: EditObject, model, iterations: Iterations = 120, scale: Annotated[float, Slider(1, 100, 0.5, help="classifier-free guidance of both scores")] = 7.5,
-    low: Low = 0.02, high: High = 0.98, grid: Grid = 40, views: Views = 2, captures: Captured = 120,
+    low: Low = 0.02, high: High = 0.98, grid: Grid = 40, views: Views = 2, captures: Captured = 240,
     score: Annotated[str, Choice(("delta", "SDS"), help="the difference of two scores (ED-NeRF), or the new words' alone, within the same mask")] = "delta",
     where: Annotated[str, Choice(("difference", "attention", "everywhere"), help="the mask: where the two prompts part, where the new words are looked at, "
                                                                                   "or all of the view")] = "difference",
@@ -94,12 +94,12 @@ def masked(edited: LatentField, original: LatentField, cameras: list[Camera], ma
     """
     features = original.volume.features
     least, most = features.clamp(max=-LARGEST), features.clamp(min=LARGEST)
+    with torch.no_grad():
+        still = [torch.cat(parts) for parts in zip(*(original.latents([camera]) for camera in cameras))]  # it stays as it is, and its views with it
     optimiser = torch.optim.Adam(edited.volume.requires_grad_().rates(0.015, 0.05))
     for i in range(iterations):
         chosen = torch.randperm(len(cameras), generator=generator)[:views].tolist()
-        near, inside = [cameras[c] for c in chosen], masks[chosen].float()
-        with torch.no_grad():
-            plain, was, solid = original.latents(near)
+        near, inside, (plain, was, solid) = [cameras[c] for c in chosen], masks[chosen].float(), (part[chosen] for part in still)
         with torch.enable_grad():
             _, now, opacity = edited.latents(near, generator, (was - plain, masks[chosen]))
             scored = score(now.detach(), was, near)
