@@ -24,7 +24,7 @@ lock: .venv/dev
 	$(BIN)/python scripts/lock.py
 
 proofs: .venv/dev
-	$(BIN)/python -m pytest -m proof tests/proofs; held=$$?; $(BIN)/python -m backends.evaluate.restoration && exit $$held
+	$(BIN)/python -m pytest -m proof tests/proofs; held=$$?; $(BIN)/python -m backends.evaluate.restoration && $(BIN)/python -m backends.evaluate.objects && exit $$held
 
 proof: .venv/dev
 	$(BIN)/python -m pytest -m "proof or not proof" tests/proofs/test_$(METHOD).py -s
