@@ -148,6 +148,13 @@ def test_every_object_is_there_with_its_source(name):
     assert objects.sources()[name]["licence"].startswith("CC")
 
 
+@pytest.mark.parametrize("name", objects.sources(others=True))
+def test_other_models_of_some_objects_are_kept_for_proofs(name):
+    mesh, known = objects.other(name), objects.sources()[name]
+    assert mesh.faces.max() < len(mesh.vertices) and np.abs(mesh.vertices).max() <= objects.BASE + 1e-3
+    assert objects.sources(others=True)[name]["licence"].startswith("CC") and objects.sources(others=True)[name]["model"] != known["model"]
+
+
 @pytest.mark.parametrize("look", objects.LOOKS)
 def test_looks_change_colours_alone(look):
     plain, painted = objects.plain("horse"), objects.mesh(objects.Thing("horse", look))

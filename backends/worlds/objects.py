@@ -120,17 +120,27 @@ def _any_of(names: tuple[str, ...]) -> str:
 @functools.cache
 def plain(name: str) -> Mesh:
     """The object as it was made."""
-    with np.load(ASSETS / f"{name.replace(' ', '_')}.npz") as kept:
-        vertices = (kept["vertices"].astype(np.float32) / 65535 * 2 - 1) * BASE
-        mesh = Mesh(vertices, kept["faces"].astype(np.int32), kept["colours"])
+    mesh = _read(ASSETS, name)
     NAMES[mesh] = name
     return mesh
 
 
 @functools.cache
-def sources() -> dict[str, dict]:
-    """Object -> who made its mesh (`by`), under which `licence`, which `model`."""
-    return json.loads((ASSETS / "sources.json").read_text())
+def other(name: str) -> Mesh:
+    """Another model of the same name, which no training saw; `sources(others=True)` has their names."""
+    return _read(ASSETS / "others", name)
+
+
+def _read(folder: Path, name: str) -> Mesh:
+    with np.load(folder / f"{name.replace(' ', '_')}.npz") as kept:
+        vertices = (kept["vertices"].astype(np.float32) / 65535 * 2 - 1) * BASE
+        return Mesh(vertices, kept["faces"].astype(np.int32), kept["colours"])
+
+
+@functools.cache
+def sources(others: bool = False) -> dict[str, dict]:
+    """Object -> who made its mesh (`by`), under which `licence`, which `model`; of `other` models of them."""
+    return json.loads((ASSETS / ("others" if others else "") / "sources.json").read_text())
 
 
 @functools.lru_cache(256)

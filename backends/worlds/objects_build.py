@@ -5,7 +5,7 @@
     python -m backends.worlds.objects_build meshes/usr/share/sweethome3d/furniture
 
 Textures become face colours: points are drawn on the textured surface, the surface is simplified and its large faces cut, and a face takes the
-mean colour of the points nearest to it. Writes assets/worlds/objects/<name>.npz and sources.json (who made each, under which licence).
+mean colour of the points nearest to it. Writes assets/worlds/objects/<name>.npz, those of OTHERS to its folder `others`, and sources.json in each (who made each, under which licence).
 """
 
 import argparse
@@ -43,6 +43,12 @@ PICKS = {
     "teapot": (SC, "teapot"), "coffee cup": (C0, "caffe_final"), "cupcake": (C0, "cupcake"), "hamburger": (BY, "hamburger"), "hot dog": (C0, "hotDog"),
     "birthday cake": (SC, "birthday_cake"), "wine bottle": (KL, "red-wine-bottle-01"), "camera": (SC, "basic_camera"), 
     "vase": (SC, "vase1"), "laptop": (BY, "laptop"), "bush": (SC, "bush"),
+}  # fmt: skip
+# Other models of the same names, never trained on: what proofs edit, as a visitor brings a horse of their own. Of 26 tried those that the judge,
+# which knows the first ones, takes for what they are from most sides.
+OTHERS = {
+    "bed": (C0, "bed1"), "bus": (SC, "cityBus"), "camera": (SC, "reflex_camera"), "christmas tree": (SC, "christmas_tree"), "horse": (BY, "horse"),
+    "palm tree": (SC, "sabalPalmeto"), "refrigerator": (C0, "largeFridge"), "television": (C0, "led_tv"), "washing machine": (SC, "clothes_washing_machine"),
 }  # fmt: skip
 POINTS, FACES, EDGE = 150_000, 4000, 0.14  # points drawn, faces after simplification, longest edge after cutting
 
@@ -134,15 +140,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", help="names")
     args = parser.parse_args()
-    ASSETS.mkdir(parents=True, exist_ok=True)
-    known = ASSETS / "sources.json"
-    sources = json.loads(known.read_text()) if known.exists() else {}
     opened = {c: zipfile.ZipFile(args.folder / f"{c}.sh3f") for c in LICENCES}
     lists = {c: catalogue(z) for c, z in opened.items()}
     assert set(PICKS) == {n for group in GROUPS.values() for n in group}, set(PICKS) ^ {n for group in GROUPS.values() for n in group}
-    for name, (collection, model) in PICKS.items():
-        if args.only and name not in args.only:
-            continue
+    for folder, picks in ((ASSETS, PICKS), (ASSETS / "others", OTHERS)):
+        write(folder, {n: pick for n, pick in picks.items() if not args.only or n in args.only}, opened, lists)
+
+
+def write(folder: Path, picks: dict[str, tuple[str, str]], opened: dict[str, zipfile.ZipFile], lists: dict[str, dict]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    known = folder / "sources.json"
+    sources = json.loads(known.read_text()) if known.exists() else {}
+    for name, (collection, model) in picks.items():
         if model not in lists[collection]:
             print(f"{name}: no {model} in {collection}; there are {[m for m in lists[collection] if model[:4].lower() in m.lower()]}")
             continue
@@ -153,7 +162,7 @@ def main() -> None:
             continue
         out = io.BytesIO()
         np.savez_compressed(out, **made)
-        (ASSETS / f"{name.replace(' ', '_')}.npz").write_bytes(out.getvalue())
+        (folder / f"{name.replace(' ', '_')}.npz").write_bytes(out.getvalue())
         sources[name] = {"by": lists[collection][model].get("creator", collection), "licence": LICENCES[collection], "model": f"{collection}/{model}"}
         print(f"{name}: {len(made['faces'])} faces, {len(out.getvalue()) / 1024:.0f} KiB, {sources[name]['by']}", flush=True)
     known.write_text(json.dumps(dict(sorted(sources.items())), indent=1, ensure_ascii=False) + "\n")

@@ -1,25 +1,38 @@
 """What the proofs of the 3D tabs share: things that the prior never saw, edits towards them, and what the judge sees."""
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 
-from backends.spec import Result, Turntable
+from backends.spec import Mesh, Result, Turntable
 from backends.worlds import objects
 
+PATTERN = (("accessory", True), ("look", True)) * 2 + (("accessory", False), ("look", False))
 
-def edits(seed: int, common: bool = False, n: int = 12) -> list[tuple[objects.Thing, objects.Thing]]:
-    """n times (source, wanted): of six two accessories and two looks kept from training, then an accessory and a look that were not; `common`: of COMMON objects."""
+
+class Edit(NamedTuple):
+    shape: Mesh
+    source: objects.Thing
+    wanted: objects.Thing
+
+
+def edits(seed: int, common: bool = False, others: bool = True) -> list[Edit]:
+    """Twelve, of six two accessories and two looks kept from training, then an accessory and a look that were not.
+
+    The first six of meshes that were trained on, of COMMON objects alone when `common`; the other six of other models of known names, which were not, or
+    without `others` as the first.
+    """
     rng, found = np.random.default_rng([objects.HELD_OUT_SEED + 53, seed]), []
-    pattern = (("accessory", True), ("look", True)) * 2 + (("accessory", False), ("look", False))
-    for field, kept in itertools.islice(itertools.cycle(pattern), n):
-        names = tuple(objects.ACCESSORIES if field == "accessory" else objects.LOOKS)[1:]
+    names = objects.COMMON if common else objects.OBJECTS
+    for i, (field, kept) in enumerate(itertools.islice(itertools.cycle(PATTERN), 12)):
+        other, parts = others and i >= 6, tuple(objects.ACCESSORIES if field == "accessory" else objects.LOOKS)[1:]
         while True:
-            source = objects.Thing(str(rng.choice(objects.COMMON if common else objects.OBJECTS)))
-            wanted = objects.Thing(source.name, **{field: str(rng.choice(names))})
-            if objects.held_out(wanted) is kept and source.name not in [s.name for s, _ in found]:
+            source = objects.Thing(str(rng.choice(tuple(objects.sources(others=True)) if other else names)))
+            wanted = objects.Thing(source.name, **{field: str(rng.choice(parts))})
+            if objects.held_out(wanted) is kept and source.name not in [e.source.name for e in found[-6:]]:
                 break
-        found.append((source, wanted))
+        found.append(Edit(objects.other(source.name) if other else objects.mesh(source), source, wanted))
     return found
 
 
