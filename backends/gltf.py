@@ -20,6 +20,7 @@ MAX_PARTS = 2_000  # nodes and primitives of a GLB's scene
 FINE = 24_000  # triangles that coarse surfaces are divided into, so that their texture is seen
 COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression")
 READ = re.compile("KHR_materials_|KHR_lights_punctual|KHR_mesh_quantization|EXT_texture_webp|KHR_texture_transform")
+CLAMPED, MIRRORED = 33071, 33648  # of samplers
 SIZES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5124: 4, 5125: 4, 5126: 4}  # bytes of a component; SHAPES: components of an item
 SHAPES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 
@@ -33,7 +34,7 @@ def read(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     length = int.from_bytes(data[12:16], "little")
     tree = json.loads(data[20 : 20 + length])
     _admit(tree, data[28 + length :], what)
-    data, moves = _unwrapped(tree, data, what)
+    data, textures = _unwrapped(tree, data, what)
     found = load_glb(io.BytesIO(data))
     # Edges come from the root on; trimesh's own graph looks each path up anew, which takes minutes where it is deep.
     placed, pixels, parts, n = {}, {}, [], 0
@@ -45,7 +46,7 @@ def read(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if n > meshes.MAX_FACES:
             raise meshes.too_many(what, n)
         if "faces" in part:
-            vertices, faces, colours = _surfaced(part, pixels, fine, moves)
+            vertices, faces, colours = _surfaced(part, pixels, fine, textures)
             if np.linalg.det(matrix[:3, :3]) < 0:
                 faces = faces[:, ::-1]
             parts.append((vertices @ matrix[:3, :3].T + matrix[:3, 3], faces, colours))
@@ -89,28 +90,29 @@ def _admit_images(files: list[bytes], what: str) -> None:
             raise BadInput(f"{what} has textures of more than {inputs.MAX_PIXELS:,} pixels (4096×4096), or too many of them; make them smaller.")
 
 
-def _unwrapped(tree: dict, data: bytes, what: str) -> tuple[bytes, dict[str, np.ndarray]]:
-    """What trimesh leaves out of a base colour's texture: the file with the coordinates that it asks for as the first set, TEXCOORD_0, the only one
-    that is read, and the (2, 3) matrices that KHR_texture_transform lays over them, by the names that their materials have in that file."""
-    changed, moves = False, {}
+def _unwrapped(tree: dict, data: bytes, what: str) -> tuple[bytes, dict[str, tuple]]:
+    """What trimesh leaves out of base colours' textures: the file with the coordinates that each asks for as the first set, TEXCOORD_0, the only one
+    that is read, and its materials named anew; by those names, how coordinates are moved (2, 3) and how the texture goes on beyond its edges, across and down."""
+    placed = {}
     for part in (p for m in tree.get("meshes", []) for p in m["primitives"] if "material" in p):
-        material = tree["materials"][part["material"]]
+        material = tree["materials"][_whole(part["material"])]
         gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})  # which trimesh puts over the rest
         texture = gloss.get("diffuseTexture") or material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {})
         move = texture.get("extensions", {}).get("KHR_texture_transform", {})
         if asked := _whole(move.get("texCoord", texture.get("texCoord", 0))):
             if (named := f"TEXCOORD_{asked}") not in part["attributes"]:
                 raise BadInput(f"{what} has a texture that asks for coordinates that it does not hold ({named}); export it anew.")
-            part["attributes"]["TEXCOORD_0"], changed = part["attributes"][named], True
-        if move:
-            name = material["name"] = f"moved {part['material']}"
-            moves[name], changed = _move(move), True
-    if not changed:
-        return data, moves
+            part["attributes"]["TEXCOORD_0"] = part["attributes"][named]
+        if texture:
+            source = tree["textures"][_whole(texture["index"])]
+            sampler = tree["samplers"][_whole(source["sampler"])] if "sampler" in source else {}
+            placed[f"{part['material']}"] = _move(move), (sampler.get("wrapS"), sampler.get("wrapT"))
+    for i, material in enumerate(tree.get("materials", [])):
+        material["name"] = f"{i}"
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 4)
     rest = data[20 + int.from_bytes(data[12:16], "little") :]
-    return data[:8] + (20 + len(text) + len(rest)).to_bytes(4, "little") + len(text).to_bytes(4, "little") + data[16:20] + text + rest, moves
+    return data[:8] + (20 + len(text) + len(rest)).to_bytes(4, "little") + len(text).to_bytes(4, "little") + data[16:20] + text + rest, placed
 
 
 def _move(of: dict) -> np.ndarray:
@@ -133,10 +135,10 @@ def _content(image: dict, views: list[dict], binary: bytes) -> bytes:
     return binary[start : start + view["byteLength"]]
 
 
-def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int, moves: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int, textures: dict[str, tuple]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(vertices, triangles, colours): material × texture × colours of the corners, multiplied as light, as glTF has them.
 
-    `pixels`: the textures decoded so far; `fine`: how many triangles a textured one may be divided into; `moves`: see `_unwrapped`.
+    `pixels`: the textures decoded so far; `fine`: how many triangles a textured one may be divided into; `textures`: see `_unwrapped`.
     """
     from trimesh.remesh import subdivide
 
@@ -149,9 +151,8 @@ def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int, moves: dict[
     known = {"own": meshes.share(own)} if own is not None else {}
     if image is not None and uv is not None:
         known["uv"] = np.asarray(uv, float)
-        if (move := moves.get(getattr(material, "name", None))) is not None:  # trimesh has turned v around
-            u, v = move @ np.stack([known["uv"][:, 0], 1 - known["uv"][:, 1], np.ones(len(uv))])
-            known["uv"] = np.stack([u, 1 - v], 1)
+        move, wraps = textures.get(material.name, (_move({}), (None, None)))
+        known["uv"] = np.stack([known["uv"][:, 0], 1 - known["uv"][:, 1], np.ones(len(uv))], 1) @ move.T  # trimesh has turned v around
         while 0 < len(faces) * 4 <= fine:
             vertices, faces, known = subdivide(vertices, faces, vertex_attributes=known)
     light = np.ones(faces.shape)
@@ -160,7 +161,7 @@ def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int, moves: dict[
     if "uv" in known:
         if id(image) not in pixels:
             pixels[id(image)] = np.asarray(image.convert("RGB"))
-        light = light * light_of(_texels(pixels[id(image)], known["uv"][faces].mean(1)))
+        light = light * light_of(_texels(pixels[id(image)], known["uv"][faces].mean(1), wraps))
     factor = getattr(material, "baseColorFactor", None)
     if factor is not None:
         light = light * np.asarray(factor, float)[:3] / 255
@@ -169,11 +170,13 @@ def _surfaced(part: dict, pixels: dict[int, np.ndarray], fine: int, moves: dict[
     return vertices, faces, meshes.as_bytes(shown(light))
 
 
-def _texels(pixels: np.ndarray, uv: np.ndarray) -> np.ndarray:
-    """(n, 3) from 0 to 1 at (u, v), v from the lower edge up; the texture repeats."""
-    height, width = pixels.shape[:2]
-    uv = np.nan_to_num(uv) % 1.0
-    return pixels[((1 - uv[:, 1]) * height).astype(int) % height, (uv[:, 0] * width).astype(int) % width] / 255
+def _texels(pixels: np.ndarray, uv: np.ndarray, wraps: tuple) -> np.ndarray:
+    """(n, 3) from 0 to 1 at (u, v), v from the upper edge down; beyond its edges the texture is repeated, mirrored or its edge goes on (`wraps`, as glTF numbers them)."""
+    at = []
+    for part, wrap, size in zip(np.nan_to_num(uv).T, wraps, pixels.shape[1::-1]):
+        part = part.clip(0, 1) if wrap == CLAMPED else 1 - abs(part % 2 - 1) if wrap == MIRRORED else part % 1
+        at.append((part * size).astype(int).clip(0, size - 1))
+    return pixels[at[1], at[0]] / 255
 
 
 def light_of(values: np.ndarray) -> np.ndarray:

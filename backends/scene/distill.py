@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Iterations = Annotated[int, Slider(1, 5000, 1, help="steps of the optimiser")]
-Scale = Annotated[float, Slider(1, 200, 0.5, help="classifier-free guidance of the prior; the studio's own wants 3 to 7, large ones 50 to 100")]
+Scale = Annotated[
+    float,
+    Slider(
+        1,
+        200,
+        0.5,
+        help="classifier-free guidance of the prior; the studio's own wants 3 to 7 to make an object and about 25 to change one, large ones 50 to 100",
+    ),
+]
 Low = Annotated[float, Slider(0.02, 0.98, 0.01, help="lowest noise level asked of the prior")]
 High = Annotated[float, Slider(0.02, 0.98, 0.01, help="highest noise level")]
 Resolution = Annotated[int, Slider(16, 64, 8, unit="px", help="side of the views that are rendered in each step")]

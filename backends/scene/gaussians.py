@@ -108,7 +108,7 @@ class Gaussians:
         return torch.cat(rows, 1)
 
     def densified(self, pull: Tensor, most: int, generator, share: float = 0.2, faint: float = 0.03) -> Gaussians:
-        """Without those fainter than `faint`; the `share` of the others that were pulled the most, by `pull` (N,), stand twice, half as large if they are large.
+        """Without those fainter than `faint`; the `share` of the others that were pulled the most, by `pull` (N,), stand twice, 1.6 times smaller if they are large.
 
         At most `most`. Where 3DGS has a threshold on the gradient, a share of all: score distillation's gradients have no fixed size.
         """

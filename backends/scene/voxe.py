@@ -64,7 +64,8 @@ def voxe(
     take the same λ; L2 is divided by twice the original's variance, for then it is 1 − corr of a small change that leaves mean and variance as they are.
     Where we differ: 40³ voxels and 250 steps of two views, not 160³ and 8000 of one, with the studio's rates; attention is read once from 24
     views and each side's scaled to its own largest, since small networks look at additions less; articles and the like take no part; the
-    grids of attention begin at sigmoid(−4), not sigmoid(−20), from where few steps lead nowhere; what no seed reaches is the original.
+    grids of attention begin at sigmoid(−4), not sigmoid(−20), from where few steps lead nowhere, and are lifted at a rate of 0.1; what no seed reaches is
+    the original. Guidance is 25, between what makes an object here (4) and the paper's 100: from a captured object less of it changes little.
     """
     generator = torch.Generator().manual_seed(job.seed)
     prior = Prior(model, job.prompt, generator, scale)

@@ -61,7 +61,7 @@ def plain(args) -> None:
             out = net.pixels(z).float()
         return detail(out, x)
 
-    train(args, "sr/vae", net, log, loss_of, lambda net: {"plain": test.figures(decoded(net, test.z))},
+    train(args, "sr/plain", net, log, loss_of, lambda net: {"plain": test.figures(decoded(net, test.z))},
           lambda net: sheet([test.x, decoded(vae, test.z), decoded(net, test.z)]))  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def fa(args) -> None:
     if not log["samples"]:
         net.begin(vae.cpu()), vae.to(args.device)
     teacher, shift = begun(MODELS / "sr/shift", {})[0].to(args.device, memory_format=torch.channels_last).eval().requires_grad_(False), resshift.Shift()
-    made, detail = walked(teacher, "shift", test.y, test.low), Detail(args.device)
+    made, detail = walked(teacher, "shift", test.y, test.low), Detail(args.device, 400)  # it is called twice a step
 
     @torch.no_grad()
     def guessed(z, low):
