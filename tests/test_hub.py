@@ -75,6 +75,28 @@ def test_guidance_caching_and_reflection_run_where_the_card_can(card):
             assert " needs " in outcome.error
 
 
+QUICK = {"iterations": 2, "grid": 16, "views": 1}
+IN_3D = {
+    "sds": {"size": 16},
+    "stabledreamer": {"size": 16, "splats": 50},
+    "sds_edit": {"captures": 10, "size": 16},
+    "voxe": {"captures": 10, "size": 16, "fits": 10, "extent_of_edit": "local"},
+    "ednerf": {"captures": 10, "where": "everywhere"},
+}
+
+
+@pytest.mark.parametrize("method", IN_3D)
+def test_a_card_is_the_prior_of_objects_where_it_can(card, method):
+    prompt = {"prompt": "a cat wearing a red hat"}
+    task, job = ("edit_object", prompt | {"shape": "cat", "source": "a cat"}) if "captures" in IN_3D[method] else ("make_object", prompt)
+    recipe = {"task": task, "model": card.name, "job": job, "arms": [{"method": method, "knobs": QUICK | IN_3D[method]}]}
+    (outcome,) = [e.event for e in backends.run(recipe) if isinstance(e.event, Outcome)]
+    if backends.METHODS[method].needs <= card.capabilities:
+        assert not outcome.error and outcome.value.frames.shape == (24, 96, 96, 3) and outcome.nfe >= 4, outcome.error
+    else:
+        assert " needs " in outcome.error
+
+
 def test_a_picture_conditions_every_card(card):
     """Steered Diffusion on noise, v and flow alike."""
     from backends import recipe as recipes
