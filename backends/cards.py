@@ -186,6 +186,14 @@ HUB = (
         options={"kind": "flux", "dtype": "bfloat16", "parts": ("transformer", "vae", "scheduler", *CLIP, "text_encoder_2", "tokenizer_2")},
         about="Distilled to 1 to 4 steps without guidance, predicts flow. About 34 GB to download.",
     ),
+    # Its files are behind a form on the hub, and no hash of a revision was found: it is offered where the host pins one.
+    Card(
+        name="deepfloyd-if", title="DeepFloyd IF, first stage", loader="backends.hub:load", capabilities=frozenset({"image", "cfg", "pixels", "gradients", "ddim"}),
+        embedded=False, licence="DeepFloyd IF licence; asks for acceptance on the hub", source="DeepFloyd/IF-I-XL-v1.0", revision="", side=64, factor=1,
+        parameters="4.3 B", trained_on="LAION-A, 1.2 billion pairs (its own card)",
+        options={"kind": "if", "variant": "fp16", "parts": ("unet", "scheduler", *CLIP)},
+        about="Diffusion of the pixels themselves at 64 px, predicts noise. About 18 GB to download, half of it the text encoder. No safety checker is run.",
+    ),
     Card(
         name="llada-8b", title="LLaDA 8B Instruct", loader="backends.text.hub:load", capabilities=TEXT | {"llama", "rope"}, embedded=False,
         licence="MIT", source="GSAI-ML/LLaDA-8B-Instruct", revision="08b83a6feb34df1a6011b80c3c00c7563e963b07", parameters="8 B", trained_on="2.3 trillion tokens (its paper)",

@@ -1,4 +1,4 @@
-"""Real checkpoints from the model hub behind the same Denoiser: Stable Diffusion, SDXL, PixArt-Σ, SD 3.5, FLUX.
+"""Real checkpoints from the model hub behind the same Denoiser: Stable Diffusion, SDXL, PixArt-Σ, SD 3.5, FLUX, DeepFloyd IF.
 
 Each is loaded as the diffusers pipeline it is published as, safetensors only, no remote code; the pipeline
 encodes the text, its network is called as the pipeline calls it (the tests compare the two). Where a GPU is too
@@ -24,6 +24,7 @@ from backends.denoiser import Cond, Denoiser
 from backends.download import GB, fetch, reading
 from backends.lazy import F, diffusers, torch
 from backends.models import Card, device, want, whole
+from backends.nets.pixel_space import PixelSpace
 from backends.spec import BadInput
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class HubDenoiser(Denoiser):
 
     def __init__(self, card: Card, pipe, device="cpu"):
         net = pipe.components.get("unet") or pipe.components["transformer"]
-        super().__init__(card, net, pipe.vae, pipe.scheduler, None, device, net.dtype)
+        super().__init__(card, net, pipe.components.get("vae") or PixelSpace(1), pipe.scheduler, None, device, net.dtype)
         self.pipe, self.text_device = pipe, device
         self.encoders = [part for name, part in pipe.components.items() if name.startswith("text_encoder") and part is not None]
         self.visit = False  # the encoders come to the GPU for a prompt and leave again
@@ -160,12 +161,26 @@ def shift(config, tokens: int) -> dict:
     return {"mu": bottom + (top - bottom) * (tokens - low) / (high - low)}
 
 
+class DeepFloyd(HubDenoiser):
+    """DeepFloyd IF's first stage: a UNet on the pixels themselves, on T5 states; of its output the learnt variance is dropped."""
+
+    LENGTH = 77
+
+    def encode_one(self, text):
+        embeds, _ = self.pipe.encode_prompt(text, do_classifier_free_guidance=False, device=self.text_device)
+        return self.cond(text, embeds, self.words("tokenizer", text.lower().strip(), self.LENGTH))
+
+    def evaluate(self, rows, t, embeds, extra):
+        return super().evaluate(rows, t, embeds, extra)[:, : self.channels]
+
+
 KINDS = {
     "sd": (StableDiffusion, "StableDiffusionPipeline"),
     "sdxl": (StableDiffusionXL, "StableDiffusionXLPipeline"),
     "pixart": (PixArt, "PixArtSigmaPipeline"),
     "sd3": (StableDiffusion3, "StableDiffusion3Pipeline"),
     "flux": (Flux, "FluxPipeline"),
+    "if": (DeepFloyd, "IFPipeline"),
 }
 
 
@@ -184,7 +199,8 @@ def read(card: Card, folder: Path, dtype):
     """The pipeline in `folder` on the CPU, frozen. No variant of the folder's own classes is ever imported."""
     diffusers.utils.logging.disable_progress_bar()
     pipeline = getattr(diffusers, KINDS[card.options["kind"]][1])
-    options = {"safety_checker": None, "requires_safety_checker": False} if card.options["kind"] == "sd" else {}
+    options = {"safety_checker": None, "requires_safety_checker": False} if card.options["kind"] in ("sd", "if") else {}
+    options |= {"watermarker": None} if card.options["kind"] == "if" else {}
     try:
         same = dict(torch_dtype=dtype, use_safetensors=True, variant=card.options.get("variant"), local_files_only=True)
         options |= {name: whole(kind, folder / name, **same) for name, kind in _encoders(folder).items()}
@@ -201,7 +217,7 @@ def read(card: Card, folder: Path, dtype):
         ) from error
     for part in parts:
         part.eval().requires_grad_(False)
-    if pipe.vae.config.get("force_upcast"):
+    if "vae" in pipe.components and pipe.vae.config.get("force_upcast"):
         pipe.vae.float()  # SDXL's autoencoder overflows in float16
     return pipe
 

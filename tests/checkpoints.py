@@ -109,11 +109,23 @@ def flux(dynamic=False):
     )  # fmt: skip
 
 
-MAKERS = {"sd-1.5": sd, "sd-turbo": turbo, "sdxl": sdxl, "pixart-sigma": pixart, "sd-3.5-medium": sd3, "flux-schnell": flux}
+def deepfloyd():
+    net = unet(
+        in_channels=3, out_channels=6, down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"), mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"), encoder_hid_dim=32, attention_head_dim=8, addition_embed_type="text",
+        addition_embed_type_num_heads=2, cross_attention_norm="group_norm", resnet_time_scale_shift="scale_shift", act_fn="gelu",
+    )  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(
+        beta_schedule="squaredcos_cap_v2", thresholding=True, dynamic_thresholding_ratio=0.95, sample_max_value=1.5, variance_type="learned_range"
+    )
+    return diffusers.IFPipeline(t5_tokenizer(), t5(), net, scheduler, None, None, None, requires_safety_checker=False)
+
+
+MAKERS = {"sd-1.5": sd, "sd-turbo": turbo, "sdxl": sdxl, "pixart-sigma": pixart, "sd-3.5-medium": sd3, "flux-schnell": flux, "deepfloyd-if": deepfloyd}
 
 
 def write(name: str, folder) -> None:
     """Save the checkpoint that stands in for the card `name`, with the published file names."""
     torch.manual_seed(0)
     pipe = MAKERS[name]()
-    pipe.save_pretrained(folder, safe_serialization=True, variant="fp16" if name in ("sd-1.5", "sd-turbo", "sdxl") else None)
+    pipe.save_pretrained(folder, safe_serialization=True, variant="fp16" if name in ("sd-1.5", "sd-turbo", "sdxl", "deepfloyd-if") else None)
