@@ -1,5 +1,8 @@
 """3D Gaussians: where and how large they are seen, in which order, how they grow; and StableDreamer's identities."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -239,3 +242,40 @@ def test_the_first_stage_is_led_by_another_model(tiny):
         )
     )
     assert isinstance(events[-1], Result) and other.nfe - before == 4  # two steps, two prompts each
+
+
+def rasterization(means, quats, scales, opacities, colors, viewmats, Ks, width, height, near_plane, eps2d, packed, render_mode):
+    """gsplat's documented call, (C, H, W, 3 + 1) colours and summed depths and (C, H, W, 1) opacities, in plain sums over all pixels."""
+    assert render_mode == "RGB+D" and not packed
+    w, x, y, z = quats.T
+    turns = torch.stack([torch.stack(row, -1) for row in (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)), (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)))], -2)  # fmt: skip
+    covariances = turns @ torch.diag_embed(scales**2) @ turns.mT
+    row, column = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    drawn = []
+    for view, lens in zip(viewmats, Ks):
+        seen = means @ view[:3, :3].T + view[:3, 3]
+        (u, v, depth), (fx, fy) = seen.T, lens.diagonal()[:2]
+        none = torch.zeros_like(u)
+        jacobian = torch.stack([torch.stack([fx / depth, none, -fx * u / depth**2], -1), torch.stack([none, fy / depth, -fy * v / depth**2], -1)], -2)
+        flat = jacobian @ view[:3, :3] @ covariances @ view[:3, :3].T @ jacobian.mT + eps2d * torch.eye(2)
+        off = torch.stack([column, row], -1) - torch.stack([fx * u / depth + lens[0, 2], fy * v / depth + lens[1, 2]], -1)[:, None, None]
+        alpha = opacities[:, None, None] * torch.exp(-0.5 * (off[..., None, :] @ flat.inverse()[:, None, None] @ off[..., None])[..., 0, 0])
+        alpha = alpha[order := depth.argsort()] * (depth[order] > near_plane)[:, None, None]
+        weights = alpha * torch.cat([torch.ones_like(alpha[:1]), (1 - alpha).cumprod(0)[:-1]])
+        given = torch.cat([colors, depth[:, None], torch.ones_like(depth)[:, None]], 1)[order]
+        drawn.append(torch.einsum("nhw,nc->hwc", weights, given))
+    colours = torch.stack(drawn)
+    return colours[..., :4], colours[..., 4:], {}
+
+
+def test_gsplat_is_asked_for_the_same_pictures(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gsplat", types.SimpleNamespace(rasterization=rasterization))
+    cloud, cameras = Gaussians.ball(40, 2), [Camera(40, 20, 2.6), Camera(-100, -10, 2.9, 55)]
+    cloud.turns = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    cloud.scales = cloud.scales + 0.5 * torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
+    ours = torch.stack([cloud._view(camera, 48, (torch.arange(48) + 0.5) / 48 * 2 - 1) for camera in cameras])
+    theirs = cloud.by_gsplat(cameras, 48)
+    assert theirs.shape == ours.shape and ours[:, 3].max() > 0.5
+    assert torch.allclose(ours, theirs, atol=2e-3), "beyond REACH a splat is not drawn"

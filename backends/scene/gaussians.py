@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,11 @@ SMALLEST = 0.55  # px: standard deviation added to each splat, so that none fall
 LOG = -40.0, float(np.log(0.99))  # of a splat's share: numbers nearer to nothing than floats have in full are slow, and nothing is quite solid
 HARMONIC = 0.28209479177387814  # ½·√(1/π)
 TILE, REACH = 16, 3.7  # px; standard deviations beyond which a splat is not looked for
+
+
+@functools.cache
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 @dataclass
@@ -77,11 +84,31 @@ class Gaussians:
         return focal * torch.stack([x, -y], 1) / depth[:, None], covariance, depth
 
     def seen(self, cameras: list[Camera], size: int, background=1.0, generator=None) -> Rendered:
-        """Pictures of `size` px over the background, a number or (3,), nearer ones over farther ones; differentiable."""
+        """Pictures of `size` px over the background, a number or (3,), nearer ones over farther ones; differentiable. By gsplat on a GPU where it is installed."""
         at = (torch.arange(size, device=self.means.device) + 0.5) / size * 2 - 1
-        pictures = torch.stack([self._view(camera, size, at) for camera in cameras])
+        if self.means.is_cuda and installed("gsplat"):
+            pictures = self.by_gsplat(cameras, size)
+        else:
+            pictures = torch.stack([self._view(camera, size, at) for camera in cameras])
         colour, opacity, depth = pictures.split((3, 1, 1), 1)
         return Rendered(colour + (1 - opacity) * torch.as_tensor(background, device=at.device).view(-1, 1, 1), opacity, depth)
+
+    def by_gsplat(self, cameras: list[Camera], size: int) -> Tensor:
+        """(n, 5, size, size): colour, opacity and depth by the library gsplat (arXiv 2409.06765), whose kernels are CUDA's."""
+        from gsplat import rasterization
+
+        views, lenses = [], []
+        for camera in cameras:
+            eye, axes = camera.axes()
+            turned = np.diag([1, -1, -1]) @ axes  # right, down, forward
+            views.append(np.block([[turned, -(turned @ eye)[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]]))
+            focal = size / (2 * camera.half)
+            lenses.append([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+        colours, opacity, _ = rasterization(
+            self.means, F.normalize(self.turns, dim=1), self.scales.exp(), self.opacities.sigmoid(), self.colours.sigmoid(), self.means.new_tensor(np.stack(views)),
+            self.means.new_tensor(lenses), size, size, near_plane=0.05, eps2d=SMALLEST**2, packed=False, render_mode="RGB+D",
+        )  # fmt: skip
+        return torch.cat([colours[..., :3], opacity, colours[..., 3:]], -1).permute(0, 3, 1, 2)
 
     def _view(self, camera: Camera, size: int, at: Tensor) -> Tensor:
         """(5, size, size): colour, opacity and depth as one camera sees them, tile by tile, from the splats that reach the tile."""
