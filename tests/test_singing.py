@@ -206,7 +206,7 @@ BAD = {
     "": "empty", "a cat next to a cactus": "is not syllable:note:beats", "さくら | A4:1 A4:1": "3 syllables for 2 notes", "さ | A4:1 A4:1": "1 syllables for 2 notes",
     "tsu:A4": "is not syllable", "xq:A4:1": "no syllable of kana or romaji", "さっか | A4:1 A4:1 A4:1": "begins with no syllable", "さ:A2:1": "outside the voice's range, C4 to G#5",
     "さ:C7:1": "outside the voice's range", "さ:H4:1": "is no note", "ー:A4:1": "there is none", "rest:1": "rests only", "|": "rests only", "さ:A4:0.01": "shortest note lasts 6 ms",
-    " ".join(["ら:A4:16"] * 4): "at most 30 s", "さ:A4:nan": "is not syllable", "さ:A4:-1": "is not syllable", "さ:A4:inf": "is not syllable", "\x00:A4:1": "no syllable", "\ud800:A4:1": "no syllable",
+    " ".join(["ら:A4:16"] * 4): "at most 30 s", "さ:A4:nan": "lasts nan beats", "さ:A4:-1": "lasts -1 beats", "さ:A4:99": "lasts 99 beats; a note has more than none and at most 16", "\x00:A4:1": "no syllable", "\ud800:A4:1": "no syllable",
 }  # fmt: skip
 
 

@@ -128,9 +128,11 @@ def parse(score: str, tongue: Tongue = JAPANESE) -> list[Note]:
         try:
             beats = float(parts[-1])
         except ValueError:
-            beats = 0
-        if len(parts) != (2 if parts[0] == "rest" else 3) or not 0 < beats <= 16:
-            raise ValueError(f"{word[:30]!r} is not syllable:note:beats or rest:beats, with up to 16 beats; write for example さ:A4:1 く:A4:1 ら:B4:2.")
+            beats = None
+        if len(parts) != (2 if parts[0] == "rest" else 3) or beats is None:
+            raise ValueError(f"{word[:30]!r} is not syllable:note:beats or rest:beats; write for example さ:A4:1 く:A4:1 ら:B4:2.")
+        if not 0 < beats <= 16:
+            raise ValueError(f"{word[:30]!r} lasts {parts[-1][:10]} beats; a note has more than none and at most 16.")
         if parts[0] == "rest":
             notes.append(Note("", ("pau",), 0, beats))
             continue
