@@ -61,7 +61,7 @@ def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_p
         optimiser.step()
         ema.update(net)
         step, log["samples"] = step + 1, log["samples"] + args.batch
-        if clock.every(20, "log"):
+        if clock.every(20 if gpu else 120, "log"):
             print(f"{clock.seconds:5.0f} s  {log['samples']} samples  loss {loss.item():.4f}  {json.dumps(figures(ema.net))}", flush=True)
         if clock.every(90 if gpu else 600, "save"):
             save()
