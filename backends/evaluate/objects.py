@@ -24,7 +24,7 @@ from backends.worlds import objects
 OUT = Path(__file__).resolve().parents[2] / "docs"
 SEEDS = 2**30  # the page's examples begin at 1
 EDITING, MAKING = ("sds_edit", "voxe", "ednerf"), ("sds", "stabledreamer")
-VIEWS, NAMES = FRAMES // 8, 74  # every third frame; px for the rows' names
+VIEWS, NAMES = FRAMES // 8, 88  # every third frame; px for the rows' names
 SHORT = {"sds_edit": "SDS", "voxe": "Vox-E", "ednerf": "ED-NeRF", "sds": "SDS", "stabledreamer": "StableDreamer"}
 
 

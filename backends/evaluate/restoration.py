@@ -79,7 +79,14 @@ def table(name: str, found: dict) -> str:
     """A section of Markdown: an arm a row, a metric a column, means."""
     most = max(map(len, (v for row in found.values() for v in row.values())), default=0)
     columns = list(dict.fromkeys(m for row in found.values() for m in row))
-    lines = [f"## {name}", "", f"Means of {most}.", "", f"| arm | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    lines = [
+        f"## {name}",
+        "",
+        f"Means of {most}, or of as many as a figure speaks of.",
+        "",
+        f"| arm | {' | '.join(columns)} |",
+        f"|---|{'---:|' * len(columns)}",
+    ]
     for slug, row in found.items():
         cells = [f"{np.mean(row[m]):.4g}" if m in row else "–" for m in columns]
         lines.append(f"| {METHODS[slug].title} | {' | '.join(cells)} |")
