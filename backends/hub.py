@@ -24,7 +24,6 @@ from backends.denoiser import Cond, Denoiser
 from backends.download import GB, fetch, reading
 from backends.lazy import F, diffusers, torch
 from backends.models import Card, device, want, whole
-from backends.nets.pixel_space import PixelSpace
 from backends.spec import BadInput
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ class HubDenoiser(Denoiser):
     """Around a diffusers pipeline. Subclasses say how one prompt is encoded and how the network is called."""
 
     def __init__(self, card: Card, pipe, device="cpu"):
+        from backends.nets.pixel_space import PixelSpace
+
         net = pipe.components.get("unet") or pipe.components["transformer"]
         super().__init__(card, net, pipe.components.get("vae") or PixelSpace(1), pipe.scheduler, None, device, net.dtype)
         self.pipe, self.text_device = pipe, device
