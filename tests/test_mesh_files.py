@@ -37,27 +37,28 @@ def glb(change=None, scene=None, **parts) -> bytes:
     return packed(tree, data[28 + length :])
 
 
+def square(texture: PIL.Image.Image, uv=((0, 0), (1, 0), (1, 1), (0, 1)), **material) -> trimesh.Trimesh:
+    found = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+    found.visual = trimesh.visual.TextureVisuals(list(uv), trimesh.visual.material.PBRMaterial(baseColorTexture=texture, **material))
+    return found
+
+
 def textured(colour=(200, 30, 40), size=(8, 8), **material) -> bytes:
-    texture = trimesh.visual.material.PBRMaterial(baseColorTexture=PIL.Image.new("RGB", size, colour), **material)
-    square = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
-    square.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [1, 1], [0, 1]], texture)
-    return glb(scene=square)
+    return glb(scene=square(PIL.Image.new("RGB", size, colour), **material))
 
 
 def moved_texture(move: dict) -> bytes:
-    """A square of one texture, red above on the left and blue elsewhere, under a KHR_texture_transform."""
+    """A square of one texture, red above on the left and blue elsewhere, under a KHR_texture_transform; wrapS and wrapT are its sampler's."""
     two = PIL.Image.new("RGB", (2, 2), (0, 0, 255))
     two.putpixel((0, 0), (255, 0, 0))
-    material = trimesh.visual.material.PBRMaterial(baseColorTexture=two)
-    square = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
-    square.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [1, 1], [0, 1]], material)
 
     def change(tree):
-        wraps = {key: move.pop(key) for key in ("wrapS", "wrapT") if key in move}
-        tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["extensions"] = {"KHR_texture_transform": move}
+        wraps = {key: move[key] for key in ("wrapS", "wrapT") if key in move}
+        moved = {key: value for key, value in move.items() if key not in wraps}
+        tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["extensions"] = {"KHR_texture_transform": moved}
         tree["samplers"], tree["textures"][0]["sampler"] = [wraps], 0
 
-    return glb(change if move else None, square)
+    return glb(change if move else None, square(two))
 
 
 def ply(vertices="0 0 0\n1 0 0\n0 1 0\n1 1 0", faces="3 0 1 2\n3 1 2 3", n=(4, 2), more="") -> bytes:
@@ -255,9 +256,7 @@ def test_a_texture_is_read_at_the_coordinates_that_its_material_asks_for(sets):
     """A square whose texture is half red, half blue; the first set of coordinates looks at the red alone, the second at the blue."""
     halves = PIL.Image.new("RGB", (8, 8), (255, 0, 0))
     halves.paste((0, 0, 255), (4, 0, 8, 8))
-    square = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
-    square.visual = trimesh.visual.TextureVisuals([[0.25, 0.5]] * 4, trimesh.visual.material.PBRMaterial(baseColorTexture=halves))
-    data = trimesh.Scene(square).export(file_type="glb")
+    data = trimesh.Scene(square(halves, [[0.25, 0.5]] * 4)).export(file_type="glb")
     length = int.from_bytes(data[12:16], "little")
     tree, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
     second = np.float32([[0.75, 0.5]] * 4).tobytes()

@@ -52,12 +52,12 @@ def sheet(rows: dict[str, np.ndarray]) -> Image.Image:
 def jobs(kind: type[Job], n: int, seed: int) -> Iterator[tuple[Job, dict[str, np.ndarray]]]:
     """Jobs, and the rows that their sheets begin with."""
     for i, (source, wanted) in enumerate(asked(n, seed)):
-        prompt, truth = objects.caption(wanted), turn(objects.mesh(wanted), FRAMES, SIDE)
+        asks = dict(prompt=objects.caption(wanted), seed=SEEDS + n * seed + i)
         if kind is MakeObject:
-            yield MakeObject(prompt=prompt, seed=SEEDS + n * seed + i), {"a render": truth}
+            yield MakeObject(**asks), {"a render": turn(objects.mesh(wanted), FRAMES, SIDE)}
         else:
             shape = objects.mesh(source)
-            yield EditObject(shape=shape, source=objects.caption(source), prompt=prompt, seed=SEEDS + n * seed + i), {"before": turn(shape, FRAMES, SIDE)}
+            yield EditObject(shape=shape, source=objects.caption(source), **asks), {"before": turn(shape, FRAMES, SIDE)}
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class Detail:
             doubted = -self.critic(out).mean()
             self.critic.requires_grad_(True)
         (towards,), (away,) = (torch.autograd.grad(part, out, retain_graph=True) for part in (near, doubted))
-        share = ADVERSARIAL * min(1.0, self.calls / max(self.waits, 1) - 1) if self.calls > self.waits else 0.0
+        share = ADVERSARIAL * min(1.0, max(0.0, self.calls / self.waits - 1))
         self.learn(out.detach(), x)
         # A loss of `out` alone whose gradient there is that of all the parts: one way back through the decoder.
         pull = towards + share * away * (towards.norm() / away.norm().clamp_min(1e-8))

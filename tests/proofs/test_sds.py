@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
-from measure_objects import edits, outcome
+from measure_objects import edits, gain, outcome
 from skimage.color import rgb2hsv
 
 from backends import models
@@ -49,15 +49,13 @@ def test_words_alone_make_an_object(proof):
         rows.append([measured(frames, thing) for frames in (*made, turn(objects.mesh(thing), FRAMES, SIDE))])
     (score, right, lowest, colour), (blind, wrong, worst, _), (_, _, _, burnt), (best, named, _, true) = np.array(rows).transpose(1, 2, 0)
 
-    def more(what: str, a: np.ndarray, b: np.ndarray, of: np.ndarray | None = None) -> None:
-        band = interval(a - b)
-        says = f"means {a.mean():.2f} and {b.mean():.2f}" + (f", true renders {of.mean():.2f}" if of is not None else "")
-        proof.state(f"{what} (low end of the 95 % interval; {says})", band[0], ">", 0, baseline=float(b.mean()), n=len(a), interval=band)
+    def beside(truth: np.ndarray) -> str:
+        return f", true renders {truth.mean():.2f}"
 
-    more("judge's score from unseen sides, guided less unguided", score, blind, best)
-    more(f"share of sides on which the judge names the object among {len(objects.OBJECTS)}, guided less unguided", right, wrong, named)
+    gain(proof, "judge's score from unseen sides, guided less unguided", score, blind, says=beside(best))
+    gain(proof, f"share of sides on which the judge names the object among {len(objects.OBJECTS)}, guided less unguided", right, wrong, says=beside(named))
     proof.state("the same share, guided", right.mean(), ">=", 0.5, baseline=float(wrong.mean()), n=len(right), interval=interval(right))
-    more("score of the worst quarter of the turn, guided less unguided", lowest, worst)
-    more(f"the known flaw: saturation at guidance {SCALES[2]:g} less that of true renders", burnt, true)
-    more(f"saturation at guidance {SCALES[2]:g} less that at {SCALES[0]:g}", burnt, colour, true)
+    gain(proof, "score of the worst quarter of the turn, guided less unguided", lowest, worst)
+    gain(proof, f"the known flaw: saturation at guidance {SCALES[2]:g} less that of true renders", burnt, true)
+    gain(proof, f"saturation at guidance {SCALES[2]:g} less that at {SCALES[0]:g}", burnt, colour, says=beside(true))
     proof.close()

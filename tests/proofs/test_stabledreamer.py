@@ -11,8 +11,7 @@ came to rest decides. Its identities stand in tests/test_gaussians.py.
 import numpy as np
 import pytest
 import torch
-from measure import interval
-from measure_objects import edits, outcome
+from measure_objects import edits, gain, outcome
 
 from backends import models
 from backends.metrics.objects import agreement, means, scores, turn
@@ -76,13 +75,9 @@ def test_falling_noise_makes_fewer_faces(proof, monkeypatch):
     (backs, best), (falling, constant) = np.array(truths).T, np.array(clear).T
     clear = backs < SYMMETRIC
 
-    def gain(what: str, a: np.ndarray, b: np.ndarray, op: str = ">", bar: float = 0, sign: int = 1) -> None:
-        band = interval(sign * (a - b))
-        proof.state(f"{what} (low end of the 95 % interval; means {a.mean():.2f} and {b.mean():.2f})", band[0], op, bar, baseline=float(b.mean()), n=len(a), interval=band)  # fmt: skip
-
-    gain("‖mean‖²/variance of the last quarter's gradients at a fixed object, more than under the constant range", falling, constant)
-    gain("fronts that the judge sees from behind, fewer than under the constant range", faces[clear], more[clear], sign=-1)
-    gain("the judge's probability of the side that is shown, more than under the constant range", sides[clear], fewer[clear])
-    gain(f"agreement with the prompt, no more than {MARGIN} below the constant range", agreed, plain, ">=", -MARGIN)
+    gain(proof, "‖mean‖²/variance of the last quarter's gradients at a fixed object, more than under the constant range", falling, constant)
+    gain(proof, "fronts that the judge sees from behind, fewer than under the constant range", faces[clear], more[clear], sign=-1)
+    gain(proof, "the judge's probability of the side that is shown, more than under the constant range", sides[clear], fewer[clear])
+    gain(proof, f"agreement with the prompt, no more than {MARGIN} below the constant range", agreed, plain, ">=", -MARGIN)
     proof.state("agreement with the prompt, as a share of true renders'", agreed.mean() / best.mean(), ">=", 0.5, baseline=float(best.mean()), n=len(agreed))
     proof.close()

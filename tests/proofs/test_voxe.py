@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
-from measure_objects import edits
+from measure_objects import edits, gain
 
 from backends import models
 from backends.metrics import objects as metrics
@@ -100,16 +100,12 @@ def test_the_object_stays_what_it_was(proof, monkeypatch):
     (ours, plain, untied), (agreed, sds, free, before), (same, less) = np.array(kept).T, np.array(said).T, np.array(rest).T
     n = len(ours)
 
-    def more(what: str, a: np.ndarray, b: np.ndarray, op: str = ">", bar: float = 0) -> None:
-        band = interval(a - b)
-        proof.state(f"{what} (low end of the 95 % interval; means {a.mean():.2f} and {b.mean():.2f})", band[0], op, bar, baseline=float(b.mean()), n=len(a), interval=band)  # fmt: skip
-
     proof.state("occupancy IoU with the source, Vox-E", ours.mean(), ">=", 0.9, baseline=float(plain.mean()), n=n, interval=interval(ours))
     proof.state("the same of SDS alone", plain.mean(), "<=", 0.7, n=n, interval=interval(plain))
-    more("occupancy IoU with the source, Vox-E less the same annealed and cut but untied", ours, untied)
-    more("dB kept below the source's top by edits that add an accessory, Vox-E less SDS alone", same, less)
-    more("prompt score from unseen views, Vox-E less SDS alone", agreed, sds, ">=", -MARGIN)
-    more("prompt score from unseen views, Vox-E less the same annealed and cut but untied", agreed, free, ">=", -MARGIN)
-    more("prompt score from unseen views, Vox-E less the source", agreed, before)
+    gain(proof, "occupancy IoU with the source, Vox-E less the same annealed and cut but untied", ours, untied)
+    gain(proof, "dB kept below the source's top by edits that add an accessory, Vox-E less SDS alone", same, less)
+    gain(proof, "prompt score from unseen views, Vox-E less SDS alone", agreed, sds, ">=", -MARGIN)
+    gain(proof, "prompt score from unseen views, Vox-E less the same annealed and cut but untied", agreed, free, ">=", -MARGIN)
+    gain(proof, "prompt score from unseen views, Vox-E less the source", agreed, before)
     state_ablations(proof, {name: np.array(made) for name, made in quick.items()})
     proof.close()
