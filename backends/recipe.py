@@ -67,7 +67,13 @@ def _parsed(recipe: dict, pictures: dict[str, Input] | None) -> tuple[Task, Job,
     if recipe.get("grid") is None:
         return task, job, arms, None
     grid = build(task, job, arms) | {"grid": recipe["grid"]}
-    return task, job, arms_of_cells(task, grid), grid
+    arms = arms_of_cells(task, grid)
+    for number, (place, arm) in enumerate(zip(grids.places(grid["grid"]), arms), 1):
+        try:
+            dataclasses.replace(job, **arm.job)  # what a task's job refuses as a whole, each cell's is asked
+        except BadInput as bad:
+            raise BadInput(f"Cell {number} ({grids.name(grid['grid'], place)}): {bad}") from None
+    return task, job, arms, grid
 
 
 def arms_of_cells(task: Task, given: dict) -> tuple[Arm, ...]:

@@ -117,6 +117,10 @@ BAD = {
     "an unknown model": (asked(axis("model", ["emoji-ldm", "nobody"])), "No model is called nobody"),
     "a path": (asked(axis("model", ["../x"])), "path"),
     "an empty prompt": (asked(axis("job:prompt", [" "])), "Prompt is empty"),
+    "a job that its task refuses": (
+        {"task": "sing", "job": {"score": "さ:A4:15 さ:A4:15"}, "arms": [{"method": "auxiliary"}], "grid": {"x": axis("job:tempo", [120, 40])}},
+        r"Cell 2 \(tempo 40\): .* s",
+    ),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.audio.latent_audio import LatentAudio
-from backends.audio.tasks import TextToAudio
+from backends.audio.tasks import LEAST, TextToAudio
 from backends.lazy import torch
 from backends.sound import resample
 from backends.spec import BadInput
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FADE = 0.02  # s of cross-fade outside the span's ends
-LEAST = 0.1  # s of a span
 PEAK = 0.7  # to which a sound is brought before the model hears its window
 
 
@@ -47,15 +46,8 @@ class Edit:
 
 
 def opened(job: TextToAudio, model: LatentAudio) -> Edit:
-    """The job's sound and span; raises BadInput where there is nothing to edit or the span doesn't fit."""
+    """The job's sound and span; raises BadInput where the span is more than the model hears."""
     sound, rate = resample(job.sound.samples, job.sound.rate, model.rate), model.rate
-    seconds = len(sound) / rate
-    if np.abs(sound).max(initial=0) < 1e-4:
-        raise BadInput("The sound is silent; give one in which something is heard, or leave it out to make a new one.")
-    if job.end - job.start < LEAST:
-        raise BadInput(f"The span from {job.start:g} to {job.end:g} s is too short; let it end at least {LEAST:g} s after it begins.")
-    if job.start > seconds:
-        raise BadInput(f"The span begins at {job.start:g} s and the sound ends at {seconds:.2f} s; begin it earlier.")
     most = model.longest - 2 * LEAST
     if job.end - job.start > most:
         raise BadInput(f"{model.card.title} makes at most {most:.1f} s of a sound anew at once; bring the span's ends nearer.")

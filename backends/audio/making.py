@@ -13,7 +13,7 @@ from backends.audio.tasks import TextToAudio
 from backends.image.sampling import Guided, cut_notes
 from backends.lazy import torch
 from backends.sound import log_mel, resampled
-from backends.spec import Audio, BadInput, Events, Image, Metric, Note, Plot, Result, Step
+from backends.spec import Audio, Events, Image, Metric, Note, Plot, Result, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,6 @@ PALETTE = np.array([[33, 102, 172], [247, 247, 247], [178, 24, 43]], np.float32)
 
 def make(job: TextToAudio, model: LatentAudio, steps: int, guide: Guided, eta: float) -> Events:
     """Denoise the job's seed under its prompt, or the span of its sound, yielding the spectrogram of x0 and beside it the latents."""
-    if not (job.prompt or job.sound):
-        raise BadInput("The prompt is empty; write what should be heard.")
     if guide.scale != 1 and not job.prompt:
         guide.scale = 1
         yield Note("Without a prompt there is nothing to guide towards: scale 1 was used.")

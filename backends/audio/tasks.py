@@ -8,6 +8,12 @@ import numpy as np
 from backends.audio.scores import check
 from backends.spec import Audio, BadInput, Brings, Job, Prompt, Slider, Sound, Task
 
+LEAST = 0.1  # s of a span
+
+
+def silent(sound: Audio) -> bool:
+    return not np.abs(sound.samples).max(initial=0) > 1e-4
+
 
 @dataclass(frozen=True)
 class TextToAudio(Job):
@@ -18,6 +24,18 @@ class TextToAudio(Job):
     sound: Annotated[Audio | None, Sound(required=False, longest=30.0, help="to edit: what stands outside the span stays")] = None
     start: Annotated[float, Slider(0, 30, 0.02, unit="s", help="edit: where the span to make anew begins")] = 1.0
     end: Annotated[float, Slider(0, 30, 0.02, unit="s", help="edit: where it ends; past the sound's end, the sound goes on")] = 2.0
+
+    def __post_init__(self):  # refused once, not by each arm
+        if self.sound is None:
+            if not self.prompt:
+                raise BadInput("The prompt is empty; write what should be heard.")
+            return
+        if silent(self.sound):
+            raise BadInput("The sound is silent; give one in which something is heard, or leave it out to make a new one.")
+        if self.end - self.start < LEAST:
+            raise BadInput(f"The span from {self.start:g} to {self.end:g} s is too short; let it end at least {LEAST:g} s after it begins.")
+        if self.start > self.sound.seconds:
+            raise BadInput(f"The span begins at {self.start:g} s and the sound ends at {self.sound.seconds:.2f} s; begin it earlier.")
 
 
 TEXT_TO_AUDIO = Task(
@@ -51,7 +69,7 @@ class EnhanceSpeech(Job):
             (self.sound, "The sound is silent; there is no speech to enhance."),
             (self.clean, "The clean sound is silent; take it away, or give the speech without its noise."),
         ):
-            if given is not None and not np.abs(given.samples).max(initial=0) > 1e-4:  # refused once, not by each arm
+            if given is not None and silent(given):  # refused once, not by each arm
                 raise BadInput(said)
         if self.sound is not None and self.clean is not None and abs(self.sound.seconds - self.clean.seconds) > 0.1:
             raise BadInput(f"The clean sound lasts {self.clean.seconds:.1f} s and the noisy one {self.sound.seconds:.1f} s; they must be of one length.")
