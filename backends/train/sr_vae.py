@@ -4,7 +4,7 @@ python -m backends.worlds.photos_build FOLDER           # the crops in runs/, be
 python -m backends.train.sr_vae --minutes 2             # encoder and plain decoder
 python -m backends.train.sr_teacher --minutes 2
 python -m backends.train.sr_teacher --arm ldm --minutes 1.5
-python -m backends.train.sr_vae --part plain --minutes 40         # from here on with sr_detail's losses: the decoder alone, the latents stay
+python -m backends.train.sr_vae --part plain --minutes 40         # from here on with sr_detail's losses: the decoder alone, behind the teacher
 python -m backends.train.sr_vae --part liif --minutes 20
 python -m backends.train.sr_vae --part fa --minutes 20            # needs the teacher, and the plain decoder as it will be
 """
@@ -49,20 +49,38 @@ def started(kind, args):
     return net, log, vae, source, HeldOut(source, vae, 72 if args.device != "cpu" else 24)
 
 
+class Teacher:
+    """The residual-shifting teacher, whose estimates of latents are what decoders are given in the end: smoother than an encoder's."""
+
+    def __init__(self, vae, device: str):
+        self.net, _ = begun(MODELS / "sr/shift", {})
+        self.net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.vae, self.shift = vae, resshift.Shift()
+
+    @torch.no_grad()
+    def guessed(self, z: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+        """Its estimate of z from somewhere on its chain."""
+        y0, t = encoded(self.vae, low), torch.randint(self.shift.steps, (len(z),), device=z.device)
+        return resshift.estimate(lambda *a: called(self.net, *a), self.shift, self.shift.noised(z, y0, t, torch.randn_like(z)), t, y0, low)
+
+
 def plain(args) -> None:
+    """A quarter of what it decodes is the encoder's latents, the rest the teacher's estimates: what all arms of the enlarging tab show."""
     net, log, vae, source, test = started(SrAutoencoder, args)
     net.decoder.requires_grad_(True), net.post_quant_conv.requires_grad_(True)
-    detail = Detail(args.device)
+    teacher, detail, kept = Teacher(vae, args.device), Detail(args.device), max(1, args.batch // 4)
+    made = walked(teacher.net, "shift", test.y, test.low)
 
     def loss_of(net, average):
         x = source.draw(args.batch)
         z = encoded(vae, x)
+        z[kept:] = teacher.guessed(z[kept:], lowered(x[kept:], source.rng))
         with autocast(args.device):
             out = net.pixels(z).float()
         return detail(out, x)
 
-    train(args, "sr/plain", net, log, loss_of, lambda net: {"plain": test.figures(decoded(net, test.z))},
-          lambda net: sheet([test.x, decoded(vae, test.z), decoded(net, test.z)]))  # fmt: skip
+    figures = lambda net: {"plain": test.figures(decoded(net, test.z)), "sr": test.figures(decoded(net, made))}  # noqa: E731
+    train(args, "sr/plain", net, log, loss_of, figures, lambda net: sheet([test.x, decoded(net, test.z), decoded(vae, made), decoded(net, made)]))
 
 
 def focal_frequency(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -77,13 +95,8 @@ def fa(args) -> None:
     net, log, vae, source, test = started(FaDecoder, args)
     if not log["samples"]:
         net.begin(vae.cpu()), vae.to(args.device)
-    teacher, shift = begun(MODELS / "sr/shift", {})[0].to(args.device, memory_format=torch.channels_last).eval().requires_grad_(False), resshift.Shift()
-    made, detail = walked(teacher, "shift", test.y, test.low), Detail(args.device, 400)  # it is called twice a step
-
-    @torch.no_grad()
-    def guessed(z, low):
-        y0, t = encoded(vae, low), torch.randint(shift.steps, (len(z),), device=z.device)
-        return resshift.estimate(lambda *a: called(teacher, *a), shift, shift.noised(z, y0, t, torch.randn_like(z)), t, y0, low)
+    teacher, detail = Teacher(vae, args.device), Detail(args.device, 400)  # it is called twice a step
+    made = walked(teacher.net, "shift", test.y, test.low)
 
     def run(net, z, low=None):
         with autocast(args.device):
@@ -92,7 +105,7 @@ def fa(args) -> None:
     def loss_of(net, average):
         x = source.draw(args.batch)
         low, z = lowered(x, source.rng), encoded(vae, x)
-        made = run(net, z), run(net, guessed(z, low), low)
+        made = run(net, z), run(net, teacher.guessed(z, low), low)
         return sum(detail(out, x) + 0.5 * focal_frequency(out, x) for out in made)
 
     @torch.no_grad()
