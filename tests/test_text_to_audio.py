@@ -210,6 +210,13 @@ def test_an_edit_without_words_is_not_guided(model):
     assert any(isinstance(e, Note) and "scale 1" in e.text for e in found) and found[-1].nfe == 4
 
 
+@pytest.mark.parametrize("job", [{}, {"sound": tone(), "start": 0.5, "end": 1.0}])
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_near_silence_is_said(model, monkeypatch, job, level):
+    monkeypatch.setattr(model, "wave", lambda latents: np.full(latents.shape[-1] * model.hop, level, np.float32))
+    assert any(isinstance(e, Note) and "nearly silent" in e.text for e in events(job)) is (level == 0.0)
+
+
 def test_longer_than_trained_is_said(model):
     assert any(isinstance(e, Note) and "trained on sounds" in e.text for e in events({"seconds": 4.0}, steps=1))
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DECODED = 12  # previews that are decoded in a run; between them stands the last one
+QUIET = -50  # dB of full scale, root mean square
 PALETTE = np.array([[33, 102, 172], [247, 247, 247], [178, 24, 43]], np.float32)  # −3, 0 and 3 deviations
 
 
@@ -67,6 +68,9 @@ def make(job: TextToAudio, model: LatentAudio, steps: int, guide: Guided, eta: f
             # x0 is bound now: the runner may ask for these later.
             yield Step(i, steps, lambda i=i, x0=x0: preview(i, x0), lambda x0=x0: beside(x0), keep=lambda x0=x0: finished(x0)[0])
     sound, beyond = finished(x)
+    made, gain = (sound.samples, 1.0) if edit is None else (sound.samples[slice(*edit.hidden)], edit.gain)
+    if (level := 20 * np.log10(max(float(np.sqrt(np.square(made * gain).mean())), 1e-6))) < QUIET:
+        yield Note(f"What was made is nearly silent ({level:.0f} dB of full scale); take more steps or another seed, or say in the prompt what sounds.")
     yield Metric("latent deviation", deviations[-1], "", "of the sounds trained on: 1")
     yield Metric("overdriven samples, %", 100 * beyond, "lower")
     yield Result(sound, beside(x))
