@@ -18,7 +18,7 @@ from backends.restore.latent_sr import SCHEDULE, ddim, original, trust
 from backends.restore.resshift import Shift, estimate
 from backends.restore.tiling import Tiles, starts, tiled
 from backends.restore.upscale_task import Upscale, given, resized
-from backends.restore.upscaler import Canvas
+from backends.restore.upscaler import Canvas, kept
 from backends.spec import Image, Outcome, Step
 from tests.tiny_upscaler import tiny
 
@@ -276,11 +276,24 @@ def test_a_place_has_one_colour(model):
     assert torch.allclose(liif.query(features, at, cell), torch.tensor([0.1, 0.2, 0.3]).expand(1, 63, 3), atol=1e-6)
 
 
-def test_latents_that_say_nothing_new_give_the_small_picture_back(model):
+@pytest.mark.parametrize("factor", [2.0, 4.0, 8.0])
+def test_low_frequencies_are_the_small_pictures_and_high_ones_the_decoders(factor):
+    across = torch.arange(192.0).expand(1, 3, 192, -1)
+    wave = lambda period: torch.cos(2 * torch.pi * across / period)  # noqa: E731
+    slow, fast, edge = wave(24 * factor), wave(2.0), wave(2 * factor)  # the last of one pixel and the next in the small picture
+    inner = lambda x: x[..., 48:-48, 48:-48]  # noqa: E731
+    assert (inner(kept(fast, slow, factor)) - inner(slow + fast)).abs().max() < 0.1
+    assert torch.allclose(inner(kept(torch.zeros_like(edge), edge, factor)), inner(edge / 2), atol=0.05)
+    assert torch.allclose(kept(slow, slow, factor), slow, atol=1e-6)
+
+
+def test_what_latents_say_of_the_mean_is_not_shown(model):
     canvas = fixed(model, PICTURE[:, :60])
     assert canvas.size == (192, 240) and canvas.low.shape[-2:] == (192, 240)
-    whole = resized(PICTURE[:, :60], (192, 240))
-    assert np.array_equal(canvas.decoded(canvas.y0), whole) and np.array_equal(at_any_size(canvas, canvas.y0, (192, 240)), whole)
+    small = lambda made: resized(made, (48, 60)).astype(int)  # noqa: E731
+    for z in (canvas.y0, canvas.y0 + 2):
+        for made in (canvas.decoded(z), at_any_size(canvas, z, (192, 240))):
+            assert np.abs(small(made).mean((0, 1)) - PICTURE[:, :60].mean((0, 1))).max() < 4
     odd = fixed(model, PICTURE[:9, :11])  # an edge that fills the canvas up is not seen
     assert odd.low.shape[-2:] == (48, 48) and at_any_size(odd, odd.y0, (20, 31)).shape == (20, 31, 3)
 

@@ -12,7 +12,7 @@ from backends.registry import method
 from backends.restore.tadsr import middle
 from backends.restore.upscale_baselines import DdimSteps, closing, diffused
 from backends.restore.upscale_task import LARGEST, UPSCALE, Upscale, given, resized
-from backends.restore.upscaler import FACTOR, Canvas, Upscaler
+from backends.restore.upscaler import FACTOR, Canvas, Upscaler, kept
 from backends.spec import BadInput, Events, Image, Images, Result, Slider, Step, Toggle
 
 FINE = 4  # the latents' picture is the small one so many times enlarged, whatever the factor
@@ -31,17 +31,17 @@ def fixed(model: Upscaler, small: np.ndarray) -> Canvas:
 
 
 def at_any_size(canvas: Canvas, z, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of latents by the implicit decoder, some rows at a time; what it loses of the small picture is given back."""
+    """(H, W, 3) uint8 of latents by the implicit decoder, some rows at a time; what the small picture knows is its own."""
     from backends.nets.sr_decoders import grid
 
     liif, (_, w) = canvas.model.net["liif"], size
     # The canvas is larger than its picture by what fills its edge up; places are relative to the canvas.
     span = torch.tensor([n / (FACTOR * m) for n, m in zip(canvas.size, canvas.shape)], device=z.device)
     at, cell = (grid(size, z.device) + 1) * span - 1, 2 * span / torch.tensor(size, device=z.device)
-    new, old = (liif.features(part) for part in (z, canvas.y0))
-    rows = [liif.query(new, part, cell) - liif.query(old, part, cell) for part in at.split(ROWS * w, 1)]
+    features = liif.features(z)
+    made = torch.cat([liif.query(features, part, cell) for part in at.split(ROWS * w, 1)], 1).transpose(1, 2).unflatten(2, size)
     low = F.interpolate(canvas.low[..., : canvas.size[0], : canvas.size[1]], size=size, mode="bicubic", align_corners=False, antialias=True)
-    return as_uint8(low + torch.cat(rows, 1).transpose(1, 2).unflatten(2, size))
+    return as_uint8(kept(made, low, size[0] / canvas.small.shape[0]))
 
 
 @method("arbitrary_scale", task=UPSCALE, needs={"upscale", "any_scale"})
@@ -55,7 +55,7 @@ def arbitrary_scale(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: N
     Kim & Kim, arXiv 2403.10255; read from the official code. The decoder is a mirrored one without upsampling, then LIIF: four neighbours' features with
     relative place and pixel size through a perceptron, weighed by area. Training: random sizes under an L1 loss, then the UNet through the frozen decoder.
     Where we differ: a perceptron of 128 a layer, not 256; latents of a picture four times as large as the small one, beyond five times which no size
-    was trained on; what the decoder loses of the small picture is given back; estimates of x0 are drawn towards the small picture as in `ldm_sr`.
+    was trained on; frequencies that the small picture knows are its own; estimates of x0 are drawn towards the small picture as in `ldm_sr`.
     """
     source = given(job)
     canvas = fixed(model, source.small)

@@ -37,8 +37,8 @@ def moe_sr(job: Upscale, model: Upscaler, steps: DdimSteps = 25, eta: Eta = 1.0,
 
     Luo et al., arXiv 2310.12004; read from the official code. Stages are [0, 250), [250, 500), [500, 750), [750, 1000); β rises to 0.3. Official
     inference with 200 steps, η = 1 and a colour correction. Where we differ: UNets of 0.8 M parameters, an autoencoder without codebook, the plain
-    decoder's trunk held and a single residual dense block for the small picture's features, no adversarial loss; for the colour correction, what the
-    autoencoder loses of the small picture is given back; estimates of x0 are drawn towards the small picture as in `ldm_sr`.
+    decoder's trunk held and a single residual dense block for the small picture's features, no adversarial loss; for the colour correction,
+    frequencies that the small picture knows are its own; estimates of x0 are drawn towards the small picture as in `ldm_sr`.
     """
     if experts != EXPERTS[0] and "single" not in model.net:
         raise BadInput(f"{model.card.title} has no single UNet; choose “{EXPERTS[0]}”.")

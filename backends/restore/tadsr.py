@@ -74,7 +74,7 @@ def tadsr(job: Upscale, model: Upscaler,
     Arm of arXiv 2408.07476; no official code but a README. L = L_d + λ₁ L_HFSD + λ₂ L_adv; HFSD's gradient φ(x_t(x̂_s)) − φ(x_t(x̂_t)) with one ε
     for both is 0 where the student equals the teacher, which that of plain score distillation is not. Where we differ: λ₂ follows the size of
     L_d's gradient (VQGAN's rule), λ₁ = 1, HFSD's t are the lowest third, its φ the estimate of x0 and w(t), which weighs them
-    in the paper, is 1; the teacher is `resshift`'s small network, and what the autoencoder loses of the small picture is given back. The embedded student of
+    in the paper, is 1; the teacher is `resshift`'s small network, and frequencies that the small picture knows are its own. The embedded student of
     regression alone was trained on fewer samples than that of all three losses: what is between them is not the losses' alone.
     """
     if STUDENTS[losses] not in model.net:

@@ -57,7 +57,7 @@ def resshift(job: Upscale, model: Upscaler,
     A diffusion whose chain goes from the large picture to the small one, not to pure noise, so that fifteen steps bring it back.
 
     Yue et al., arXiv 2307.12348, with κ = 2 and T = 15; the published networks (choose them as the model) have T = 15 or 4. Where we differ: the embedded network (2 M parameters) sees ×1.3 to ×8 and adds to y0,
-    a UNet without Swin attention, an autoencoder without codebook; what that loses of the small picture is given back.
+    a UNet without Swin attention, an autoencoder without codebook; frequencies that the small picture knows are its own.
     """
     source = given(job)
     canvas = Canvas(model, source.small, source.size)

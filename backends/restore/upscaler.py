@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,8 @@ STAGES = 4
 class Upscaler:
     """`nfe` counts the denoisers' evaluations, one a tile; encoder and decoders are not among them.
 
-    `shift`: the residual shifting that `net["shift"]` and its students were trained for. `relative`: denoisers say what is new beside y0, decoders what is
-    new beside the small picture, as those trained here do; the published ones (sr_hub.py) say all of it.
+    `shift`: the residual shifting that `net["shift"]` and its students were trained for. `relative`: denoisers say what is new beside y0, and of what
+    decoders say the low frequencies are left to the small picture, as with those trained here; the published ones (sr_hub.py) say all of it.
     """
 
     relative = True
@@ -53,6 +54,19 @@ class Upscaler:
     def coloured(self, x: Tensor, low: Tensor) -> Tensor:
         """A decoded picture with the colours of `low` where the decoder needs that."""
         return x
+
+
+def kept(made: Tensor, low: Tensor, factor: float) -> Tensor:
+    """(B, C, H, W): the frequencies of `low`, a picture made `factor` times as large, that it knew when it was small, and all others of `made`.
+
+    They part in a Gaussian which lets half through at the small picture's Nyquist frequency, 1/(2·factor) cycles a pixel.
+    """
+    sigma = 2 * factor * (math.log(2) / 2) ** 0.5 / math.pi
+    reach = math.ceil(3 * sigma)
+    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=made.device) / sigma) ** 2)
+    bell = (bell / bell.sum()).expand(made.shape[1], 1, 1, -1)
+    off = F.pad(low - made, (reach,) * 4, mode="replicate")
+    return made + F.conv2d(F.conv2d(off, bell, groups=len(bell)), bell.mT, groups=len(bell))
 
 
 def padded(x: Tensor, multiple: int) -> Tensor:
@@ -96,13 +110,12 @@ class Canvas:
     def decoded(self, z: Tensor, run: Callable[..., Tensor] | None = None) -> np.ndarray:
         """(H, W, 3) uint8 by the plain decoder, or by `run(low, z)`.
 
-        What the autoencoder loses of the small picture is given back: low + D(z) − D(y0). Latents that say nothing new give `low`.
+        What the small picture says, whole or lost by the autoencoder, is its own: `kept`.
         """
-        run = run or (lambda low, z: self.model.net["vae"].pixels(z))
-        new = self.on_tiles(run, z, scale=FACTOR)
+        new = self.on_tiles(run or (lambda low, z: self.model.net["vae"].pixels(z)), z, scale=FACTOR)
         if not self.model.relative:
             return self.cropped(self.model.coloured(new, self.low))
-        return self.cropped(self.low + new - self.on_tiles(run, self.y0, scale=FACTOR))
+        return self.cropped(kept(new, self.low, self.size[0] / self.small.shape[0]))
 
     def cropped(self, x: Tensor) -> np.ndarray:
         pixels = as_uint8(x[..., : self.span[0], : self.span[1]])

@@ -10,6 +10,7 @@ python -m backends.train.sr_vae --part fa --minutes 20            # needs the te
 """
 
 import json
+import random
 
 import torch
 
@@ -17,13 +18,14 @@ from backends.nets import eight_bits
 from backends.nets.sr_decoders import FaDecoder, LiifDecoder, grid
 from backends.nets.sr_vae import CONFIG, SrAutoencoder
 from backends.restore import resshift
+from backends.restore.upscaler import kept
 from backends.train import emoji_vae
 from backends.train.common import MODELS, RUNS, arguments, autocast
 from backends.train.loop import seed_of, train
 from backends.train.sr_detail import Detail
 from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, frozen_vae, sheet, walked
 from backends.worlds.photos import Crops
-from backends.worlds.photos_harm import high_band, lowered, psnr, scaled
+from backends.worlds.photos_harm import ODDS, SIDES, high_band, psnr, scaled, small
 
 FOLDERS = {"both": "sr/vae", "plain": "sr/vae", "fa": "sr/fa", "liif": "sr/liif"}
 PATCH = 64  # px along a side, of what the implicit decoder is asked at once
@@ -49,6 +51,12 @@ def started(kind, args):
     return net, log, vae, source, HeldOut(source, vae, 72 if args.device != "cpu" else 24)
 
 
+def lessened(x: torch.Tensor, rng) -> tuple[torch.Tensor, float]:
+    """Crops as they look once made smaller and brought back, and by how much: what `kept` takes frequencies from is clean, else it would keep the dirt."""
+    (side,) = random.choices(SIDES, ODDS)
+    return scaled(small(x, side, rng, 0.0), x.shape[-1]).clamp(-1, 1), x.shape[-1] / side
+
+
 class Teacher:
     """The residual-shifting teacher, whose estimates of latents are what decoders are given in the end: smoother than an encoder's."""
 
@@ -65,22 +73,23 @@ class Teacher:
 
 
 def plain(args) -> None:
-    """A quarter of what it decodes is the encoder's latents, the rest the teacher's estimates: what all arms of the enlarging tab show."""
+    """A quarter of what it decodes is the encoder's latents; the rest the teacher's estimates, shown as the arms of the enlarging tab show them."""
     net, log, vae, source, test = started(SrAutoencoder, args)
     net.decoder.requires_grad_(True), net.post_quant_conv.requires_grad_(True)
-    teacher, detail, kept = Teacher(vae, args.device), Detail(args.device), max(1, args.batch // 4)
+    teacher, detail, own = Teacher(vae, args.device), Detail(args.device), max(1, args.batch // 4)
     made = walked(teacher.net, "shift", test.y, test.low)
 
     def loss_of(net, average):
         x = source.draw(args.batch)
-        z = encoded(vae, x)
-        z[kept:] = teacher.guessed(z[kept:], lowered(x[kept:], source.rng))
+        z, (low, factor) = encoded(vae, x), lessened(x[own:], source.rng)
+        z[own:] = teacher.guessed(z[own:], low)
         with autocast(args.device):
             out = net.pixels(z).float()
-        return detail(out, x)
+        return detail(torch.cat([out[:own], kept(out[own:], low, factor)]), x)
 
-    figures = lambda net: {"plain": test.figures(decoded(net, test.z)), "sr": test.figures(decoded(net, made))}  # noqa: E731
-    train(args, "sr/plain", net, log, loss_of, figures, lambda net: sheet([test.x, decoded(net, test.z), decoded(vae, made), decoded(net, made)]))
+    shown = lambda net: kept(decoded(net, made), test.low, 4)  # noqa: E731
+    figures = lambda net: {"plain": test.figures(decoded(net, test.z)), "sr": test.figures(shown(net))}  # noqa: E731
+    train(args, "sr/plain", net, log, loss_of, figures, lambda net: sheet([test.x, decoded(net, test.z), test.low, shown(vae), shown(net)]))
 
 
 def focal_frequency(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -97,6 +106,7 @@ def fa(args) -> None:
         net.begin(vae.cpu()), vae.to(args.device)
     teacher, detail = Teacher(vae, args.device), Detail(args.device, 400)  # it is called twice a step
     made = walked(teacher.net, "shift", test.y, test.low)
+    shown = lambda made: kept(made, test.low, 4)  # noqa: E731
 
     def run(net, z, low=None):
         with autocast(args.device):
@@ -104,17 +114,17 @@ def fa(args) -> None:
 
     def loss_of(net, average):
         x = source.draw(args.batch)
-        low, z = lowered(x, source.rng), encoded(vae, x)
-        made = run(net, z), run(net, teacher.guessed(z, low), low)
+        (low, factor), z = lessened(x, source.rng), encoded(vae, x)
+        made = run(net, z), kept(run(net, teacher.guessed(z, low), low), low, factor)
         return sum(detail(out, x) + 0.5 * focal_frequency(out, x) for out in made)
 
     @torch.no_grad()
     def figures(net) -> dict:
         """Of latents of held-out crops and of what the teacher draws of small ones, decoded plainly and by this."""
-        return {"plain": test.figures(decoded(vae, test.z)), "fa": test.figures(run(net, test.z)), "sr_plain": test.figures(decoded(vae, made)),
-                "sr_fa": test.figures(run(net, made, test.low)), "sr_fa_alone": test.figures(run(net, made))}  # fmt: skip
+        return {"plain": test.figures(decoded(vae, test.z)), "fa": test.figures(run(net, test.z)), "sr_plain": test.figures(shown(decoded(vae, made))),
+                "sr_fa": test.figures(shown(run(net, made, test.low))), "sr_fa_alone": test.figures(shown(run(net, made)))}  # fmt: skip
 
-    rows = lambda net: sheet([decoded(vae, test.z), run(net, test.z), decoded(vae, made), run(net, made, test.low), test.x])  # noqa: E731
+    rows = lambda net: sheet([decoded(vae, test.z), run(net, test.z), shown(decoded(vae, made)), shown(run(net, made, test.low)), test.x])  # noqa: E731
     train(args, "sr/fa", net, log, loss_of, figures, rows, eight_bits.save)
 
 
