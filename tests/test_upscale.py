@@ -282,7 +282,7 @@ def test_low_frequencies_are_the_small_pictures_and_high_ones_the_decoders(facto
     wave = lambda period: torch.cos(2 * torch.pi * across / period)  # noqa: E731
     slow, fast, edge = wave(24 * factor), wave(2.0), wave(2 * factor)  # the last of one pixel and the next in the small picture
     inner = lambda x: x[..., 48:-48, 48:-48]  # noqa: E731
-    assert (inner(kept(fast, slow, factor)) - inner(slow + fast)).abs().max() < 0.1
+    assert (inner(kept(fast, slow, factor)) - inner(slow + fast)).abs().max() < 0.15
     assert torch.allclose(inner(kept(torch.zeros_like(edge), edge, factor)), inner(edge / 2), atol=0.05)
     assert torch.allclose(kept(slow, slow, factor), slow, atol=1e-6)
 
