@@ -20,6 +20,7 @@ OBJECTS = Card(
     trained_on="views of 82 objects in 18 looks with 6 accessories, with captions that name the side", command="python -m backends.train.objects_ldm --minutes 60",
     previews="backends.embedded:small_previewer",
     about="The emoji UNet trained on: latent diffusion at 128 px of single objects, seen from the front, the side, the back or overhead.",
+    options={"refinement": "objects-refine"},
 )  # fmt: skip
 
 add(

@@ -76,7 +76,11 @@ def _fitted(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, what: 
     half = float((high - low).max()) / 2
     if not 1e-30 < half < 1e30:
         raise BadInput(f"{what} has no extent: all its corners are in one place.")
-    return Mesh(np.float32((vertices - (low + high) / 2) / half * BASE), np.int32(faces.reshape(-1, 3)), colours)
+    vertices, faces = (vertices - (low + high) / 2) / half * BASE, faces.reshape(-1, 3)
+    a, b, c = (vertices[corner] for corner in faces.T)
+    if np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() < 1e-9:
+        raise BadInput(f"{what} has no surface: the corners of each triangle lie in a line.")
+    return Mesh(np.float32(vertices), np.int32(faces), colours)
 
 
 def is_packed(data: bytes) -> bool:
@@ -110,6 +114,8 @@ def _obj(data: bytes, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     if (n := len(re.findall(rb"(?m)^[ \t]*f[ \t]", data))) > MAX_FACES:
         raise too_many(what, n)
+    if re.search(rb"(?m)^[ \t]*f[ \t](?:[^\r\n]*[ \t])?0(?:[/ \t\r\n]|$)", data):
+        raise BadInput(f"{what} names a corner 0; an OBJ counts its corners from 1.")
     data = re.sub(rb"(?m)^[ \t]*usemtl[^\r\n]*", b"", data)  # trimesh takes quadratic time over the groups that they make
     found = load_obj(io.StringIO(data.decode("utf-8", "replace")), skip_materials=True)
     return joined([_coloured(part) for part in found.get("geometry", {}).values()], what)

@@ -124,6 +124,13 @@ def test_an_edit_is_seen_and_what_it_left_is_measured():
     assert dressed["outline kept"] > 0.9 > other["outline kept"] and dressed["colour change"] < 2 < other["colour change"]
 
 
+def test_an_edit_of_ones_own_object_leads_to_that_object_dressed():
+    shape, wanted = objects.other("horse"), Thing("horse", "", "top hat")
+    value = Turntable(turn(objects.dressed(shape, wanted), 8, 72))
+    found = figures(edited(EditObject(shape=shape, source="a horse", prompt=caption(wanted)), value, None))
+    assert found["direction of the edit"] == pytest.approx(1) and found["outline kept"] > 0.99
+
+
 def test_where_change_is_asked_for_it_is_not_called_worse():
     value = shown(Thing("horse", "red"))
     repainted = {m.name: m.better for m in edited(EditObject(shape=mesh(Thing("horse")), source="a horse", prompt="a red horse"), value, None)}

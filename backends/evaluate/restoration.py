@@ -60,8 +60,8 @@ def outcomes(task: str, job: Job, arms: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def added(found: dict[str, dict[str, list[float]]], slug: str, end: Outcome) -> None:
-    """An outcome's figures to arm -> metric -> values."""
-    for metric, value in ({m.name: m.value for m in end.metrics} | {"seconds": end.seconds, "NFE": end.nfe}).items():
+    """An outcome's figures to arm -> metric -> values, but those that are neither good nor bad here."""
+    for metric, value in ({m.name: m.value for m in end.metrics if m.better} | {"seconds": end.seconds, "NFE": end.nfe}).items():
         found[slug].setdefault(metric, []).append(value)
 
 
@@ -82,13 +82,13 @@ def table(name: str, found: dict) -> str:
     lines = [
         f"## {name}",
         "",
-        f"Means of {most}, or of as many as a figure speaks of.",
+        f"Means of {most}, or of as many as stand in brackets, of which alone a figure speaks.",
         "",
         f"| arm | {' | '.join(columns)} |",
         f"|---|{'---:|' * len(columns)}",
     ]
     for slug, row in found.items():
-        cells = [f"{np.mean(row[m]):.4g}" if m in row else "–" for m in columns]
+        cells = [f"{np.mean(row[m]):.4g}" + (f" ({len(row[m])})" if len(row[m]) < most else "") if m in row else "–" for m in columns]
         lines.append(f"| {METHODS[slug].title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

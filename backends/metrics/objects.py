@@ -14,7 +14,7 @@ from skimage.color import deltaE_cie76, rgb2lab
 from backends.scene.tasks import EditObject, MakeObject
 from backends.scene.turning import GROUND, around
 from backends.spec import Mesh, Metric, Turntable
-from backends.worlds.objects import ACCESSORIES, LOOKS, OBJECTS, VIEWS, Thing, caption, mesh, thing_in, view_of
+from backends.worlds.objects import ACCESSORIES, LOOKS, OBJECTS, VIEWS, Thing, caption, dressed, mesh, thing_in, view_of
 from backends.worlds.objects_render import over, render
 
 SEEN = 16  # of 255: what differs less from the ground is ground
@@ -104,8 +104,10 @@ def edited(job: EditObject, value: Turntable, reference: Turntable | None) -> li
         before = turn(job.shape, n, side)
         overlap, change, decibels = kept(value.frames, before)
         if thing is not None and source is not None and thing != source:
-            towards = direction(value.frames, before, turn(mesh(thing), n, side))
-            out.append(Metric("direction of the edit", towards, "higher", "cosine of its change and that to a true render, in the judge's features"))
+            plain = same and source == Thing(source.name)
+            towards = direction(value.frames, before, turn(dressed(job.shape, thing) if plain else mesh(thing), n, side))
+            goal = "the object itself, so dressed" if plain else "a true render"
+            out.append(Metric("direction of the edit", towards, "higher", f"cosine of its change and that to {goal}, in the judge's features"))
         recoloured = not same or (thing is not None and thing.look != (source.look if source else ""))
         out += [
             Metric("outline kept", overlap, "higher" if same else "", "overlap of the silhouettes below the source's top; 1: the same"),

@@ -1,4 +1,4 @@
-"""Anisotropic 3D Gaussians and a splatter that a CPU can take (Kerbl et al., arXiv 2308.04079): some hundred of them, all pixels at once."""
+"""Anisotropic 3D Gaussians and a splatter that a CPU can take (Kerbl et al., arXiv 2308.04079): some hundred of them, in tiles of pixels, all of which are drawn at once."""
 
 from __future__ import annotations
 

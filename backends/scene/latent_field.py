@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backends.lazy import F, torch
+from backends.models import ASSETS
 from backends.scene.turning import GROUND
 from backends.scene.volume import Rendered, Volume, carved, painted, read_off, render, smoothness, surface
 from backends.spec import Mesh
@@ -21,13 +23,20 @@ LOOKED = tuple(Camera(30.0 * k, (15.0, 50.0, -5.0)[k % 3], 2.8) for k in range(1
 LEVEL = 0.2  # of the mesh's surface: what an edit adds is seen as solid long before each of its voxels is
 
 
-def refinement(channels: int, width: int = 64):
-    """ResNet blocks and self-attention as in the autoencoder's own middle, added to the latents; at first it adds nothing."""
+def refinement(channels: int, width: int = 64, begun: Path | None = None):
+    """ResNet blocks and self-attention as in the autoencoder's own middle, added to the latents.
+
+    At first it adds nothing, or what the layer in the folder `begun` does (train/objects_refine.py).
+    """
     from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D
 
     middle = UNetMidBlock2D(in_channels=width, temb_channels=None, attention_head_dim=width, resnet_groups=16)
     net = torch.nn.Sequential(torch.nn.Conv2d(channels, width, 3, padding=1), middle, torch.nn.Conv2d(width, channels, 3, padding=1))
     torch.nn.init.zeros_(net[-1].weight), torch.nn.init.zeros_(net[-1].bias)
+    if begun:
+        from safetensors.torch import load_file
+
+        net.load_state_dict({name: w.float() for name, w in load_file(begun / "layer.safetensors").items()})
     return net
 
 
@@ -127,7 +136,8 @@ def fit(model, views: np.ndarray, cameras: list[Camera], side: int, steps: int, 
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        refine = refinement(ground.shape[1]).to(model.device) if refined else None
+        layer = model.card.options.get("refinement")  # of the model's own latents; the layers of others begin at nothing
+        refine = refinement(ground.shape[1], begun=ASSETS / layer if layer else None).to(model.device) if refined else None
     mean = (z * alpha).sum((0, 2, 3)) / alpha.sum().clamp_min(1e-3)
     volume = Volume(carved(views, cameras, side, model.device).density, mean.view(1, -1, 1, 1, 1).repeat(1, 1, side, side, side), colours=False)
     field = LatentField(model, volume, refine, ground).requires_grad_()

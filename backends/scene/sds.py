@@ -39,7 +39,7 @@ def sds(
     Where we differ: a voxel grid and no MLP, kept sparse and smooth where the paper turns normals outwards, one timestep for the views of a step,
     cameras as the priors know them (40° wide, 2.5 to 3 away, a tenth from above), colours without shading by normals, and a plain ground whose grey is drawn at each step instead of
     a learnt environment: our priors were trained on such grounds. Guidance is 4 and not 100: from a true view's latents with noise of level 0.5 the
-    embedded prior's estimate is 0.3 off at 3, 0.9 at 10 and 2.4 at 25 (root mean square), where colours burn out. Large models want the paper's.
+    embedded prior's estimate is 0.3 off at 3, 0.9 at 10 and 2.4 at 25 (root mean square). Large models want the paper's.
     """
     generator = torch.Generator().manual_seed(job.seed)
     prior = Prior(model, job.prompt, generator, scale, by_view)

@@ -145,7 +145,12 @@ def sources(others: bool = False) -> dict[str, dict]:
 
 @functools.lru_cache(256)
 def mesh(thing: Thing) -> Mesh:
-    made = painted(plain(thing.name), thing.look)
+    return dressed(plain(thing.name), thing)
+
+
+def dressed(mesh: Mesh, thing: Thing) -> Mesh:
+    """The mesh in the thing's look, its accessory on top."""
+    made = painted(mesh, thing.look)
     return joined(made, topped(made, thing.accessory)) if thing.accessory else made
 
 

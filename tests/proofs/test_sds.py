@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
-from measure_objects import edits, gain, outcome
+from measure_objects import gain, outcome
 from skimage.color import rgb2hsv
 
 from backends import models
+from backends.evaluate.objects import edits
 from backends.metrics.objects import SEEN, agreement, turn
 from backends.metrics.objects_judge import probabilities
 from backends.scene.sds import sds

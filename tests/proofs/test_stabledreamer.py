@@ -11,9 +11,10 @@ range's width takes no part. The identities stand in tests/test_gaussians.py.
 import numpy as np
 import pytest
 import torch
-from measure_objects import edits, gain, outcome
+from measure_objects import gain, outcome
 
 from backends import models
+from backends.evaluate.objects import edits
 from backends.metrics.objects import agreement, means, scores, turn
 from backends.scene import stabledreamer
 from backends.scene.distill import Prior

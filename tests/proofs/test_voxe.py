@@ -1,6 +1,6 @@
 """Vox-E: the edited object is still the source's shape where SDS alone gives it up, at a like prompt score; its correlation does that and not its cut.
 
-Twelve edits (measure_objects): six of objects of the world, six of other models of known names; of each six two accessories and two looks that the prior
+Twelve edits (evaluate/objects.py): six of objects of the world, six of other models of known names; of each six two accessories and two looks that the prior
 never saw on them, and a trained pair of each kind. All arms begin at the same captured volume, with the same seed, guidance and iterations; SDS alone has
 neither annealing nor cut, the arm “untied” both, and no regulariser. The score is the judge's probability of the object times that of what was asked
 of it, from eight views that neither capture nor attention used. A voxel is occupied from an opacity of 1/4 on, midway between full and empty in a
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from measure import interval
-from measure_objects import edits, gain
+from measure_objects import gain
 
 from backends import models
+from backends.evaluate.objects import edits
 from backends.metrics import objects as metrics
 from backends.metrics.objects import agreement
 from backends.scene import sds_edit, voxe
