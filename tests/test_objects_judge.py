@@ -128,7 +128,7 @@ def test_an_edit_of_ones_own_object_leads_to_that_object_dressed():
     shape, wanted = objects.other("horse"), Thing("horse", "", "top hat")
     value = Turntable(turn(objects.dressed(shape, wanted), 8, 72))
     found = figures(edited(EditObject(shape=shape, source="a horse", prompt=caption(wanted)), value, None))
-    assert found["direction of the edit"] == pytest.approx(1) and found["outline kept"] > 0.99
+    assert found["direction of the edit"] == pytest.approx(1) and found["outline kept"] > 0.9
 
 
 def test_where_change_is_asked_for_it_is_not_called_worse():

@@ -13,6 +13,7 @@ import json
 import random
 
 import torch
+from torch.nn import functional as F
 
 from backends.nets import eight_bits
 from backends.nets.sr_decoders import FaDecoder, LiifDecoder, grid
@@ -28,6 +29,7 @@ from backends.worlds.photos import Crops
 from backends.worlds.photos_harm import ODDS, SIDES, high_band, psnr, scaled, small
 
 FOLDERS = {"both": "sr/vae", "plain": "sr/vae", "fa": "sr/fa", "liif": "sr/liif"}
+ANCHOR = 0.3
 PATCH = 64  # px along a side, of what the implicit decoder is asked at once
 
 
@@ -85,7 +87,8 @@ def plain(args) -> None:
         z[own:] = teacher.guessed(z[own:], low)
         with autocast(args.device):
             out = net.pixels(z).float()
-        return detail(torch.cat([out[:own], kept(out[own:], low, factor)]), x)
+        # The second part: else nothing would hold the frequencies that are not shown, and previews show them.
+        return detail(torch.cat([out[:own], kept(out[own:], low, factor)]), x) + ANCHOR * F.l1_loss(out[own:], x[own:])
 
     shown = lambda net: kept(decoded(net, made), test.low, 4)  # noqa: E731
     figures = lambda net: {"plain": test.figures(decoded(net, test.z)), "sr": test.figures(shown(net))}  # noqa: E731
