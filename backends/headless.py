@@ -179,8 +179,9 @@ def words(media) -> dict | None:
 
 
 def sheet(whole: dict, made: dict[int, np.ndarray | str], pictures: dict[str, recipe.Input]) -> bytes:
-    """A PNG file of a grid's cells with the whole recipe inside. `made`: their stills."""
-    return recipe.png(stills.sheet(whole["grid"], made), whole, pictures)
+    """A PNG file of a grid's cells, or of a comparison's arms beside each other, with the whole recipe inside. `made`: their stills."""
+    axes = whole.get("grid") or {"x": {"axis": "arm", "values": grids.names(whole)}}
+    return recipe.png(stills.sheet(axes, made), whole, pictures)
 
 
 class Written:

@@ -15,9 +15,9 @@ import pytest
 from gradio.data_classes import ImageData
 
 import backends
-from backends import headless
+from backends import headless, recipe
 from backends.registry import METHODS, TASKS
-from backends.spec import Image, Metric, Outcome, Plot, Shape, Step, Table, Text
+from backends.spec import Audio, Cube, Image, Metric, Outcome, Plot, Shape, Step, Table, Text, Turntable
 from backends.store import Kept
 from ui import arms, catalogue, compare, form, history, page, results, running, upload, views
 
@@ -294,9 +294,24 @@ def test_a_bundle_holds_pictures_recipe_and_figures(tmp_path, monkeypatch):
     seen = [outcome(i, np.full((8, 8, 3), 90 * i, np.uint8), metrics=(Metric("m", 2.0),)) for i in range(2)]
     shown = results.summary(given, {}, seen)
     names = zipfile.ZipFile(shown.bundle).namelist()
-    assert {"recipe.json", "figures.csv"} < set(names) and len(names) == 4
+    assert {"recipe.json", "figures.csv", "unnoise-comparison.png"} < set(names) and len(names) == 5
     assert len(results.under(shown)) == results.UNDER
     assert json.loads(shown.recipe)["arms"] == given["arms"]
+    assert results.summary(given, {}, seen).bundle == shown.bundle, "a run that is opened again leaves no second file"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Image(np.full((8, 8, 3), 90, np.uint8)), Text("so it goes"), Audio(np.zeros(1600, np.float32), 16_000),
+     Turntable(np.full((4, 16, 16, 3), 90, np.uint8), None), Cube(np.full((12, 9, 5), 0.4, np.float32))],
+)  # fmt: skip
+def test_a_bundle_has_a_sheet_of_the_arms_whatever_they_make(value, tmp_path):
+    import zipfile
+
+    given = {"schema": 1, "task": "text_to_image", "model": "emoji-ldm", "job": {"seed": 1}, "arms": [{"method": "ddim", "knobs": {}, "stack": []}] * 2}
+    bundle = results.summary(given, {}, [outcome(i, value=value) for i in range(2)]).bundle
+    sheet = Path(zipfile.ZipFile(bundle).extract("unnoise-comparison.png", tmp_path))
+    assert PIL.Image.open(sheet).width > 2 * 80 and recipe.from_file(sheet)[0]["arms"] == given["arms"]
 
 
 def test_the_live_line_follows_the_events():
