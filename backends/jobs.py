@@ -32,7 +32,7 @@ from backends import estimates, gpu, grids, models, recipe, votes
 from backends.estimates import Progress
 from backends.feeds import Feed, Pile
 from backends.registry import METHODS
-from backends.spec import ArmEvent, BadInput, Outcome, Result, Step, Text, Tokens
+from backends.spec import ArmEvent, BadInput, Outcome, Result, Step, Task, Text, Tokens
 from backends.store import ENDED, SESSION, Kept, Store  # noqa: F401 (SESSION: for the page, which knows no store)
 
 MOST, OWN = 200, 8  # runs that may wait, of all and of one owner
@@ -74,6 +74,7 @@ class Run:
     shared: bool = False
     kept: bool = True
     unkept: bool = False  # whether the store failed to take what it made
+    row: tuple = ()  # what the store has not been told of it yet
     events: Pile | None = None  # None: they are in the store
     feeds: set[Feed] = field(default_factory=set)
     seen: float = field(default_factory=time.monotonic)  # when the last one who watched it left, or it began
@@ -121,6 +122,7 @@ class Executor:
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Run]] = {}  # by line, in the order of their turns
         self._running: list[Run] = []
+        self._coming: list[tuple[str, int]] = []  # (line, bytes) of those that are about to wait
         self._unsaid: list[Run] = []  # runs of whose end the store could not be told
         self._closing = False
         self._flags = tempfile.TemporaryDirectory(prefix="unnoise-flags-")
@@ -139,33 +141,52 @@ class Executor:
         be one program."""
         task, given, pictures = recipe.whole(given, pictures)
         run = Run(secrets.token_urlsafe(12), owner, given, pictures, line, kept=kept)
+        new = recipe.size(pictures)
         with self._changed:
-            if len(self._waiting.get(run.line, ())) >= OWN:
+            coming = [line for line, _ in self._coming]
+            if len(self._waiting.get(run.line, ())) + coming.count(run.line) >= OWN:
                 raise BadInput(f"{OWN} of your runs wait already; stop one of them (the page has them under “My runs”), or wait until one has begun.")
-            if sum(map(len, self._waiting.values())) >= MOST:
+            if sum(map(len, self._waiting.values())) + len(coming) >= MOST:
                 raise BadInput(f"{MOST} runs wait already; try again in some minutes.")
-            new, waiting = recipe.size(pictures), [(r.line, recipe.size(r.pictures)) for r in self._order()]
+            waiting = [*self._coming, *((r.line, recipe.size(r.pictures)) for r in self._order())]
             if waiting and (sum(n for _, n in waiting) + new > BYTES or sum(n for who, n in waiting if who == run.line) + new > OWN_BYTES):
                 raise BadInput(
                     f"The pictures, sounds, objects and cubes of the runs that wait are too large to take {new >> 20} MB more; try again in some minutes."
                 )
-        if kept:
+            self._coming.append((run.line, new))
+        try:
+            self._take(run, task, blind)
+        finally:
+            with self._changed:
+                self._coming.remove((run.line, new))
+        return run
+
+    def _take(self, run: Run, task: Task, blind: bool) -> None:
+        """Keep what was asked and put it into the queue."""
+        if run.kept:
             titles = {METHODS[m].title: 0 for c in run.cells for a in c["arms"] for m in (a["method"], *(s["method"] for s in a.get("stack", ())))}
             words = [v for v in run.given["job"].values() if isinstance(v, str)]
             words = " ".join([task.title, task.slug, run.given["model"], *titles, *words])
-            row = run.id, owner, run.given, run.pictures, words, run.at
-            self._ask(run, row) if blind else self._safely(self.store.begin, *row)
+            run.row = run.id, run.owner, run.given, run.pictures, words, run.at
+            self._ask(run) if blind else self._safely(self._begin, run)
         self._enqueue(run)
-        return run
 
-    def _ask(self, run: Run, row: tuple) -> None:
+    def _begin(self, run: Run) -> None:
+        """Tell the store of a run that it has not heard of; where that fails, the run is as one that could not be kept, until a later try."""
+        if run.row:
+            run.unkept = True
+            self.store.begin(*run.row)
+            run.row, run.unkept = (), False
+
+    def _ask(self, run: Run) -> None:
         """Keep the run with its ballot; raises BadInput where that can't be, since without one its names would be shown."""
         count = len(run.given["arms"])
         try:
-            self.store.begin(*row)
+            self._begin(run)
             self.store.ask(votes.ballot(run.id, run.owner, run.given, secrets.SystemRandom().sample(range(count), count)))
         except (OSError, sqlite3.Error):
             log.exception("a ballot could not be kept")
+            self._safely(self.store.drop, run.id)
             raise BadInput("A blind comparison can't be kept now, so it would not stay blind; try again later, or run it without “Blind”.") from None
 
     def watch(self, run: Run) -> Feed:
@@ -343,6 +364,9 @@ class Executor:
             elif isinstance(event.event, Result):
                 event = dataclasses.replace(event, event=dataclasses.replace(event.event, value=None))
             lean.append(event)
+        if run.row:
+            self._begin(run)
+            self.store.change(run.id, state=run.state, began=run.began)
         run.unkept = True
         self.store.save(run.id, lean)
         run.unkept = False

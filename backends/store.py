@@ -123,10 +123,14 @@ class Store:
     # --- a run's life ---
 
     def begin(self, name: str, owner: str, given: dict, pictures: dict, words: str, at: float) -> None:
-        """`words`: what a search finds it by."""
+        """All or nothing. `words`: what a search finds it by."""
         self._do("INSERT INTO runs (id, owner, given, words, state, at, server) VALUES (?, ?, ?, ?, 'queued', ?, ?)",
                  name, owner, json.dumps(given), words.lower(), at, self._server)  # fmt: skip
-        self._write(name, "inputs", pictures)
+        try:
+            self._write(name, "inputs", pictures)
+        except OSError:
+            self.drop(name)
+            raise
 
     def save(self, name: str, events: list) -> None:
         self._write(name, "events", events)
@@ -189,8 +193,7 @@ class Store:
             found = self.get(name, owner)
             if found is None or found.state not in ENDED:
                 return False
-            self._do("DELETE FROM votes WHERE run = ?", name)
-            self._remove(name)
+            self.drop(name)
         return True
 
     def clean(self) -> None:
@@ -207,6 +210,12 @@ class Store:
                 if row["state"] in ENDED:
                     self._remove(row["id"])
                     left -= row["size"]
+
+    def drop(self, name: str) -> None:
+        """A run as if it had not been asked for."""
+        with self._lock:
+            self._do("DELETE FROM votes WHERE run = ?", name)
+            self._remove(name)
 
     def _remove(self, name: str) -> None:
         self._do("DELETE FROM runs WHERE id = ?", name)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_jobs import Source, asked, ended, until
 
-from backends import METHODS, download, hub, jobs, models, run, runner
+from backends import METHODS, download, hub, jobs, models, recipe, run, runner
 from backends.cards import HUB
 from backends.registry import method
 from backends.spec import BadInput, Image, Outcome, Result, Step
@@ -118,6 +118,24 @@ def test_a_run_that_could_not_be_kept_says_so_and_one_after_it_is_kept_again(stu
     assert "could not be kept" in running.ending(lost) and "Download" in running.ending(lost)
     kept = ended(studio.submit(asked("after", 1), {}, "me"))
     assert not kept.unkept and "could not" not in running.ending(kept) and studio.store.events(kept.id)
+
+
+def test_a_run_whose_inputs_found_no_room_is_kept_whole_once_there_is_room(studio, monkeypatch):
+    write, fails = studio.store._write, [True]
+    monkeypatch.setattr(studio.store, "_write", lambda name, what, value: full() if what == "inputs" and fails and fails.pop() else write(name, what, value))
+    pictures = {"0" * 64: np.zeros((8, 8, 3), np.uint8)}
+    run = jobs.Run("r", "me", recipe.whole(asked(steps=1))[1], pictures)
+    studio._take(run, METHODS["ddim"].task, False)
+    ended(run)
+    assert not run.unkept and studio.store.get("r", "me").state == "done"
+    assert np.array_equal(studio.store.inputs("r")["0" * 64], pictures["0" * 64]) and studio.store.events("r")
+
+
+def test_a_run_that_was_never_kept_is_not_listed_and_says_so(studio, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(studio.store, "_write", lambda name, what, value: full() if what == "inputs" else None)
+        lost = ended(studio.submit(asked("refuse", 1), {}, "me"))
+    assert lost.unkept and studio.store.ended("me") == ([], 0)
 
 
 def test_what_could_not_be_said_to_the_store_is_said_when_it_takes_it(studio, monkeypatch):

@@ -197,6 +197,24 @@ def test_bad_recipes_and_a_full_queue_are_refused(studio, source, monkeypatch):
         studio.submit(asked(), {}, "another")
 
 
+def test_those_who_ask_at_once_find_the_queue_as_short_as_those_who_ask_in_turn(studio, source, monkeypatch):
+    monkeypatch.setattr(jobs, "OWN", 2)
+    studio.submit(asked(), {}, "me")
+    until(lambda: source.ran)
+    begin, refused = studio.store.begin, []
+    monkeypatch.setattr(studio.store, "begin", lambda *row: time.sleep(0.05) or begin(*row))
+
+    def ask():
+        try:
+            studio.submit(asked(), {}, "me")
+        except BadInput:
+            refused.append(1)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    [t.start() for t in threads], [t.join() for t in threads]
+    assert len(refused) == 6 and len(studio.active("me")) == 3 and not studio._coming
+
+
 def test_inputs_that_would_fill_the_memory_do_not_wait_in_it(studio, source, monkeypatch):
     monkeypatch.setattr(jobs, "OWN_BYTES", 5000)
     monkeypatch.setattr(jobs, "BYTES", 8000)
