@@ -62,6 +62,7 @@ def main(folder) -> None:
     end = outcomes(both, run)
     freed = time.monotonic() - begin
     assert end[0].stopped and end[0].value is not None and run.state == "stopped", "what it had is kept"
+    assert freed < 1, freed
     print(f"Stop leaves the picture it had and frees the replica after {freed:.2f} s")
 
     run = both.submit(asked(steps=60, arms=("ddim", "deepcache")), {}, "me")
@@ -91,8 +92,9 @@ def main(folder) -> None:
     begin = time.monotonic()
     both.stop(run)
     outcomes(both, run)
-    print(f"arms apart, stopped: {time.monotonic() - begin:.2f} s, {run.state}")
-    assert run.state == "stopped"
+    freed = time.monotonic() - begin
+    print(f"arms apart, stopped: {freed:.2f} s, {run.state}")
+    assert run.state == "stopped" and freed < 1, freed
 
     for studio in (alone, both):
         took(studio, 4)  # models are there

@@ -88,7 +88,7 @@ def wire(parts: Parts, open_: Callable[[Run, gr.Request], list], filled: list) -
             return [*open_(run, request), *[gr.skip()] * len(lists)]
         if act == "again":
             try:
-                tabs = open_(studio.submit(run.given, run.pictures, owner, blind=_blind(run)), request)
+                tabs = open_(studio.submit(run.given, run.pictures, owner, blind=_blind(run), line=visitor.line(request)), request)
             except BadInput as bad:
                 toast.warning(bad, title="Not run")
         elif act == "stop":

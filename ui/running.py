@@ -24,6 +24,7 @@ from ui.form import job
 from ui.results import SKIP
 
 TICK = 0.05  # seconds between two looks at what is new
+LINE = 0.4  # seconds between two looks at the queue while nothing new comes
 BEAT = 5.0  # at least so often something is sent: only then Gradio finds out who has left
 QUEUED = """() => '<p class="running queued">on its way to the queue …</p>'"""
 PAUSED = '<p class="running pausing">pausing after this step …</p>'
@@ -181,13 +182,14 @@ GONE = "This run is not kept any more, or its owner has not shared it."
 async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine: bool = True) -> AsyncIterator[list]:
     """The rows that a tab is given while it watches the run. `note`: what is said of it at the end."""
     studio, board = jobs.studio(), ballot.board(run, ids, mine)
-    said, sent = "", time.monotonic()
+    said, now, sent, due = "", "", time.monotonic(), 0.0
     try:
         yield board.begin()
         async with aclosing(news(run, ticket)) as fresh:
             async for events in fresh:
                 row = await anyio.to_thread.run_sync(board.see, events) if events else board.start() if run.state == "running" else None
-                now = line(studio, run, board) if mine else ""
+                if mine and (row or time.monotonic() >= due):  # of a hundred who wait, each asks for the whole queue
+                    now, due = line(studio, run, board), time.monotonic() + LINE
                 if row or now != said or time.monotonic() - sent > BEAT:
                     yield [SKIP if now == said else now, *(row or boards.blank(len(ids)))[1:]]
                     said, sent = now, time.monotonic()
