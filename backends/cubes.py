@@ -1,10 +1,12 @@
 """Spectral cubes from files: npy, npz, MATLAB's mat and ENVI, with limits and a sentence for each way they can go wrong.
 
-An array's axes are height × width × bands. Values that are not all in [0, 1] are scaled so, by their least and greatest; the cube remembers both.
+An array's axes are height × width × bands. Values that are not all in [0, 1] are scaled so, by their least and greatest; the cube remembers both. A 0
+stands for a missing value, so that where none is 0 the least becomes the next above it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import zipfile
@@ -57,6 +59,8 @@ def checked(values: np.ndarray, what: str, wavelengths: tuple[float, ...] = ()) 
     values, low, high = values.astype(np.float64), 0.0, 1.0
     if values.min() < 0 or values.max() > 1:
         low, high = float(values.min()), float(values.max())
+        if low > 0:
+            low -= (high - low) / 65534
         values = (values - low) / (high - low) if 0 < high - low < np.inf else values
     if values.min() == values.max() or not np.isfinite(values).all():
         raise BadInput(f"{what} holds nothing that could be told apart: its values are all {'too large' if high - low == np.inf else f'{low:.4g}'}.")
@@ -122,7 +126,8 @@ def _zip(data: bytes, what: str) -> Cube:
             beside = [n for n in names if n != header and (n.lower() == stem or n.lower().rpartition(".")[0] == stem)]
             if not beside:
                 raise BadInput(f"{what} holds {header[:60]} and no data file of that name.")
-            return _envi(_entry(archive, names[header]).decode("latin-1"), _entry(archive, names[beside[0]]), what)
+            largest = max(beside, key=lambda n: names[n].file_size)  # not a description of it
+            return _envi(_entry(archive, names[header]).decode("latin-1"), _entry(archive, names[largest]), what)
         if is_packed(data):
             return unpacked(data, what)
         for name in sorted((n for n in names if n.endswith(".npy")), key=lambda n: -names[n].file_size):
@@ -152,6 +157,8 @@ def _envi(header: str, data: bytes, what: str) -> Cube:
     if offset < 0 or len(data) < offset + int(np.prod(shape)) * dtype.itemsize:
         raise BadInput(f"{what} is cut off: its ENVI header tells of more values than its data file holds.")
     values = np.frombuffer(data, dtype, int(np.prod(shape)), offset).reshape(shape)
+    with contextlib.suppress(KeyError, ValueError):
+        values = np.where(values == float(found["data ignore value"]), 0, values)
     return checked(values.transpose([order.index(n) for n in ("lines", "samples", "bands")]), what, _nanometres(found))
 
 

@@ -72,6 +72,26 @@ def test_arrays_are_taken_and_scaled():
     assert np.abs(found.low + (found.high - found.low) * found.values - whole).max() < 0.1
 
 
+def test_only_a_0_of_the_file_is_a_missing_value():
+    there = np.round(VALUES * 60000) + 100
+    assert (inputs.cube(npy(there)).values > 0).all(), "the least is no missing value"
+    holed = np.where(VALUES < 0.2, 0, there)
+    assert np.array_equal(inputs.cube(npy(holed)).values == 0, holed == 0)
+    told = inputs.cube(envi(np.where(VALUES < 0.2, -9999, there), "bil", "<i4", 3, "data ignore value = -9999\n"))
+    assert np.array_equal(told.values == 0, holed == 0) and told.low == 0
+    with pytest.raises(BadInput, match="add a constant"):
+        RestoreCube(cube=inputs.cube(npy(holed - 50)), what="complete", harm=False)
+
+
+def test_the_data_of_an_envi_header_is_the_largest_file_of_its_name():
+    data = envi(VALUES, "bsq", "<f4", 4)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files = {n.replace(".", "__"): archive.read(n) for n in archive.namelist()}
+    assert np.allclose(
+        inputs.cube(zipped(scene__hdr=files["scene__hdr"], scene__txt=b"taken in June", scene__img=files["scene__img"])).values, VALUES, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("order", ["bsq", "bil", "bip"])
 @pytest.mark.parametrize(("kind", "code"), [("<f4", 4), (">f4", 4), ("<u2", 12)])
 def test_envi(order, kind, code):

@@ -32,6 +32,10 @@ class RestoreCube(Job):
             return
         if self.what == "denoise" and not self.sigma:
             raise BadInput("There is no noise of deviation 0 to take out; set sigma above 0.")
+        if self.what == "complete" and not self.harm and self.cube.low < 0:
+            raise BadInput(
+                "The cube holds values below 0, so 0 can't stand for what is missing; add a constant to all that are there, and keep 0 for the others."
+            )
         if self.what == "complete" and not self.harm and (self.cube.values > 0).mean() < 0.01:
             raise BadInput("Fewer than 1 % of the cube's values are not 0, which stands for missing; there is too little to go by.")
         if (factor := FACTORS.get(self.what)) and self.harm and any(n % factor for n in self.cube.values.shape[:2]):
