@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 
 from backends import inputs
-from ui import views
+from ui import toast, views
 from ui.reading import EVENT, anew, read
 
 SOURCES = ["upload", "clipboard"]
@@ -26,7 +26,12 @@ class Upload(gr.Image):
 def taken(path: Path | None, what: str, longest: int) -> np.ndarray | None:
     """(H, W, 3) uint8 of an upload, shrunk to `longest` px; None when it can't be taken."""
     pixels = None if path is None else read(inputs.picture, path, what, "Picture")
-    return None if pixels is None else inputs.shrunk(pixels, longest)
+    if pixels is None:
+        return None
+    made = inputs.shrunk(pixels, longest)
+    if made.shape != pixels.shape:
+        toast.info(f"It had {pixels.shape[1]}×{pixels.shape[0]} px; {made.shape[1]}×{made.shape[0]} are worked on.", title="Picture made smaller")
+    return made
 
 
 def plain(what: str, label: str, longest: int, image: np.ndarray | None) -> Upload:

@@ -109,8 +109,8 @@ def _given(data: bytes, shape: tuple[int, ...], sliders: tuple | None, seed: int
         picture = inputs.square(image[box], side)
         if picture.shape[:2] != shape[:2] and box != np.s_[0 : shape[0], 0 : shape[1]]:
             notes.append(f"A face was found; the square of {box[1].stop - box[1].start} px around it is taken.")
-    if min(shape[:2]) < side:
-        notes.append(f"The picture is smaller than the {side} px that the networks work at; it was enlarged.")
+    if min((image if box is None else image[box]).shape[:2]) < side:
+        notes.append(f"What is worked on is smaller than the {side} px that the networks work at; it was enlarged.")
     if mask is not None:
         painted = np.unpackbits(np.frombuffer(mask, np.uint8), count=shape[0] * shape[1]).reshape(shape[:2]).astype(np.uint8) * 255
         hole = inputs.square(np.repeat((painted if box is None else painted[box])[..., None], 3, -1), side)[..., 0] >= PAINTED

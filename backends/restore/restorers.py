@@ -25,7 +25,7 @@ class Restorers:
     def restored(self, net, x: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """(tiles done, tiles in all, the picture so far) of (1, 3, H, W) in [0, 1], tile by tile: the same as all at once.
 
-        G has no normalisation and sees 24 px around; a halo of more than that leaves no seams.
+        G has no normalisation and sees some 30 px around; a halo of more than that leaves no seams.
         """
         h, w = x.shape[-2:]
         wide = F.pad(x.to(self.device), (HALO, HALO + -w % 8, HALO, HALO + -h % 8), mode="reflect" if min(h, w) > HALO + 8 else "replicate")

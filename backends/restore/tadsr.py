@@ -47,7 +47,7 @@ def spectra(pictures: dict[str, np.ndarray], bins: int = 32) -> Plot:
 
 
 def beside(canvas: Canvas, made: np.ndarray, reference: np.ndarray | None, seed: int) -> tuple[Media, ...]:
-    """The teacher's way from the same noise and the spectra of all, in the middle of the picture."""
+    """The teacher's way and the spectra of all, in the middle of the picture; from the same noise where that is the whole."""
     model, most = canvas.model, TILE * FACTOR
     size = tuple(min(n, most) for n in made.shape[:2])
     ratio = canvas.small.shape[0] / canvas.size[0]
