@@ -1,12 +1,14 @@
 """What every method owes, checked for all that are registered, on a tiny random model."""
 
 import io
+import json
 import pickle
 
 import numpy as np
+import PIL.Image
 import pytest
 
-from backends import METHODS, TASKS, BadInput, jobs, models, recipe, run
+from backends import METHODS, TASKS, BadInput, headless, jobs, models, recipe, run, stills
 from backends.scene import turning, watching
 from backends.spec import Audio, Cube, Heat, Image, Metric, Outcome, Plot, Result, Slider, Spectrogram, Step, Tokens, Turntable
 from backends.worlds import emoji
@@ -186,3 +188,16 @@ def test_every_task_has_its_baseline_and_examples_that_run(tiny):
         for example in task.examples:
             for arm in example.get("arms", ()):
                 assert arm["method"] in METHODS
+
+
+@pytest.mark.parametrize("slug", list(TASKS))
+def test_a_grid_of_every_task_gives_its_cells_and_one_picture_of_them(tiny, slug):
+    job, pictures = job_of(TASKS[slug])
+    arm = {"method": TASKS[slug].baseline, "knobs": quick(METHODS[TASKS[slug].baseline])}
+    given = {"task": slug, "job": job, "arms": [arm], "grid": {"x": {"axis": "seed", "values": [1, 2]}}}
+    task, whole, inputs = recipe.whole(given, pictures)
+    cells = [e.event for e in run(whole, inputs) if isinstance(e.event, Outcome)]
+    assert len(cells) == 2 and all(cell.value is not None and not cell.error for cell in cells)
+    assert [cell.recipe["job"]["seed"] for cell in cells] == [1, 2]
+    sheet = PIL.Image.open(io.BytesIO(headless.sheet(whole, stills.stills(cells), inputs)))
+    assert sheet.width >= 2 * 80 and json.loads(sheet.text[recipe.KEY])["grid"] == whole["grid"]
