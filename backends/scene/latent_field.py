@@ -141,7 +141,7 @@ def fit(model, views: np.ndarray, cameras: list[Camera], side: int, steps: int, 
     mean = (z * alpha).sum((0, 2, 3)) / alpha.sum().clamp_min(1e-3)
     volume = Volume(carved(views, cameras, side, model.device).density, mean.view(1, -1, 1, 1, 1).repeat(1, 1, side, side, side), colours=False)
     field = LatentField(model, volume, refine, ground).requires_grad_()
-    optimiser = torch.optim.Adam(field.rates(0.004, 0.1, 2e-3))
+    optimiser = torch.optim.Adam(field.rates(0.004, 0.1, 1e-3 if refined and layer else 2e-3))  # what it knows already is worth keeping
     slower = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, steps)
     for _ in range(steps):
         chosen = torch.randperm(len(cameras), generator=generator)[:batch].tolist()
