@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from backends import models
 from backends.scene.capturing import posed
 from backends.scene.distill import Prior, Scored
 from backends.scene.edit_masks import differences, in_space
@@ -47,10 +48,19 @@ def test_the_delta_is_the_difference_of_two_noises(prior):
     assert torch.allclose(found, sigma**2 * (each[0] - each[1]), atol=1e-4)
 
 
-@pytest.mark.identity("ednerf", "the refinement layer begins as the identity")
+@pytest.mark.identity("ednerf", "an untrained refinement layer begins as the identity")
 def test_the_refinement_adds_nothing_at_first():
     z = torch.randn(1, 8, 16, 16)
     assert not refinement(8)(z).any()
+
+
+def test_the_objects_model_begins_with_a_layer_that_repairs_and_others_at_nothing():
+    card = models.get("objects-ldm")
+    z = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    begun = refinement(8, begun=models.ASSETS / card.options["refinement"])
+    with torch.no_grad():
+        assert 0.02 < begun(z).abs().mean() < 1 and torch.equal(refinement(8)(z), torch.zeros_like(z))
+    assert [c.name for c in models.CARDS.values() if "refinement" in c.options] == ["objects-ldm"]
 
 
 def test_a_field_of_latents_gives_its_views_back(tiny):
