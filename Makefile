@@ -1,11 +1,11 @@
-# make studio | test | fuzz | load | access | replicas | lock | proofs | proof METHOD=slug | bench | train MODEL=name MINUTES=n | evaluate | style
+# make studio | test | fuzz | load | access | replicas | lock | proofs | proof METHOD=slug | bench | train MODEL=name MINUTES=n | evaluate | style | space SPACE=owner/name
 PYTHON ?= python3
 BIN = .venv/bin
 HOST ?= 127.0.0.1
 PORT ?= 7860
 MINUTES ?= 10
 
-.PHONY: studio test fuzz load access replicas lock proofs proof bench train evaluate style system system-dev
+.PHONY: studio test fuzz load access replicas lock proofs proof bench train evaluate style space system system-dev
 
 studio: .venv/studio system
 	$(BIN)/python app.py --host $(HOST) --port $(PORT)
@@ -44,6 +44,10 @@ train: .venv/studio
 
 evaluate: .venv/studio
 	$(BIN)/python -m backends.evaluate.emoji_ldm $(ARGS)
+
+space: .venv/studio
+	rm -rf runs/space && mkdir -p runs/space && git archive HEAD | tar -x -C runs/space
+	$(BIN)/hf upload $(SPACE) runs/space . --repo-type space --delete "*"
 
 style: .venv/dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
