@@ -39,9 +39,10 @@ def _within(seconds: float) -> int:
     return int(max(SHORTEST, min(LONGEST, seconds)))
 
 
-def on_gpu(handler: Callable[..., Iterator], duration: Callable[..., int]) -> Callable[..., Iterator]:
-    """Decorate a generator function. `duration`: called with its arguments, how long to borrow the GPU for in seconds. What the Space says when it lends
-    none, such as that a visitor's minutes are used up, is raised as BadInput."""
+def on_gpu(handler: Callable[..., Iterator], duration: Callable[..., int], before: Callable[..., Iterator]) -> Callable[..., Iterator]:
+    """Decorate a generator function. `duration`: called with its arguments, how long to borrow the GPU for in seconds; `before`: a generator that is run
+    with them before anything is borrowed, in the server's own process, which the borrowing one is forked from. What the Space says when it lends none, such as
+    that a visitor's minutes are used up, is raised as BadInput."""
     if importlib.util.find_spec("spaces") is None:
         return handler
     import spaces
@@ -52,6 +53,7 @@ def on_gpu(handler: Callable[..., Iterator], duration: Callable[..., int]) -> Ca
 
     @functools.wraps(handler)
     def asked(*values) -> Iterator:
+        yield from before(*values)
         try:
             yield from borrowing(*values)
         except Exception as refused:

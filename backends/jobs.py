@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import backends
-from backends import estimates, gpu, grids, models, recipe, votes
+from backends import estimates, gpu, grids, models, recipe, runner, votes
 from backends.estimates import Progress
 from backends.feeds import Feed, Pile
 from backends.registry import METHODS
@@ -113,7 +113,13 @@ def _borrowed(given: dict, pictures: dict, *_) -> int:
     return gpu.seconds(given, studio().guess(given, pictures))
 
 
-here = gpu.on_gpu(local, _borrowed)  # on ZeroGPU it borrows a GPU, in the name of the request in whose context it runs
+def _fetched(given: dict, _, stop: Callable[[], bool], *__) -> Iterator[ArmEvent]:
+    """What is said while a run's models are fetched and loaded."""
+    for number, cell in enumerate(grids.cells(given)):
+        yield from runner.loading(cell["model"], stop, number)
+
+
+here = gpu.on_gpu(local, _borrowed, _fetched)  # on ZeroGPU it borrows a GPU, in the name of the request in whose context it runs
 
 
 class Executor:

@@ -38,7 +38,7 @@ def run(task: Task, job: Job, arms: tuple[Arm, ...], stop: Callable[[], bool] = 
     for number, arm in enumerate(arms):
         own, arm = dataclasses.replace(job, **arm.job), dataclasses.replace(arm, job={})
         if name != (name := own.model or task.model):
-            model = yield from _loaded(name, stop, number)
+            model = yield from loading(name, stop, number)
         if stop():
             return
         for event in _arm(task, own, arm, number, model, stop, hold, reference):
@@ -65,8 +65,8 @@ class _Hold:
             self.left = max(0.0, self.left - (time.monotonic() - begin))
 
 
-def _loaded(name: str, stop, number: int = 0) -> Iterator[ArmEvent]:
-    """Return the model. A hub card loads in a thread meanwhile notes say how far it is; Stop leaves it to the thread."""
+def loading(name: str, stop, number: int = 0) -> Iterator[ArmEvent]:
+    """Return the model (`yield from`). A hub card loads in a thread meanwhile notes say how far it is; Stop leaves it to the thread."""
     if models.get(name).embedded:
         return models.load(name)
     box, said = [], ""
@@ -104,7 +104,7 @@ def _arm(task, job, arm, number, model, stop, hold, reference) -> Iterator[ArmEv
     seconds, error, stopped, last_preview = 0.0, "", False, -1.0
     try:
         for name in _further(arm, model):
-            yield from _loaded(name, stop, number)
+            yield from loading(name, stop, number)
         if prepare := method.prepare:
             prepare(model, **arm.knobs)
     except BadInput as bad:

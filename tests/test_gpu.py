@@ -13,7 +13,7 @@ def handler(recipe):
 
 
 def test_no_op_outside_of_a_zero_gpu_space():
-    assert gpu.on_gpu(handler, gpu.seconds) is handler
+    assert gpu.on_gpu(handler, gpu.seconds, handler) is handler
     assert jobs.here is jobs.local
 
 
@@ -30,6 +30,7 @@ def test_on_a_zero_gpu_space_runs_borrow_stop_and_are_refused():
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
     knobs, learned, longer, longest = found["borrowed"]
+    assert all(found["loaded"]), "what is borrowed is not spent on loading"
     assert knobs == 20 and learned == 25 and longer > learned and longest == gpu.LONGEST
     done, again, stopped, refused = found["said"]
     assert done == again == ["done", "", 1, []], "nothing ran in the server's own process"

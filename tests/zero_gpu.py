@@ -19,11 +19,12 @@ import gradio  # noqa: E402
 from spaces.zero import client  # noqa: E402
 
 del sys.modules["torch"]
-borrowed = []
+borrowed, loaded = [], []
 
 
 def schedule(task_id, request, duration, gpu_size):
     borrowed.append(duration.total_seconds())
+    loaded.append(models.loaded("emoji-ldm"))
     if duration.total_seconds() == 120:
         raise gradio.Error("You have exceeded your GPU quota (<a href='x'>120s requested</a>).")
     return types.SimpleNamespace(allowToken="t", nvidiaIndex=0, nvidiaUUID="u", idle=False)
@@ -35,7 +36,7 @@ client.allow = client.release = lambda *_, **__: None
 from test_jobs import Source, asked  # noqa: E402
 
 import backends  # noqa: E402
-from backends import estimates, jobs, recipe  # noqa: E402
+from backends import estimates, jobs, models, recipe  # noqa: E402
 from backends.spec import Outcome  # noqa: E402
 
 source = Source(open_=True)
@@ -59,7 +60,7 @@ for prompt, steps in (("a cat", 30), ("a cat", 30), ("stop me", 50), ("too long"
     with studio.watch(one) as feed:
         events = [e.event for e in feed]
     said.append([one.state, one.error, sum(isinstance(e, Outcome) for e in events), source.ran])
-print(json.dumps({"borrowed": borrowed, "said": said, "children": len(multiprocessing.active_children())}), flush=True)
+print(json.dumps({"borrowed": borrowed, "said": said, "loaded": loaded, "children": len(multiprocessing.active_children())}), flush=True)
 for child in multiprocessing.active_children():
     child.kill()
 os._exit(0)
