@@ -5,7 +5,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from browsing import enter, visited
+from browsing import enter, settled, visited
 
 from backends.registry import TASKS
 from ui import page as pages
@@ -75,10 +75,26 @@ def test_a_tab_is_fit_for_everyone(page, room, task):
     assert not too_wide(page)
 
 
+@pytest.mark.parametrize(("room", "task"), TABS if EVERY else TABS[:1], ids=[task for _, task in TABS if EVERY] or [TABS[0][1]])
+def test_what_a_run_leaves_is_fit_for_everyone(page, room, task):
+    enter(page, room, task)
+    page.locator(".arm-1:visible").wait_for()
+    page.wait_for_timeout(500)
+    page.locator("button.run:visible").click()
+    page.locator("table.metrics:visible").wait_for(timeout=600_000)
+    settled(page, "table.metrics")
+    assert not troubles(page)
+    assert not too_wide(page)
+    page.get_by_role("tab", name="My runs", exact=True).click()
+    page.locator(".past:visible").first.wait_for()
+    assert not troubles(page)
+    assert not too_wide(page)
+
+
 @pytest.mark.parametrize("tab", ["Papers", "My runs", "About"])
 def test_the_other_pages_are_fit_for_everyone(page, tab):
     page.get_by_role("tab", name=tab, exact=True).click()
-    page.locator({"Papers": ".papers .paper", "My runs": ".empty:visible", "About": ".about .prose:visible"}[tab]).first.wait_for()
+    page.locator({"Papers": ".papers .paper", "My runs": ".empty:visible, .past:visible", "About": ".about .prose:visible"}[tab]).first.wait_for()
     assert not troubles(page)
     assert not too_wide(page)
 

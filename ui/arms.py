@@ -67,6 +67,7 @@ def draw(task: Task, arm: dict, i: int, count: int, shown: tuple[Any, str]) -> t
             remove = gr.Button(f"remove arm {i + 1}", elem_classes=["cross", "remove"], min_width=32, scale=0, visible=count > 1)
         picture = gr.Image(
             shown[0],
+            alt_text=f"what arm {i + 1} made",
             format="jpeg",
             show_label=False,
             interactive=False,

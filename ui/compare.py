@@ -242,7 +242,14 @@ def _under(shown: Shown, left: gr.State) -> list:
             with gr.Column(min_width=260):
                 words = gr.HTML(said)
                 gap = gr.Image(
-                    heat, show_label=False, interactive=False, format="png", buttons=["download", "fullscreen"], height=400, elem_classes=["picture"]
+                    heat,
+                    alt_text="where the two differ",
+                    show_label=False,
+                    interactive=False,
+                    format="png",
+                    buttons=["download", "fullscreen"],
+                    height=400,
+                    elem_classes=["picture"],
                 )
         first = results.solid(shown)
         with gr.Column(visible=bool(first), elem_classes=["solid"]) as solid:

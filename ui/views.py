@@ -76,6 +76,7 @@ LEGEND = (
     '<p class="legend"><span style="--c:.2">unsure</span><span style="--c:.6"></span><span style="--c:1">sure</span>'
     '<span class="n" style="--c:1">new</span><span class="r">taken back</span><i>∎ end, · space</i></p>'
 )
+SCROLL = '<div class="scroll" tabindex="0" role="region" aria-label="table">'  # wider than a phone: the keyboard moves it too
 SCRUBBED = 64  # steps that the scrubber keeps; of longer runs an even choice
 
 
@@ -101,7 +102,7 @@ def heat(value: Heat) -> str:
     head = "".join(f"<th>{escape(c)}</th>" for c in value.columns)
     body = "".join(f"<tr><th>{escape(name)}</th>{''.join(_warm(v) for v in row)}</tr>" for name, row in zip(value.rows, value.values, strict=True))
     corner = f"{escape(value.y)} ↓ · {escape(value.x)} →" if value.x or value.y else ""
-    return f'<div class="scroll"><table class="heat"><caption>{corner}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'{SCROLL}<table class="heat"><caption>{corner}</caption><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _warm(value: float) -> str:
@@ -151,7 +152,7 @@ def _figure(image: Image) -> str:
 def table(columns, rows) -> str:
     head = "".join(f"<th>{escape(str(c))}</th>" for c in columns)
     body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'{SCROLL}<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(value) -> str:
@@ -200,7 +201,10 @@ def plot(value: Plot) -> str:
         if not level:
             parts.append(f'<circle class="{kind}" cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="2.6"/>')
         legend.append(f'<span class="{kind}">{escape(name)}</span>')
-    return f'<figure class="plot"><figcaption>{"".join(legend)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg></figure>'
+    told = "; ".join(f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in drawn.items())
+    told = escape(f"{value.y or 'curves'} over {value.x}: {told}")
+    head = f'<figure class="plot"><figcaption>{"".join(legend)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}">'
+    return f"{head}{''.join(parts)}</svg></figure>"
 
 
 def _means(points: list[tuple[float, float]], each: int) -> list[tuple[float, float]]:
@@ -309,7 +313,7 @@ def metrics_table(titles: list[str], outcomes: list[Outcome], of: str = "arm") -
         state = " (stopped)" if outcome.stopped else " (no result)" if outcome.error else ""
         cells = "".join(_metric(row.get(name), best[name], outcome, not said[name]) for name in columns)
         body.append(f'<tr><th scope="row" class="arm-{outcome.arm + 1}"><i></i>{escape(title)}{state}</th>{cells}</tr>')
-    return f'<div class="scroll"><table class="metrics"><thead><tr><th>{of}</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return f'{SCROLL}<table class="metrics"><thead><tr><th>{of}</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 def _best(rows: list[dict], name: str, better: str) -> float | None:

@@ -12,7 +12,7 @@ from backends import jobs, votes
 from backends.jobs import Run
 from backends.spec import Outcome, Task
 from backends.votes import Ballot
-from ui import ballot, running, sound, visitor
+from ui import ballot, running, sound, views, visitor
 
 EMPTY = (
     "No votes yet: switch on “Blind” above Run while two arms or more stand here, press Run, and choose the best by its number key, 0 for a tie. "
@@ -85,7 +85,7 @@ def panel(owner: str, task: str) -> str:
         for kind, data in files
     )
     head = "<tr><th>method</th><th>score ↑</th><th>95 % interval</th><th>beats the average</th><th>won · tied · lost</th><th>votes</th></tr>"
-    table = f'<div class="scroll"><table class="metrics strengths"><thead>{head}</thead><tbody>{body}</tbody></table></div>' if rows else ""
+    table = f'{views.SCROLL}<table class="metrics strengths"><thead>{head}</thead><tbody>{body}</tbody></table></div>' if rows else ""
     alone = "" if rows else "<p>So far you compared a method with itself; scores need two.</p>"
     return (
         f'<div class="votes-panel">{table}{alone}<p class="note">{len(cast)} {"vote" if len(cast) == 1 else "votes"} of yours, seen by you alone. Bradley–Terry: the score is log-odds '
