@@ -202,7 +202,7 @@ def plot(value: Plot) -> str:
             parts.append(f'<circle class="{kind}" cx="{places[-1][0]:.1f}" cy="{places[-1][1]:.1f}" r="2.6"/>')
         legend.append(f'<span class="{kind}">{escape(name)}</span>')
     told = "; ".join(f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in drawn.items())
-    told = escape(f"{value.y or 'curves'} over {value.x}: {told}")
+    told = escape(f"{value.y or 'values'} over {value.x}: {told}")
     head = f'<figure class="plot"><figcaption>{"".join(legend)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}">'
     return f"{head}{''.join(parts)}</svg></figure>"
 
