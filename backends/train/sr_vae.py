@@ -15,6 +15,7 @@ import random
 import torch
 from torch.nn import functional as F
 
+from backends.metrics.perceptual import distance
 from backends.nets import eight_bits
 from backends.nets.sr_decoders import FaDecoder, LiifDecoder, grid
 from backends.nets.sr_vae import CONFIG, SrAutoencoder
@@ -132,9 +133,13 @@ def fa(args) -> None:
 
 
 def liif(args) -> None:
-    """Patches of crops of 160 px at sizes from 64 to 160 px are asked of latents of 128 px, at random places, all of a quarter of the batch at one size."""
+    """Patches of crops of 160 px at sizes from 64 to 160 px are asked of latents of 128 px, at random places, all of a quarter of the batch at one size.
+
+    A quarter of them are the encoder's latents, the rest the teacher's estimates, shown as the any-size arm shows them.
+    """
     net, log, vae, source, test = started(LiifDecoder, args)
-    sizes, wide, detail = (48, 128, 160), source.held_out(len(test.x), 160), Detail(args.device, 800)
+    sizes, wide, detail, teacher = (48, 128, 160), source.held_out(len(test.x), 160), Detail(args.device, 800), Teacher(vae, args.device)
+    made = walked(teacher.net, "shift", test.y, test.low)
 
     def asked(net, features, size, top, left):
         """(B, 3, PATCH, PATCH) of the picture at `size` px."""
@@ -145,37 +150,53 @@ def liif(args) -> None:
 
     def loss_of(net, average):
         x = source.draw(args.batch, 160)
-        z = encoded(vae, scaled(x, 128).clamp(-1, 1))
+        near, own = scaled(x, 128).clamp(-1, 1), args.batch // 4
+        z, (low, factor) = encoded(vae, near), lessened(near, source.rng)
+        z[own:] = teacher.guessed(z[own:], low[own:])
         with autocast(args.device):
             features = net.features(z)
         loss = 0
-        for part, target in zip(features.chunk(4), x.chunk(4)):
+        for i, (part, target, small) in enumerate(zip(features.chunk(4), x.chunk(4), low.chunk(4))):
             size = int(torch.randint(PATCH, 161, ()))
             top, left = torch.randint(size - PATCH + 1, (2,)).tolist()
-            target = scaled(target, size).clamp(-1, 1)[..., top : top + PATCH, left : left + PATCH]
-            loss = loss + detail(asked(net, part, size, top, left), target) / 4
+            target, small = (scaled(whole, size).clamp(-1, 1)[..., top : top + PATCH, left : left + PATCH] for whole in (target, small))
+            out = asked(net, part, size, top, left)
+            if i:
+                loss = loss + ANCHOR * F.l1_loss(out, target) / 4
+                out = kept(out, small, factor * size / 128)
+            loss = loss + detail(out, target) / 4
         return loss
 
     @torch.no_grad()
     def figures(net) -> dict:
-        """At several sizes: PSNR and high-band energy of this decoder's pixels and of the plain one's, brought to size."""
+        """At several sizes of this decoder's pixels and of the plain one's, brought to size: of latents PSNR and high-band energy, of what the teacher
+        draws, as the arms show it, PSNR and LPIPS-like."""
         z, found = encoded(vae, scaled(wide, 128).clamp(-1, 1)), {}
+        fixed = kept(decoded(vae, made), test.low, 4)
         for size in sizes:
             x = scaled(wide, size).clamp(-1, 1)
             with autocast(args.device):
-                out = net(z, (size, size)).float().clamp(-1, 1)
-            for name, made in (("liif", out), ("plain", scaled(decoded(vae, z), size))):
+                out, drawn = (net(latents, (size, size)).float().clamp(-1, 1) for latents in (z, made))
+            drawn = kept(drawn, scaled(test.low, size), size / 32)
+            for name, shown in (("liif", out), ("plain", scaled(decoded(vae, z), size))):
                 found[f"{name}@{size}"] = {
-                    "psnr_db": round(float(psnr(made, x).mean()), 2),
-                    "high_band": round(float(high_band(made).mean() / high_band(x).mean()), 3),
+                    "psnr_db": round(float(psnr(shown, x).mean()), 2),
+                    "high_band": round(float(high_band(shown).mean() / high_band(x).mean()), 3),
                 }
+            if size >= 128:  # the teacher draws crops of 128 px
+                x = scaled(test.x, size).clamp(-1, 1)
+                for name, shown in (("sr_liif", drawn), ("sr_plain", scaled(fixed, size))):
+                    found[f"{name}@{size}"] = {
+                        "psnr_db": round(float(psnr(shown, x).mean()), 2),
+                        "lpips_like": round(float(distance(shown.clamp(-1, 1), x).mean()), 4),
+                    }
         return found
 
     @torch.no_grad()
     def rows(net):
         with autocast(args.device):
-            made = [net(test.z, (n, n)).float() for n in (128, 160, 256)]
-        return sheet([test.x, made[0], made[1][..., :128, :128], made[2][..., :128, :128]])
+            wider = [net(test.z, (n, n)).float() for n in (128, 160, 256)]
+        return sheet([test.x, wider[0], wider[1][..., :128, :128], wider[2][..., :128, :128]])
 
     train(args, "sr/liif", net, log, loss_of, figures, rows, eight_bits.save)
 
