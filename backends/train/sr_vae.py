@@ -156,14 +156,14 @@ def liif(args) -> None:
         with autocast(args.device):
             features = net.features(z)
         loss = 0
-        for i, (part, target, small) in enumerate(zip(features.chunk(4), x.chunk(4), low.chunk(4))):
+        for i, (part, target, blurred) in enumerate(zip(features.chunk(4), x.chunk(4), low.chunk(4))):
             size = int(torch.randint(PATCH, 161, ()))
             top, left = torch.randint(size - PATCH + 1, (2,)).tolist()
-            target, small = (scaled(whole, size).clamp(-1, 1)[..., top : top + PATCH, left : left + PATCH] for whole in (target, small))
+            target, blurred = (scaled(whole, size).clamp(-1, 1)[..., top : top + PATCH, left : left + PATCH] for whole in (target, blurred))
             out = asked(net, part, size, top, left)
             if i:
                 loss = loss + ANCHOR * F.l1_loss(out, target) / 4
-                out = kept(out, small, factor * size / 128)
+                out = kept(out, blurred, factor * size / 128)
             loss = loss + detail(out, target) / 4
         return loss
 
