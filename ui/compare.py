@@ -121,12 +121,13 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
                 now.get("apart", False), label="Arms at once", info="sooner, on replicas that are idle; their seconds can't be compared",
                 visible=jobs.studio().slots > 1, elem_classes=["knob"], interactive=True,
             )  # fmt: skip
-            with gr.Row(elem_classes=["go"]):
-                run = gr.Button("Run", variant="primary", elem_classes=["run"], min_width=80)
-                pause = gr.Button("Pause", elem_classes=["pause"], min_width=70)
-                resume = gr.Button("Resume", elem_classes=["resume"], min_width=70)
-                stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=60)
-            message = gr.HTML("", elem_classes=["message"])
+            with gr.Column(elem_classes=["launch"], min_width=0):
+                with gr.Row(elem_classes=["go"]):
+                    run = gr.Button("Run", variant="primary", elem_classes=["run"], min_width=80)
+                    pause = gr.Button("Pause", elem_classes=["pause"], min_width=70)
+                    resume = gr.Button("Resume", elem_classes=["resume"], min_width=70)
+                    stop = gr.Button("Stop", variant="stop", elem_classes=["stop"], min_width=60)
+                message = gr.HTML("", elem_classes=["message"])
             gr.HTML('<p class="keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> runs · <kbd>Esc</kbd> stops</p>')
             _examples(task, state, fields["blind"])
         with gr.Column(elem_classes=["stage"], min_width=320, scale=1):
