@@ -1,4 +1,4 @@
-"""SDS: words alone make an object that the judge sees from all sides; guidance is what does it, at the price of colours that burn.
+"""What SDS claims, asked here: words alone make an object that the judge sees from all sides; guidance is what does it, at the price of colours that burn.
 
 Twelve common objects of the world, every second one with an accessory or a look that the prior never saw on it, each with one seed made three times: guided
 as the studio does, without guidance, and with much of it, all else alike. Fewer and cheaper steps than the tab's, so that the proof takes minutes

@@ -1,4 +1,4 @@
-"""StableDreamer: falling noise makes the last gradients agree, and objects have fewer faces at their backs, at no loss of the object itself.
+"""What StableDreamer claims, asked here: falling noise makes the last gradients agree, and fewer faces at objects' backs, at no loss of the object itself.
 
 Twelve common objects of the world: of six an accessory and a look on two that the prior never saw on them, another accessory on a third. Gaussians as
 the method's own default has them, in both arms, so that the falling noise is the one difference; no first stage in pixels, whose prior is not trained.
