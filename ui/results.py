@@ -89,10 +89,9 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[li
     asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
     solids = [(f"{o.arm + 1} · {titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
               for o in outcomes if isinstance(o.value, Turntable) and files for path in files[o.arm] if Path(path).suffix in VIEWED]  # fmt: skip
-    sheet = headless.sheet(whole, stills.stills(outcomes), pictures)
     grid = bool(given.get("grid"))
-    sheets = {"unnoise-grid.png" if grid else "unnoise-comparison.png": sheet} if len(names) > 1 else {}
-    bundle = _bundle(whole, pictures, outcomes, names, sheets)
+    sheet = headless.sheet(whole, stills.stills(outcomes), pictures) if grid or len(names) > 1 else b""
+    bundle = _bundle(whole, pictures, outcomes, names, {"unnoise-grid.png" if grid else "unnoise-comparison.png": sheet} if sheet else {})
     path = sound.saved(sheet, "unnoise-grid.png") if grid else ""
     return Shown({}, seen, table, sound.switch(heard + asked), solids, bundle, json.dumps(whole, indent=1), path)
 
@@ -124,20 +123,19 @@ def pair(shown: Shown, a: int, b: int) -> tuple:
 def _bundle(whole: dict, pictures: dict, outcomes: list[Outcome], names: list[str], more: dict[str, bytes]) -> str:
     """A zip of the results, the recipe with its inputs, the figures as CSV, and the files `more`: for one run the same bytes whenever it is opened, so that
     the folder of what is served holds them once."""
-    out, rows = io.BytesIO(), io.StringIO()
+    out, rows, files = io.BytesIO(), io.StringIO(), {}
     columns = list(dict.fromkeys(m.name for o in outcomes for m in o.metrics))
     table = csv.writer(rows)
     table.writerow(["arm", "method", "seconds", "nfe", "peak_mb", *columns, "stopped", "error"])  # of a grid the second tells the cell
+    for outcome, name in zip(outcomes, names):
+        measured = {m.name: m.value for m in outcome.metrics}
+        table.writerow(
+            [outcome.arm + 1, name, outcome.seconds, outcome.nfe, outcome.peak_mb, *(measured.get(c, "") for c in columns), outcome.stopped, outcome.error]
+        )
+        files |= {f"{_name(outcome)}{ending}": data for ending, data, _ in headless.files_of(outcome, pictures)}
+    files |= more | {"recipe.json": json.dumps(recipe.with_inputs(whole, pictures), indent=1), "figures.csv": rows.getvalue()}
     with zipfile.ZipFile(out, "w") as archive:
-        for outcome, name in zip(outcomes, names):
-            measured = {m.name: m.value for m in outcome.metrics}
-            table.writerow(
-                [outcome.arm + 1, name, outcome.seconds, outcome.nfe, outcome.peak_mb, *(measured.get(c, "") for c in columns), outcome.stopped, outcome.error]
-            )
-            for ending, data, _ in headless.files_of(outcome, pictures):
-                more = more | {f"{_name(outcome)}{ending}": data}
-        more |= {"recipe.json": json.dumps(recipe.with_inputs(whole, pictures), indent=1), "figures.csv": rows.getvalue()}
-        for name, data in more.items():
+        for name, data in files.items():
             entry = zipfile.ZipInfo(name)  # of 1980
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, data)
