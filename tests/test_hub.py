@@ -62,7 +62,7 @@ def test_recipes_run_where_the_card_can(card):
     assert np.array_equal(outcomes[0].value.pixels, outcomes[1].value.pixels)
 
 
-def test_guidance_caching_and_reflection_run_where_the_card_can(card):
+def test_guidance_caching_reflection_and_distillation_run_where_the_card_can(card):
     quick = {
         "faster_diffusion": {"keys": "uniform", "every": 2, "batch": True},
         "deepcache": {"interval": 2},
@@ -70,7 +70,7 @@ def test_guidance_caching_and_reflection_run_where_the_card_can(card):
         "adaptive_guidance": {"mode": "LinearAG"},
     }
     arms = [{"method": m, "knobs": {"steps": 4} | knobs} for m, knobs in quick.items()]
-    arms.append({"method": "adaptive_guidance", "knobs": {"steps": 4}, "stack": [{"method": "deepcache"}]})
+    arms += [{"method": "adaptive_guidance", "knobs": {"steps": 4}, "stack": [{"method": "deepcache"}]}, {"method": "sds_picture", "knobs": {"iterations": 2}}]
     for arm in arms:
         (outcome,) = [
             e.event

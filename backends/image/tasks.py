@@ -42,6 +42,7 @@ TEXT_TO_IMAGE = Task(
         {"job": {"prompt": "a sunflower on green grass under a blue sky", "seed": 7},
          "arms": [{"method": "ddim", "knobs": {"scale": 1.0}}, {"method": "ddim", "knobs": {"scale": 5.5}}, {"method": "w2sd"}, {"method": "w2sd", "knobs": {"reverse": True}}]},
         {"job": {"prompt": "a cat next to a cactus on a yellow background", "seed": 1}, "arms": [{"method": "ddim"}, {"method": "adaptive_guidance"}]},
+        {"job": {"prompt": "a penguin on snow", "seed": 3}, "arms": [{"method": "ddim"}, {"method": "sds_picture"}, {"method": "sds_picture", "knobs": {"scale": 25.0}}]},
         {"job": {"prompt": "a dog and a pizza on green grass under a blue sky", "seed": 4}, "arms": [{"method": "ddim"}, {"method": "astar"}]},
     ),
 )  # fmt: skip

@@ -44,7 +44,7 @@ def voxe(
     job: EditObject, model, iterations: Iterations = 250, scale: Scale = 25.0, low: Low = 0.02, high: High = 0.98, size: Resolution = 48, grid: Grid = 40,
     views: Views = 2, captures: Captured = 100,
     regulariser: Annotated[str, Choice(("correlation", "L2 on the grid", "L1 on the views", "none"), help="what ties the density, or the views, to what they were")] = "correlation",
-    weight: Annotated[float, Slider(0, 100000, 100, help="of it, against Stable Diffusion's 16384 latents as in the paper")] = 8000.0,
+    weight: Annotated[float, Slider(0, 100000, 100, help="of it, against Stable Diffusion's 16384 latents as in the paper")] = 4000.0,
     annealed: Annotated[bool, Toggle(help="lower the highest noise level in the second half")] = True,
     extent_of_edit: Local = "by the words",
     edit_words: Annotated[str, TextKnob(80, help="words whose attention marks the edit; empty: those that the source lacks")] = "",
