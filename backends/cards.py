@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from backends.models import ASSETS, Card, add
+from backends.models import Card, add
 
 UNET = frozenset({"image", "cfg", "unet", "cross_attention", "vae", "gradients", "ddim"})
 
@@ -89,14 +89,13 @@ add(
     ),
 )  # fmt: skip
 
-if (ASSETS / "objects-pixels").exists():  # not trained yet
-    add(
-        dataclasses.replace(
-            OBJECTS, name="objects-pixels", title="Objects in pixels (embedded)", loader="backends.embedded:load_pixels", source="objects-pixels",
-            capabilities=OBJECTS.capabilities - {"vae"} | {"pixels"}, side=64, factor=4, previews=Card.previews, command=f"{OBJECTS.command} --space pixels",
-            about="The same UNet on the pixels themselves at 64 px, 4×4 of them folded into channels; no autoencoder.",
-        )
-    )  # fmt: skip
+add(
+    dataclasses.replace(
+        OBJECTS, name="objects-pixels", title="Objects in pixels (embedded)", loader="backends.embedded:load_pixels", source="objects-pixels",
+        capabilities=OBJECTS.capabilities - {"vae"} | {"pixels"}, side=64, factor=4, previews=Card.previews, command=f"{OBJECTS.command} --space pixels", options={},
+        about="The same UNet on the pixels themselves at 64 px, 4×4 of them folded into channels; no autoencoder.",
+    )
+)  # fmt: skip
 
 add(
     dataclasses.replace(

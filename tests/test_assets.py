@@ -26,7 +26,7 @@ def test_no_file_needs_lfs():
 
 
 def test_the_assets_stay_small():
-    assert sum(f.stat().st_size for f in committed() if "assets" in f.parts) < 360e6  # see docs/design.md
+    assert sum(f.stat().st_size for f in committed() if "assets" in f.parts) < 380e6  # a clone of minutes on a slow line; the pixels’ prior alone is 36 MB
 
 
 def test_every_asset_has_its_source_in_the_notice():

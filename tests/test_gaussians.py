@@ -210,7 +210,7 @@ def test_voxels_without_falling_noise_are_sds(tiny, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
 
 
-def test_the_method_counts_its_gaussians_and_refuses_a_prior_that_is_not_there(tiny, monkeypatch):
+def test_the_method_counts_its_gaussians_and_refuses_a_prior_that_is_not_there(tiny):
     from backends.scene.stabledreamer import first_stage, stabledreamer
     from backends.scene.tasks import MakeObject
 
@@ -226,9 +226,9 @@ def test_the_method_counts_its_gaussians_and_refuses_a_prior_that_is_not_there(t
     assert first_stage(tiny) == () and first_stage(tiny, geometry=0.5, first="emoji-ldm") == ("emoji-ldm",)
     with pytest.raises(BadInput, match="lacks cfg"):
         first_stage(tiny, geometry=0.5, first="sd-turbo")
-    monkeypatch.delitem(models.CARDS, "objects-pixels", raising=False)
-    with pytest.raises(BadInput, match="set geometry to 0"):
-        first_stage(tiny, geometry=0.5)
+    with pytest.raises(BadInput, match="nothing"):
+        first_stage(tiny, geometry=0.5, first="nothing")
+    assert first_stage(tiny, geometry=0.5) == ("objects-pixels",)
 
 
 def test_the_first_stage_is_led_by_another_model(tiny):

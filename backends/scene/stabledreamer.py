@@ -26,8 +26,6 @@ def first_stage(model, geometry: float = 0.0, first: str = PIXELS, **knobs) -> t
     """The model of the first stage, where there is one; raises BadInput when its card tells that it can't be that."""
     if not geometry:
         return ()
-    if first == PIXELS and PIXELS not in models.CARDS:
-        raise BadInput("The prior in pixels is not trained yet; set geometry to 0, or name another model for the first stage.")
     if missing := NEEDS - models.get(first).capabilities:
         raise BadInput(f"{models.get(first).title} lacks {', '.join(sorted(missing))} and can't lead the first stage; name another model.")
     return (first,)
@@ -84,7 +82,7 @@ def stabledreamer(
     Guo et al., arXiv 2312.02189: w(t)(ε̂ − ε) as the gradient of ½·w·(α/σ)·‖z − sg(x̂)‖², the highest level falling linearly, two stages.
     Its repository holds no code; the abstract confirms the squared error, annealing, image before latent diffusion and Gaussians, but we could not
     check a constant (curve, ends, rates, regularisers): those are ours. Where we differ: some hundred Gaussians of one colour each at 64 px; those pulled
-    the most are split in rounds, a share of all where 3DGS has a threshold; guidance as in `sds`; the first stage is off where no prior in pixels is.
+    the most are split in rounds, a share of all where 3DGS has a threshold; guidance as in `sds`; the first stage is off unless asked for.
     Ours too: with the noise the pull grows smaller, and the regularisers' weights follow its expected size, w·σα of data of unit variance in the mean over
     the levels, lest they come to lead: at 0.3 they are 0.52 of those at 0.98, the pull on the first ball's latents 0.46, on a captured teapot's 0.63.
     """
