@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import signal
 
+from backends import jobs
 from ui import page
 
 
@@ -12,7 +14,20 @@ def main() -> None:
     parser.add_argument("--host", default=host, help="address to listen on; 0.0.0.0 opens the studio to the network")
     parser.add_argument("--port", type=int, default=7860)
     args = parser.parse_args()
+    ends_well()
     page.launch(args.host, args.port)
+
+
+def ends_well() -> None:
+    """Asked to end, by a supervisor (SIGTERM) or Ctrl C: what runs is kept first. Asked twice, it ends at once."""
+
+    def ended(sign, _) -> None:
+        signal.signal(sign, signal.SIG_DFL)
+        jobs.end()
+        raise KeyboardInterrupt  # which Gradio waits for
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, ended)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ BYTES, OWN_BYTES = 2**30, 2**28  # of the inputs of those, decoded: a file of so
 LEFT_SECONDS = 600.0  # a running run that nobody has watched for so long is stopped when others wait
 HELD_SECONDS = 60.0  # a paused one goes on
 LOOK_SECONDS = 1.0  # between two looks at that
+KEEP_SECONDS = 5.0  # at least, between two times that the steps of what runs are kept, in case the server is killed
+KEEP_SHARE = 0.02  # of the time at most that this takes
 log = logging.getLogger(__name__)
 
 
@@ -75,6 +77,7 @@ class Run:
     kept: bool = True
     unkept: bool = False  # whether the store failed to take what it made
     row: tuple = ()  # what the store has not been told of it yet
+    due: float = 0.0  # when its steps are kept next
     events: Pile | None = None  # None: they are in the store
     feeds: set[Feed] = field(default_factory=set)
     seen: float = field(default_factory=time.monotonic)  # when the last one who watched it left, or it began
@@ -313,6 +316,7 @@ class Executor:
             self._unqueue(run)
             self._running.append(run)
             run.state, run.began, run.seen, run.progress = "running", time.time(), time.monotonic(), self._progress(run)
+            run.due = run.seen + KEEP_SECONDS
         if run.kept:
             self._safely(self.store.change, run.id, state="running", began=run.began)
         return run
@@ -355,8 +359,10 @@ class Executor:
             cell, before = run.cells[event.arm], run.cells[event.arm - 1] if event.arm else None
             alone = not run.progress.apart and (before["model"] == cell["model"] if before else warm)  # a model that was loaded meanwhile would teach too much
             self._safely(estimates.learn, self.store, cell, cell["arms"][0], run.pictures, took if alone else event.event.seconds)
-        if isinstance(event.event, Outcome):
+        now = time.monotonic()
+        if isinstance(event.event, Outcome) or (isinstance(event.event, Step) and now > run.due):
             self._safely(self._keep, run)
+            run.due = time.monotonic() + max(KEEP_SECONDS, (time.monotonic() - now) / KEEP_SHARE)
 
     def _keep(self, run: Run) -> None:
         """Its events as they are kept: of the steps only what stands beside the result, of the result its value once."""
@@ -435,6 +441,13 @@ class Executor:
         self._flags.cleanup()
 
 
+def reached(run: Run | Kept, events: list[ArmEvent]) -> str:
+    """How far a run came that was cut off: “1 of 2 arms had ended, arm 2 was at step 13 of 60.”"""
+    what, count, ended = "cell" if run.given.get("grid") else "arm", len(grids.cells(run.given)), {e.arm for e in events if isinstance(e.event, Outcome)}
+    under_way = {e.arm: f", {what} {e.arm + 1} was at step {e.event.i} of {e.event.n}" for e in events if isinstance(e.event, Step) and e.arm not in ended}
+    return f"{len(ended) or 'None'} of {count} {what}{'s' * (count > 1)} had ended{''.join(under_way.values())}."
+
+
 _studio: list[Executor] = []
 _making = threading.Lock()
 
@@ -460,3 +473,9 @@ def studio() -> Executor:
         if not _studio:
             _studio.append(_made())
         return _studio[0]
+
+
+def end() -> None:
+    """Before the process ends: what runs is stopped within its step, and kept as interrupted."""
+    for made in list(_studio):
+        made.close()

@@ -1,7 +1,12 @@
-"""The studio on a free port with a tiny random model, for the tests that go through HTTP."""
+"""The studio on a free port with a tiny random model, for the tests that go through HTTP. As a program it is a studio that a test may end or kill:
+python -m tests.serving FOLDER PORT SECONDS keeps its runs in the folder, and says every second of a run that it is there.
+"""
 
 import dataclasses
 import importlib.util
+import os
+import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +23,8 @@ def _tiny(name="emoji-ldm"):
 
 
 @contextmanager
-def studio(seconds: float = 0.0):
-    """Gives the address. `seconds`: how long each evaluation of the network takes at least."""
+def studio(seconds: float = 0.0, port: int | None = None, folder: str = ""):
+    """Gives the address. `seconds`: how long each evaluation of the network takes at least; `folder`: of its runs, else the tests' own."""
     from ui import page
 
     model = _tiny()
@@ -28,9 +33,22 @@ def studio(seconds: float = 0.0):
     models.clear()
     models._cache["emoji-ldm"] = model
     models._cache["objects-ldm"] = _tiny("objects-ldm")
-    app, url, _ = page.launch(port=None, prevent_thread_lock=True, quiet=True)
+    if folder:
+        os.environ["UNNOISE_DATA"] = folder
+    app, url, _ = page.launch(port=port, prevent_thread_lock=True, quiet=True)
     try:
         yield url.rstrip("/")
     finally:
         app.blocks.close(verbose=False)
         models.clear()
+
+
+if __name__ == "__main__":
+    from ui import running
+
+    running.BEAT = 1.0  # before the page is made of it
+    import app
+
+    app.ends_well()
+    with studio(float(sys.argv[3]), int(sys.argv[2]), sys.argv[1]):
+        threading.Event().wait()

@@ -230,7 +230,7 @@ def test_what_is_stopped_while_it_is_on_its_way_does_not_begin(studio, source):
 def test_the_panel_says_that_it_is_paused_and_when_it_is_not_any_more():
     board = running.Board(asked() | {"model": TASK.model}, {}, ["a"])
     studio = SimpleNamespace(estimate=lambda _: 70.0, place=lambda _: 0)
-    run = SimpleNamespace(id="x", state="running", held=lambda: False)
+    run = SimpleNamespace(id="x", state="running", held=lambda: False, stopped=lambda: False)
     said = []
     for event in (spec.Step(1, 3), spec.Held(200.0), spec.Held(30.0), spec.Held(0), spec.Step(2, 3)):
         board.see([spec.ArmEvent(0, event)])
@@ -238,6 +238,20 @@ def test_the_panel_says_that_it_is_paused_and_when_it_is_not_any_more():
     assert said[0] == "running … about 70 s left" and "goes on in 4 min" in said[1] and "goes on in 30 s" in said[2]
     assert said[3] == said[4] and said[3].startswith("Paused long enough"), "the Pause button stays off"
     assert "paused at step 1 of 3" in board.see([spec.ArmEvent(0, spec.Step(1, 3)), spec.ArmEvent(0, spec.Held(9.0))])[-1]
+    run.stopped = lambda: True
+    assert "stopping after this step" in running.line(studio, run, board), "also where a step takes longer than what the press itself said stays"
+
+
+@pytest.mark.parametrize("who", [ME, YOU])
+def test_a_run_of_which_nothing_is_new_says_now_and_then_that_it_is_there(studio, source, monkeypatch, who):
+    monkeypatch.setattr(running, "BEAT", 0.2)
+    run = submit(studio, steps=2)
+    source.let(1)
+    until(lambda: run.progress.i)
+    studio.share(run.id, visitor.owner(ME), True)
+    threading.Timer(1.0, source.let, (2,)).start()
+    beats = [html for html, *_ in rows_of(running.watcher(TASK, run.id, columns(run)), who) if "data-beat" in str(html)]
+    assert len(set(beats)) >= 1 and all(html.startswith('<p data-beat="') and 'class="running"' in html for html in beats)
 
 
 def test_a_run_that_can_not_begin_says_why_and_leaves_no_arm_loading(studio, source):

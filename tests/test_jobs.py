@@ -352,6 +352,29 @@ os._exit(9)
     studio.close()
 
 
+def test_steps_are_kept_on_the_way_so_that_a_killed_server_knows_how_far_it_was(studio, source, monkeypatch):
+    monkeypatch.setattr(jobs, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "KEEP_SHARE", 1e9)
+    run = studio.submit(asked(steps=9, arms=2), {}, "me")
+    source.let(4)
+    until(lambda: jobs.reached(run, studio.store.events(run.id)) == "None of 2 arms had ended, arm 1 was at step 4 of 9.")
+    (kept,) = [e for e in studio.store.events(run.id) if isinstance(e.event, Step)]
+    assert (kept.event.show.pixels == 4).all(), "with the picture of the step"
+    source.let(7)
+    until(lambda: jobs.reached(run, studio.store.events(run.id)) == "1 of 2 arms had ended, arm 2 was at step 2 of 9.")
+    source.let(7)
+    ended(run)
+    assert jobs.reached(run, studio.store.events(run.id)) == "2 of 2 arms had ended."
+
+
+def test_what_is_kept_on_the_way_takes_little_of_the_time(studio, source, monkeypatch):
+    monkeypatch.setattr(jobs, "KEEP_SECONDS", 0.0)
+    source.open, saved, save = True, [], studio.store.save
+    monkeypatch.setattr(studio.store, "save", lambda *values: (saved.append(1), time.sleep(0.02), save(*values)))
+    ended(studio.submit(asked(steps=60), {}, "me"))
+    assert len(saved) < 6, "where keeping it takes long it is done seldom"
+
+
 def test_a_studio_that_is_closed_interrupts_what_runs(tmp_path):
     source = Source()
     studio = Executor(Store(tmp_path), source)

@@ -91,8 +91,10 @@ class Board:
 
     def end(self) -> list:
         """What is left to show once the run is over."""
-        for live in self.lives[len(self.outcomes) :]:
-            live.state = "skipped"
+        ended = {o.arm for o in self.outcomes}
+        for arm, live in enumerate(self.lives):
+            if arm not in ended:
+                live.state = "cut" if live.i else "skipped"  # by a studio that ended, or a run that failed
         if not self.outcomes:
             return self._last(None)
         return self._last(results.summary(self.given, self.pictures, self.outcomes, self.files))

@@ -152,7 +152,7 @@ def _row(run: Any) -> str:
     shared = _button("copy", run, "Copy link") + _button("keep", run, "Stop sharing") if run.shared else _button("share", run, "Share link", TELLS)
     acts = _button("open", run, "Load again") + _button("again", run, "Run again") + shared + _button("delete", run, "Delete", sure="Really delete?")
     mark = "" if run.state == "done" else f' · <b class="{run.state}">{run.state}</b>'
-    said = run.error or (CUT_OFF if run.state == "interrupted" else "")
+    said = run.error or (f"{CUT_OFF} {running.reached(run)}".strip() if run.state == "interrupted" else "")
     mark += f" · {escape(said)}" if said else ""
     return (f'<article class="past">{_remembered(run)}<div>{_title(run.given)}<p>{_said(run)}{mark}</p></div>'
             f'<span class="acts">{acts}</span></article>')  # fmt: skip

@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from backends import TASKS, BadInput, Task, inputs, jobs, recipe
-from ui import api, ballot, bring, catalogue, cells, compare, cube, guard, history, running, sound, toast, tools, turntable, visitor, zoom
+from ui import api, ballot, bring, catalogue, cells, compare, cube, guard, history, lost, running, sound, toast, tools, turntable, visitor, zoom
 from ui.compare import FIRST, LIGHT, STATE, Tab
 from ui.theme import CSS, HEAD, theme
 
@@ -161,7 +161,7 @@ def launch(host: str = "127.0.0.1", port: int | None = None, **options):
     jobs.studio()  # what waited when the studio ended goes on before anyone asks
     return build().launch(
         server_name=host, server_port=port, share=False, allowed_paths=[], max_file_size=max(inputs.MAX_BYTES, inputs.max_zip()), theme=theme(), css_paths=[CSS],
-        head=HEAD + "".join(part.SCRIPT for part in (bring, sound, turntable, cube, cells, ballot, zoom)), footer_links=["api"], show_error=True,
+        head=HEAD + "".join(part.SCRIPT for part in (bring, sound, turntable, cube, cells, ballot, zoom, lost)), footer_links=["api"], show_error=True,
         state_session_capacity=SESSIONS, ssr_mode=False, mcp_server=False,
         app_kwargs={"middleware": [Middleware(guard.Guard, names=guard.names(host)), Middleware(visitor.Cookie)], "routes": routes, "lifespan": lifespan}, **options,
     )  # fmt: skip

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import anyio
 import gradio as gr
 
-from backends import jobs, models, recipe
-from backends.jobs import Run
+from backends import jobs, models, recipe, votes
+from backends.jobs import Kept, Run
 from backends.spec import ArmEvent, BadInput, Task
 from ui import ballot, boards, views, visitor
 from ui.boards import RUNNING, Board
@@ -25,11 +25,12 @@ from ui.results import SKIP
 
 TICK = 0.05  # seconds between two looks at what is new
 LINE = 0.4  # seconds between two looks at the queue while nothing new comes
-BEAT = 5.0  # at least so often something is sent: only then Gradio finds out who has left
+BEAT = 5.0  # at least so often something is sent: only then Gradio finds out who has left, and the page that it is still told (lost.py)
 QUEUED = """() => '<p class="running queued">on its way to the queue …</p>'"""
 PAUSED = '<p class="running pausing">pausing after this step …</p>'
+STOPPED = '<p class="running">stopping after this step …</p>'
 # Where nothing runs any more there is nothing to say, and it would stay.
-STOPPING = """(said) => (said ?? '').includes('class="running') ? '<p class="running">stopping after this step …</p>' : said"""
+STOPPING = f"""(said) => (said ?? '').includes('class="running') ? '{STOPPED}' : said"""
 PAUSING, RESUMING = (f"() => '{said}'" for said in (PAUSED, RUNNING))
 INTERRUPTED = "Interrupted: the studio ended while this ran. What it had made by then is here; Run makes it anew."
 UNKEPT = "The result could not be kept among your runs, as the studio's disk takes no more. Download it now if you want to have it."
@@ -190,8 +191,9 @@ async def _follow(run: Run, ticket: Ticket, ids: list[str], note: str = "", mine
                 row = await anyio.to_thread.run_sync(board.see, events) if events else board.start() if run.state == "running" else None
                 if mine and (row or time.monotonic() >= due):  # of a hundred who wait, each asks for the whole queue
                     now, due = line(studio, run, board), time.monotonic() + LINE
-                if row or now != said or time.monotonic() - sent > BEAT:
-                    yield [SKIP if now == said else now, *(row or boards.blank(len(ids)))[1:]]
+                beat = time.monotonic() - sent > BEAT
+                if row or now != said or beat:
+                    yield [beaten(now) if beat else SKIP if now == said else now, *(row or boards.blank(len(ids)))[1:]]
                     said, sent = now, time.monotonic()
         if not ticket.left:
             row = await anyio.to_thread.run_sync(board.end)
@@ -213,6 +215,8 @@ def line(studio: jobs.Executor, run: Run, board: Board) -> str:
     data, known = f' data-run="{run.id}"', studio.estimate(run)
     if place := studio.place(run):
         return f'<p class="running queued"{data}>{PLACES.get(place, f"{place} in line")}{"" if known is None else f" · done in about {lasting(known)}"}</p>'
+    if run.stopped and run.stopped():  # an ended one that was brought back has no switches
+        return STOPPED.replace("<p", f"<p{data}")
     if board.held:
         left = f"{math.ceil(board.held / 60)} min" if board.held > 60 else f"{math.ceil(board.held)} s"
         return f'<p class="running paused"{data}>Paused. The clock stands; by itself it goes on in {left}, since others may wait. Stop keeps what there is.</p>'
@@ -221,6 +225,11 @@ def line(studio: jobs.Executor, run: Run, board: Board) -> str:
     if run.state == "running" and run.held():
         return PAUSED.replace("<p", f"<p{data}")
     return f'<p class="running"{data}>running …{"" if known is None else f" about {lasting(known)} left"}</p>'
+
+
+def beaten(said: str) -> str:
+    """What the panel says, or of another's run “running …”, so that the page sees it come though nothing is new."""
+    return (said or RUNNING).replace("<p", f'<p data-beat="{time.monotonic():.0f}"', 1)
 
 
 def share(run: Run) -> float:
@@ -256,10 +265,17 @@ def ending(run: Run, note: str = "") -> str:
     if run.error:
         return f'<p class="error" role="alert"{data}>{views.escape(run.error)}</p>'
     if run.state == "interrupted":
-        return f'<p class="error" role="alert"{data}>{INTERRUPTED}</p>'
+        return f'<p class="error" role="alert"{data}>{INTERRUPTED} {reached(run)}</p>'
     if run.unkept:
         return f'<p class="error" role="alert"{data}>{UNKEPT}</p>'
     return f'<p class="note"{data}>{note}</p>'
+
+
+def reached(run: Run | Kept) -> str:
+    """How far a run came that was interrupted; nothing while its arms are not to be told apart (ballot.py)."""
+    store = jobs.studio().store
+    found = store.ballot(run.id)
+    return "" if found and found.state == votes.OPEN else jobs.reached(run, store.events(run.id))
 
 
 def _said(failure: Exception) -> str:

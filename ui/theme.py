@@ -63,7 +63,7 @@ HEAD = """
   }).observe(document, { childList: true, subtree: true });
   const press = (kind) => {
     const button = [...document.querySelectorAll('button.' + kind)].find((b) => b.offsetParent !== null);
-    const busy = kind === 'run' && button?.closest('.bench')?.querySelector('.message .running');
+    const busy = kind === 'run' && (document.body.matches('.out-of-reach') || button?.closest('.bench')?.querySelector('.message .running'));
     if (button && !busy) button.click();
     return Boolean(button);
   };

@@ -264,7 +264,7 @@ class Live:
     @property
     def said(self) -> str:
         """What it does, in a few words."""
-        return {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}",
+        return {"waiting": "waiting for its turn", "loading": "getting ready …", "idle": "", "failed": "no result", "stopped": f"stopped at step {self.i} of {self.n}", "cut": f"cut off at step {self.i} of {self.n}",
                 "paused": f"paused at step {self.i} of {self.n}",
                 "done": f"done · {self.i} step{'s' * (self.i != 1)}" if self.n else "done", "skipped": "not started"}.get(self.state, f"step {self.i}/{self.n}" if self.n else "starting …")  # fmt: skip
 
