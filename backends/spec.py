@@ -239,11 +239,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sound:
-    """Marks a sound field of a Job, Audio or None, at the rate it came with. `longest`: seconds; longer ones are refused."""
+    """Marks a sound field of a Job, Audio or None, at the rate it came with. `longest`: seconds; longer ones are refused. `of`: the field
+    whose sound it belongs to; taken away there, it goes too."""
 
     required: bool = True
     help: str = ""
     longest: float = 60.0
+    of: str = ""
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,17 @@ def test_knobs_keep_their_values_when_an_arm_or_a_piece_is_added(page):
     press(page, ".arm-3 button.remove", "document.querySelectorAll('.arm').length == 2")
 
 
+def test_an_arm_that_is_removed_takes_its_row_with_it(page):
+    set_steps(page, 2)
+    page.locator("button.run").click()
+    done(page)
+    assert page.locator("table.metrics tbody tr").count() == 2
+    press(page, ".arm-1 button.remove", "document.querySelectorAll('.arm').length == 1")
+    page.wait_for_function("document.querySelectorAll('table.metrics tbody tr').length == 1")
+    assert "Adaptive Guidance" in page.locator("table.metrics tbody th").inner_text()
+    assert page.locator(".arm-1 .picture img").count() == 1 and not page.locator(".pair").is_visible()
+
+
 def test_every_tab_is_seen_on_a_narrow_screen(page):
     size = page.viewport_size
     page.set_viewport_size({**size, "width": 1280})

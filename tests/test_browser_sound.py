@@ -59,3 +59,12 @@ def test_an_upload_is_run_played_and_opened_again(page, tmp_path):
     page.locator(".sound-field:visible").get_by_text("Drop Audio Here").wait_for()
     page.locator("button.run:visible").click()
     page.locator(".message .error:visible").wait_for()
+
+
+def test_a_clean_sound_goes_with_the_noisy_one_that_it_belongs_to(page):
+    enter(page, "Audio", "Enhance speech")
+    first, clean = (page.locator(".sound-field:visible").nth(i) for i in range(2))
+    clean.get_by_label("Clear").wait_for()  # the example has both
+    first.get_by_label("Clear").click()
+    clean.get_by_text("Drop Audio Here").wait_for()
+    assert clean.get_by_label("Clear").count() == 0

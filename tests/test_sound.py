@@ -263,7 +263,7 @@ def test_an_upload_is_refused_on_the_page_in_the_words_of_the_api(listen, tmp_pa
 def test_what_a_sound_says_is_escaped():
     evil = "<img src=x onerror=alert(1)>"
     said = views.media(Audio(TONE.samples, RATE, evil, {evil: 0.5}), "/x/" + evil) + views.media(Spectrogram(np.zeros((4, 4)), 1, 8000, evil))
-    said += drawn_sound.switch([(evil, i, TONE, evil) for i in range(2)])
+    said += drawn_sound.switch([drawn_sound.track(evil, i, TONE, evil) for i in range(2)])
     assert "<img src=x" not in said and said.count("&lt;img") >= 5
 
 

@@ -300,6 +300,23 @@ def test_a_bundle_holds_pictures_recipe_and_figures(tmp_path, monkeypatch):
     assert results.summary(given, {}, seen).bundle == shown.bundle, "a run that is opened again leaves no second file"
 
 
+def test_an_arm_that_is_removed_takes_its_row_picture_and_sound_with_it():
+    arm = {"method": "ddim", "knobs": {}, "stack": []}
+    given = {"schema": 1, "task": "text_to_image", "model": "emoji-ldm", "job": {"prompt": "x", "seed": 1}, "arms": [arm, arm | {"method": "euler"}, arm | {"method": "w2sd"}]}
+    far = Metric("PSNR to the first", 20.0), Metric("agreement", 0.5, "higher")
+    seen = [outcome(i, np.full((8, 8, 3), 90 * i, np.uint8), seconds=3.0 - i, metrics=far[i == 0 :]) for i in range(3)]
+    shown = results.summary(given, {}, seen)
+    shown.arms = {name: (None, "") for name in "abc"}
+    assert results.of(shown, "abc") is shown and results.of(shown, "abcd") is shown, "an arm that was added has no row"
+    two = results.of(shown, "ac")
+    assert two.table.count('scope="row"') == 2 and "Euler" not in two.table and 'class="arm-2"' in two.table and 'class="arm-3"' not in two.table
+    assert [title[:4] for title, _ in two.pictures] == ["1 · ", "2 · "] and (two.pictures[1][1] == 180).all() and "PSNR to the first" in two.table
+    last = results.of(shown, "bc")
+    assert "PSNR to the first" not in last.table and "agreement" in last.table, "a figure against an arm that has gone says nothing"
+    assert results.of(two, "c").table.count('scope="row"') == 1 and results.of(shown, "xy").table == "" == results.of(None, "a").table
+    assert two.bundle == shown.bundle and two.recipe == shown.recipe, "the zip and the recipe are the run's"
+
+
 @pytest.mark.parametrize(
     "value",
     [Image(np.full((8, 8, 3), 90, np.uint8)), Text("so it goes"), Audio(np.zeros(1600, np.float32), 16_000),

@@ -109,7 +109,7 @@ def html(run: Run, ballot: Ballot, values: list[Media | None]) -> str:
         if value is not None:
             value = bare(value)
             files = [sound.file(value)] if isinstance(value, Audio) else []
-            heard += [(str(place), place - 1, value, *files)] if files else []
+            heard += [sound.track(str(place), place - 1, value, *files)] if files else []
             drawn = media(value, *files) + f'<button type="button" class="vote" data-vote="{place}"><kbd>{place}</kbd> is best</button>'
         arms += f'<section class="arm arm-{place}"><span class="badge">{place}</span><div class="main">{drawn}</div></section>'
     last = max(place for place, value in enumerate(values, 1) if value is not None)

@@ -98,9 +98,8 @@ def build(task: Task) -> Tab:
         @gr.render(inputs=[state, left, mine], triggers=[state.change], show_progress="hidden")
         def draw(now: dict | None, shown: Shown | None, own: bring.Mine):
             if now:
-                same = shown and any(arm["id"] in shown.arms for arm in now["arms"])  # not after an example was loaded
                 with drawing:
-                    _draw(task, now, shown if same else Shown(), own, mine, state, left)
+                    _draw(task, now, results.of(shown, [arm["id"] for arm in now["arms"]]), own, mine, state, left)
 
     item.select(opened(task), state, state, **FIRST)
     return Tab(task, item, state)
@@ -136,7 +135,7 @@ def _draw(task: Task, now: dict, shown: Shown, own: bring.Mine, mine: gr.State, 
                 drawn = [arms.draw(task, arm, i, len(now["arms"]), shown.arms.get(arm["id"], (None, ""))) for i, arm in enumerate(now["arms"])]
             more = arms.more(task, now["arms"])
             panel = grid.draw(task, now, shown)
-            under = _under(shown, left)
+            under = _under(shown, left, [arm["id"] for arm in now["arms"]])
             table = voting.draw(task)
     columns, changes = [column for column, _ in drawn], [c for _, some in drawn for c in some] + more
     sources = [*fields.values(), *(s for column in columns for s in column.sources), *panel.sources]
@@ -227,8 +226,8 @@ def _kept(arm: dict, filled: dict) -> dict:
     return arm | {"knobs": filled["knobs"], "stack": stack}
 
 
-def _under(shown: Shown, left: gr.State) -> list:
-    """What stands under the arms, in the order of results.under."""
+def _under(shown: Shown, left: gr.State, ids: list[str]) -> list:
+    """What stands under the arms, whose ids these are, in the order of results.under."""
     table, switch, choices, slider, heat, said, bundle, code = shown.parts()
     one, other = shown.opposed if len(choices) > 1 else (None, None)
     with gr.Column(visible=bool(shown.table), elem_classes=["under"]) as frame:
@@ -265,6 +264,6 @@ def _under(shown: Shown, left: gr.State) -> list:
         with gr.Accordion("Recipe", open=False, elem_classes=["recipe"]):
             text = gr.Code(code, language="json", show_label=False, interactive=False, max_lines=24)
     for chooser in (a, b):
-        chooser.input(results.pair, [left, a, b], [before, gap, words], **LIGHT)
-    which.input(results.solid, [left, which], viewer, **LIGHT)
+        chooser.input(lambda shown, a, b: results.pair(results.of(shown, ids), a, b), [left, a, b], [before, gap, words], **LIGHT)
+    which.input(lambda shown, i: results.solid(results.of(shown, ids), i), [left, which], viewer, **LIGHT)
     return [frame, figures, listen, pair, a, b, before, gap, words, solid, which, viewer, download, text]

@@ -86,6 +86,9 @@ def panel(task: Task, values: dict, pictures: dict) -> dict[str, gr.components.C
         else:
             default = fields_of(task.job)[name].default
             made[name] = knob(Knob(name, rule, default), values.get(name, default))
+    for name, rule in rules.items():
+        if isinstance(rule, Sound) and rule.of:
+            made[rule.of].clear(sound.of_another, None, made[name], **sound.EVENT)
     for rule, name, button in openers:
         filled = [made[n] for n in rule.fills]
         button.upload(_opener(rule), [button, made[name], *filled], filled, **upload.EVENT)

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import zipfile
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gradio as gr
@@ -22,17 +23,37 @@ UNDER = 14  # components that `under` fills
 
 @dataclass
 class Shown:
-    """What a run left on its tab: `arms`: arm id -> (path of the picture, what is said under it)."""
+    """What a run left on its tab: `arms`: arm id -> (path of the picture, what is said under it); the rest by the arm's number, −1 for an input."""
 
     arms: dict[str, tuple] = field(default_factory=dict)
-    pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)  # (title, pixels) of each arm with a picture
-    table: str = ""
-    switch: str = ""  # between the arms' sounds
-    solids: list[tuple[str, str]] = field(default_factory=list)  # (title, path) of what the viewer of objects can show
+    outcomes: list[tuple[str, Outcome]] = field(default_factory=list)  # (title, what was measured, without the result itself) of each arm, or cell
+    seen: list[tuple[int, str, np.ndarray]] = field(default_factory=list)  # (arm, title, pixels) of each with a picture
+    heard: list[sound.Track] = field(default_factory=list)
+    turned: list[tuple[int, str, str]] = field(default_factory=list)  # (arm, title, path) of what the viewer of objects can show
     bundle: str | None = None
     recipe: str = ""
     sheet: str = ""  # the path of a grid's cells as one picture
     grid: str = ""  # its cells as the page shows them
+
+    @property
+    def table(self) -> str:
+        names, outcomes = [list(some) for some in zip(*self.outcomes)] or ([], [])
+        return views.metrics_table(names, outcomes, "cell" if self.sheet else "arm") if outcomes else ""
+
+    @property
+    def switch(self) -> str:
+        """Between the arms' sounds."""
+        return sound.switch([(_titled(arm, title), arm, *rest) for title, arm, *rest in self.heard]) if any(arm >= 0 for _, arm, *_ in self.heard) else ""
+
+    @property
+    def pictures(self) -> list[tuple[str, np.ndarray]]:
+        """(title, pixels)"""
+        return [(_titled(arm, title), pixels) for arm, title, pixels in self.seen]
+
+    @property
+    def solids(self) -> list[tuple[str, str]]:
+        """(title, path)"""
+        return [(_titled(arm, title), path) for arm, title, path in self.turned]
 
     @property
     def opposed(self) -> tuple[int, int]:
@@ -43,6 +64,34 @@ class Shown:
         """(table, switch, choices, slider, difference map, its line, bundle, recipe), for compare._under."""
         choices = named(self.pictures)
         return self.table, self.switch, choices, *(pair(self, *self.opposed) if len(choices) > 1 else (None, None, "")), self.bundle, self.recipe
+
+
+def _titled(arm: int, title: str) -> str:
+    return title if arm < 0 else f"{arm + 1} · {title}"
+
+
+def of(shown: Shown | None, ids: Iterable[str]) -> Shown:
+    """What is left of it where only the arms of these ids stand, in their order; of a grid all. The zip and the recipe stay the run's."""
+    before, ids = list(shown.arms) if shown else [], list(ids)
+    new = {before.index(name): i for i, name in enumerate(ids) if name in before}
+    if not new:
+        return Shown()  # after an example was loaded
+    if shown.sheet or len(new) == len(before):
+        return shown
+    place = {-1: -1} | new
+
+    def measured(outcome: Outcome) -> Outcome:
+        kept = outcome.metrics if 0 in new else tuple(m for m in outcome.metrics if not m.name.partition(", ")[0].endswith("to the first"))
+        return replace(outcome, arm=new[outcome.arm], metrics=kept)
+
+    return replace(
+        shown,
+        arms={name: shown.arms[name] for name in ids if name in shown.arms},
+        outcomes=[(title, measured(outcome)) for title, outcome in shown.outcomes if outcome.arm in new],
+        seen=[(place[arm], *rest) for arm, *rest in shown.seen if arm in place],
+        heard=[(title, place[arm], *rest) for title, arm, *rest in shown.heard if arm in place],
+        turned=[(place[arm], *rest) for arm, *rest in shown.turned if arm in place],
+    )
 
 
 def named(pairs: list[tuple]) -> list[tuple[str, int]]:
@@ -79,21 +128,21 @@ def summary(given: dict, pictures: dict, outcomes: list[Outcome], files: list[li
     """`files`: those of each arm's sound, object or cube, for the switch and the viewer."""
     titles = grids.names(given)
     pictures_of = [(o, seen) for o in outcomes if (seen := pictured(o)) is not None]
-    seen = [(CAME, views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
-    seen += [(f"{o.arm + 1} · {titles[o.arm]}", value.pixels) for o, value in pictures_of]
+    seen = [(-1, CAME, views.fitted(value.before, value.pixels)) for _, value in pictures_of[:1] if value.before is not None]
+    seen += [(o.arm, titles[o.arm], value.pixels) for o, value in pictures_of]
     whole = recipe.with_outcome(given, arms=[o.recipe["outcome"] | {"error": o.error} for o in outcomes])
     names = [titles[o.arm] for o in outcomes]
-    table = views.metrics_table(names, outcomes, "cell" if given.get("grid") else "arm") if outcomes else ""
-    heard = [(f"{o.arm + 1} · {titles[o.arm]}", o.arm, o.value, files[o.arm][0]) for o in outcomes if isinstance(o.value, Audio) and files]
+    heard = [sound.track(titles[o.arm], o.arm, o.value, files[o.arm][0]) for o in outcomes if isinstance(o.value, Audio) and files]
     fields = {value["sha256"]: form.words(name) for name, value in reversed(given["job"].items()) if isinstance(value, dict)}  # of two with one sound the first
-    asked = [(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
-    solids = [(f"{o.arm + 1} · {titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
+    asked = [sound.track(fields.get(digest, "input"), -1, value, sound.file(value)) for digest, value in pictures.items() if isinstance(value, Audio) and heard]
+    turned = [(o.arm, f"{titles[o.arm]}, {VIEWED[Path(path).suffix]}", path)
               for o in outcomes if isinstance(o.value, Turntable) and files for path in files[o.arm] if Path(path).suffix in VIEWED]  # fmt: skip
     grid = bool(given.get("grid"))
     sheet = headless.sheet(whole, stills.stills(outcomes), pictures) if grid or len(names) > 1 else b""
     bundle = _bundle(whole, pictures, outcomes, names, {"unnoise-grid.png" if grid else "unnoise-comparison.png": sheet} if sheet else {})
     path = sound.saved(sheet, "unnoise-grid.png") if grid else ""
-    return Shown({}, seen, table, sound.switch(heard + asked), solids, bundle, json.dumps(whole, indent=1), path)
+    measured = [(name, replace(o, value=None)) for name, o in zip(names, outcomes)]
+    return Shown({}, measured, seen, heard + asked, turned, bundle, json.dumps(whole, indent=1), path)
 
 
 def under(shown: Shown) -> list:

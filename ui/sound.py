@@ -60,6 +60,11 @@ def taken(path: Path | None, what: str, longest: float):
     return None if heard is None else gr.skip()
 
 
+def of_another() -> None:
+    """The sound to which this one belongs was taken away: with another, the figures would be taken against the wrong one."""
+    return None
+
+
 # --- how it is drawn -------------------------------------------------------------------------------------
 
 
@@ -140,23 +145,30 @@ def _ruler(seconds: float) -> str:
 # --- the switch between arms -----------------------------------------------------------------------------
 
 
-def switch(tracks: list[tuple[str, int, Audio, str]]) -> str:
-    """One player for (title, arm or −1, sound, path) each: they run together, and the chosen one is heard.
+Track = tuple[str, int, float, float, str]  # title, arm or −1, loudness in dB, seconds, path
+
+
+def track(title: str, arm: int, value: Audio, path: str) -> Track:
+    return title, arm, sound.loudness(value), value.seconds, path
+
+
+def switch(tracks: list[Track]) -> str:
+    """One player for all: they run together, and the chosen one is heard.
 
     Louder ones are turned down to the quietest, so that the louder does not win by being louder.
     """
     if len(tracks) < 2:
         return ""
-    levels = [sound.loudness(value) for _, _, value, _ in tracks]
+    levels = [level for _, _, level, _, _ in tracks]
     quiet = min((v for v in levels if math.isfinite(v)), default=0.0)
     gains = [10 ** (max(quiet - v, -MATCH_DB) / 20) if math.isfinite(v) else 1.0 for v in levels]
-    data = json.dumps([{"src": url(path), "gain": round(g, 4), "arm": arm + 1} for (_, arm, _, path), g in zip(tracks, gains)])
+    data = json.dumps([{"src": url(path), "gain": round(g, 4), "arm": arm + 1} for (_, arm, _, _, path), g in zip(tracks, gains)])
     chosen = next((i for i, t in enumerate(tracks) if t[1] >= 0), 0)
     buttons = "".join(
         f'<button role="radio" aria-checked="{str(i == chosen).lower()}" class="arm-{arm + 1}"><i></i>{escape(title)}</button>'
-        for i, (title, arm, _, _) in enumerate(tracks)
+        for i, (title, arm, *_) in enumerate(tracks)
     )
-    longest = max(value.seconds for _, _, value, _ in tracks)
+    longest = max(seconds for _, _, _, seconds, _ in tracks)
     return (
         f'<div class="switch" data-tracks="{escape(data)}" data-seconds="{longest:.4f}"><div class="transport">'
         f'<button class="play" aria-label="play or pause"></button><input type="range" min="0" max="1000" value="0" aria-label="position"><output>0.0 / {longest:.1f} s</output>'

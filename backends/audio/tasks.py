@@ -62,7 +62,7 @@ class EnhanceSpeech(Job):
     """`clean`: the same sentence without its noise, at any rate; only the figures look at it."""
 
     sound: Annotated[Audio | None, Sound(longest=60.0, help="speech in noise or in a room, at any rate")] = None
-    clean: Annotated[Audio | None, Sound(required=False, longest=60.0, help="the same without noise, for the figures alone")] = None
+    clean: Annotated[Audio | None, Sound(required=False, longest=60.0, of="sound", help="the same without noise, for the figures alone")] = None
 
     def __post_init__(self):
         for given, said in (
