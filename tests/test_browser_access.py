@@ -5,7 +5,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from browsing import enter, settled, visited
+from browsing import enter, playwright, settled, visited
 
 from backends.registry import TASKS
 from ui import page as pages
@@ -81,7 +81,12 @@ def test_what_a_run_leaves_is_fit_for_everyone(page, room, task):
     page.locator(".arm-1:visible").wait_for()
     page.wait_for_timeout(500)
     page.locator("button.run:visible").click()
-    page.locator("table.metrics:visible").wait_for(timeout=600_000)
+    figures = page.locator("table.metrics:visible")
+    try:
+        figures.wait_for(timeout=30_000)
+    except playwright.TimeoutError:  # minutes, on a busy machine many: what Stop leaves is looked at
+        page.keyboard.press("Escape")
+        figures.wait_for(timeout=300_000)
     settled(page, "table.metrics")
     assert not troubles(page)
     assert not too_wide(page)
