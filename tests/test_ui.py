@@ -37,6 +37,27 @@ def test_the_page_is_small_and_needs_no_torch():
     assert int(said[0]) <= 150 * 1024
 
 
+def test_all_events_show_that_they_wait_on_one_small_component(monkeypatch):
+    """Gradio's page walks through all of them at every step of any event, so that a page of many drawn tabs grew slow."""
+    import asyncio
+
+    from gradio.state_holder import SessionState
+
+    tabs, build = [], compare.build
+    monkeypatch.setattr(compare, "build", lambda task: tabs.append(build(task)) or tabs[-1])
+    made = page.build()
+    session, tab = SessionState(made), tabs[0]
+    (drawing,) = [fn for fn in made.fns.values() if fn.renderable and (tab.state._id, "change") in fn.targets]
+    session[tab.state._id] = compare.first_state(tab.task)
+    asyncio.run(made.process_api(drawing, [None, None, None], state=session, session_hash="x", request=gr.Request(session_hash="x")))
+    events = list(session.blocks_config.fns.values())
+    assert len(events) > 80 and sum(fn.rendered_in is drawing.renderable for fn in events) > 20
+    for fn in events:
+        if fn.fn and fn.api_visibility == "private":
+            assert [one.value for one in fn.show_progress_on or ()] == [page.HEADER], (fn.name, fn.targets)
+    assert [one.value for one in drawing.show_progress_on] == [page.HEADER]
+
+
 @pytest.mark.parametrize("slug", list(METHODS))
 def test_every_knob_gets_a_component_that_holds_its_default(slug):
     with gr.Blocks():
@@ -302,7 +323,13 @@ def test_a_bundle_holds_pictures_recipe_and_figures(tmp_path, monkeypatch):
 
 def test_an_arm_that_is_removed_takes_its_row_picture_and_sound_with_it():
     arm = {"method": "ddim", "knobs": {}, "stack": []}
-    given = {"schema": 1, "task": "text_to_image", "model": "emoji-ldm", "job": {"prompt": "x", "seed": 1}, "arms": [arm, arm | {"method": "euler"}, arm | {"method": "w2sd"}]}
+    given = {
+        "schema": 1,
+        "task": "text_to_image",
+        "model": "emoji-ldm",
+        "job": {"prompt": "x", "seed": 1},
+        "arms": [arm, arm | {"method": "euler"}, arm | {"method": "w2sd"}],
+    }
     far = Metric("PSNR to the first", 20.0), Metric("agreement", 0.5, "higher")
     seen = [outcome(i, np.full((8, 8, 3), 90 * i, np.uint8), seconds=3.0 - i, metrics=far[i == 0 :]) for i in range(3)]
     shown = results.summary(given, {}, seen)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
-from gradio import utils
+from gradio import context, utils
 
 from backends import grids, jobs, recipe
 from backends.recipe import MAX_ARMS
@@ -90,6 +90,17 @@ def opened(task: Task) -> Callable:
     return fill
 
 
+def lighten() -> None:
+    """Spare the page what it does for signs of waiting that are never seen. At every step of any event Gradio tells all components on which one was ever due how they
+    stand, searches the whole page for each and walks through what stands inside; the drawing of a tab is one of them, so that the sixteenth took ten seconds. The
+    events that are made here or in the page show theirs, hidden, on its very first component."""
+    made = context.get_blocks_context()
+    first = next(block for block in made.blocks.values() if isinstance(block, gr.HTML))
+    for event in made.fns.values():
+        if event.show_progress == "hidden":
+            event.show_progress_on = [first]
+
+
 def build(task: Task) -> Tab:
     """The tab's frame; its inside is drawn when it is first opened."""
     with gr.Tab(task.title, id=task.slug, elem_classes=["studio"]) as item:
@@ -100,6 +111,7 @@ def build(task: Task) -> Tab:
             if now:
                 with drawing:
                     _draw(task, now, results.of(shown, [arm["id"] for arm in now["arms"]]), own, mine, state, left)
+                    lighten()
 
     item.select(opened(task), state, state, **FIRST)
     return Tab(task, item, state)

@@ -116,6 +116,7 @@ def build() -> gr.Blocks:
         page.load(from_address, None, filled[: 1 + len(rooms)], **STATE)
         page.unload(running.closed)
         api.build()
+        compare.lighten()
     return page.queue(max_size=None)
 
 
