@@ -160,6 +160,16 @@ def test_an_arm_that_is_removed_takes_its_row_with_it(page):
     page.locator("button.run").click()
     done(page)
     assert page.locator("table.metrics tbody tr").count() == 2
+    moved = """() => {
+      const table = document.querySelector('table.metrics'), frame = table.closest('.scroll'), [name, first] = table.querySelectorAll('tbody tr:first-child > *');
+      table.style.minWidth = '3000px'; frame.scrollLeft = 700;
+      const [at, its, next] = [frame, name, first].map((e) => e.getBoundingClientRect());
+      table.style.minWidth = '';
+      return [its.left - at.left, its.right - next.left];
+    }"""
+    beside, over = page.evaluate(moved)
+    assert abs(beside) <= 1 and over > 100, "the arms' names stay in sight while a wide table is moved"
+    assert "radial-gradient" in page.locator(".under .scroll").first.evaluate("e => getComputedStyle(e).backgroundImage"), "a shadow where it hides more"
     press(page, ".arm-1 button.remove", "document.querySelectorAll('.arm').length == 1")
     page.wait_for_function("document.querySelectorAll('table.metrics tbody tr').length == 1")
     assert "Adaptive Guidance" in page.locator("table.metrics tbody th").inner_text()

@@ -305,7 +305,7 @@ def metrics_table(titles: list[str], outcomes: list[Outcome], of: str = "arm") -
         rows.append(measured)
     columns |= costs
     best = {name: _best([r for r, o in zip(rows, outcomes) if not (o.stopped or o.error)], name, better) for name, better in columns.items()}
-    arrows = {"lower": " ↓", "higher": " ↑"}
+    arrows = {"lower": "\u00a0↓", "higher": "\u00a0↑"}
     said = {name: _common([row.get(name) for row in rows]) for name in columns}  # what is said of all figures of a column stands above them
     head = "".join(f'<th title="{escape(TELLS.get(name, ""))}">{escape(name)}{arrows.get(better, "")}{said[name]}</th>' for name, better in columns.items())
     body = []
