@@ -113,6 +113,8 @@ SCRIPT = """
     event.preventDefault();
     to(table, turn(table).at + way / table.dataset.frames);
   });
+  // The viewer of objects would take the focus before all else on the page.
+  new MutationObserver((changes) => changes.forEach(({ target }) => { if (target.tabIndex > 0) target.tabIndex = 0; })).observe(document, { subtree: true, attributeFilter: ['tabindex'] });
 })();
 </script>
 """
