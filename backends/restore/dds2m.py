@@ -127,7 +127,8 @@ def image_prior(job: RestoreCube, model, rank: Rank = 5, steps: ReverseSteps = 2
 
     DDS2M's network fitted straight to what was measured, with no diffusion around it: it draws the cube before it draws the noise, if it is stopped in time.
 
-    Ulyanov et al., arXiv 1711.10925, on the factor network of DDS2M, as DS2DP (Miao et al. 2021) has it; the answer is an average of decay 0.98.
+    Ulyanov et al., arXiv 1711.10925, on the factor network of DDS2M, as DS2DP (Miao et al. 2021) has it; the answer is a running mean that reaches over the
+    same share of the steps as DDS2M's does of those in which it learns.
     """
     from backends.nets.factor_net import variation
 
@@ -136,12 +137,13 @@ def image_prior(job: RestoreCube, model, rank: Rank = 5, steps: ReverseSteps = 2
 
     def fitted() -> Iterator[tuple[Tensor, float]]:
         optimiser, average = torch.optim.Adam(net.parameters(), rate), None
+        keep = AVERAGE ** (T[job.what] / (2 * steps))  # DDS2M's in twice the steps, of which it learns in half
         for _ in range(steps):
             with torch.enable_grad():
                 made = 2 * net() - 1
                 fit = (problem.operator.measured(made) - problem.y).square().mean()
                 (fit + tv * variation(made) if tv else fit).backward()
-            average = made.detach() if average is None else AVERAGE * average + (1 - AVERAGE) * made.detach()
+            average = made.detach() if average is None else keep * average + (1 - keep) * made.detach()
             optimiser.step()
             optimiser.zero_grad()
             yield average.clamp(-1, 1), float(fit.detach())
