@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -343,6 +344,19 @@ def test_the_walk():
     assert begun.abs().max() <= 1
     *_, (last, _) = dds2m.walked(problem, net, 100, 1e-3, 0.0, torch.Generator().manual_seed(0))
     assert net.calls == 11 + 50 and (last - 0.5).abs().max() < 1e-5  # 2·0.75 − 1
+
+
+@pytest.mark.parametrize("steps", [1000, 100, 50])
+def test_the_image_priors_mean_reaches_over_the_same_share_of_any_number_of_steps(monkeypatch, steps):
+    class Begins(Constant):
+        def forward(self):
+            return super().forward() - 0.5 * (self.calls == 1)
+
+    monkeypatch.setattr(dds2m, "factors", lambda *_: Begins(0.75, (4, 16, 16)))
+    job, model = RestoreCube(cube=small(), sigma=0.1, seed=1), SimpleNamespace(device="cpu", nfe=0)
+    events = list(itertools.islice(dds2m.image_prior(job, model, steps=steps), steps // 10 + 1))
+    left = (0.75 - events[-1].keep().values) / 0.5  # of the first draw
+    assert np.allclose(left, 0.98**100, atol=1e-3) and model.nfe == steps // 10 + 1
 
 
 @identity("the network stays itself from step to step, and is not begun anew")
