@@ -29,8 +29,9 @@ def seed_of(args, log: dict) -> int:
     return (args.seed * 1_000_003 + log["samples"]) % 2**31
 
 
-def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_pretrained) -> None:
-    """For `args.minutes`: `loss_of(net, average)` a step, average being the EMA of the weights, which is what is saved.
+def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_pretrained, most: int = 0) -> None:
+    """For `args.minutes`, or `most` samples of this sitting if they are reached before: `loss_of(net, average)` a step, average being the EMA of
+    the weights, which is what is saved.
 
     `figures(average)`: held-out figures as a dict; `sheet(average)`: a picture for runs/<name>.png; `write(average, out)` saves the weights.
     """
@@ -53,8 +54,8 @@ def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_p
             sheet(ema.net).save(RUNS / f"{name}.png")
 
     step, began, clock = 0, log["minutes"], Clock(args.minutes)
-    while not clock.over:
-        optimiser.rate(args.lr * min(1, (step + 1) / 100) * min(1, clock.left / (clock.budget * 0.5)) + 1e-6)
+    while (left := min(clock.left / clock.budget, 1 - step * args.batch / most if most else 1)) > 0:  # the share of the sitting
+        optimiser.rate(args.lr * min(1, (step + 1) / 100) * min(1, left / 0.5) + 1e-6)
         loss = loss_of(net, ema.net)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -2,8 +2,9 @@
 
     python -m backends.train.noise_da --task denoise --minutes 0.8    # derain, deblur likewise; needs the crops of worlds/photos.py
 
-Three arms one after another, each for so long: source, full, unshuffled (the shortcut left open). Those with F begin as the source-only restorer, so that minutes go where the arms differ; `full` and `unshuffled` are trained alike but
-for the shuffle and the contrast.
+Four arms one after another, each for so long: source, full, unshuffled (the shortcut left open), longer. Those after the first begin as the source-only
+restorer, so that minutes go where the arms differ; `full` and `unshuffled` are trained alike but for the shuffle and the contrast. `longer` is their
+control: it goes on on the source's pairs alone, for as many samples as `full` saw beyond the source, if the minutes are enough for them.
 
 As the paper: α = 0.2·(2/(1 + e^{−5p}) − 1), margin 0.1, Charbonnier's distance, one optimiser over G and F, an average of the weights as the
 answer. Where we differ: p is the share of this sitting and not of 300 epochs; 64 px patches in large batches, not 3 of 128 px; Muon with
@@ -11,6 +12,7 @@ AdamW at a falling rate, not Adam at 1e-4; a faster average; smaller networks (n
 (restore/harming.py), its pictures drawn from the same photographs but never those of the pair.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -65,7 +67,7 @@ def train_arm(args, arm: str, crops: photos.Crops) -> None:
     if not log["samples"] and arm != "source" and (source / "config.json").exists():
         restorer = RestorationUNet.from_pretrained(source, torch_dtype=torch.float32)
     held, noiser = args.out.with_name(f"{args.out.name}-noise"), None
-    if arm != "source":
+    if arm in ("full", "unshuffled"):
         noiser = NoiseUNet.from_pretrained(held, torch_dtype=torch.float32) if (held / "config.json").exists() else NoiseUNet()
     crops.rng.manual_seed(seed_of(args, log))
     clean = (crops.held_out(64 if args.device != "cpu" else 16) + 1) / 2
@@ -101,7 +103,8 @@ def train_arm(args, arm: str, crops: photos.Crops) -> None:
         if net.noiser is not None:
             save_pretrained(net.noiser, held)
 
-    train(args, f"noise-da-{args.out.name}", Pair(restorer, noiser), log, loss_of, figures, rows, write)
+    most = json.loads((args.out.with_name(f"{args.task}-full") / "training.json").read_text())["samples"] if arm == "longer" else 0
+    train(args, f"noise-da-{args.out.name}", Pair(restorer, noiser), log, loss_of, figures, rows, write, most)
 
 
 if __name__ == "__main__":
