@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from backends.nets import face_prompt
 from backends.nets.face_unet import FaceUNet
-from backends.train import faces_lcm, faces_prior
+from backends.train import faces_lcm, faces_prior, loop
 from backends.worlds import faces
 
 
@@ -62,3 +62,25 @@ def test_the_network_on_pixels_saves_and_restores(tmp_path):
         out = net(y, torch.tensor([3, 700])).sample
         assert out.shape == y.shape and torch.equal(out, again(y, torch.tensor([3, 700])).sample)
         assert not torch.allclose(out[0], net(y, 700).sample[0]) and net.restore(y).abs().max() <= 1
+
+
+@pytest.mark.parametrize("minutes, most, steps", [(10, 100, 25), (10, 90, 23), (0, 100, 0)])
+def test_a_sitting_ends_at_its_samples_or_minutes(tmp_path, monkeypatch, minutes, most, steps):
+    monkeypatch.setattr(loop, "RUNS", tmp_path)
+    rates, rate = [], loop.MuonAdamW.rate
+    monkeypatch.setattr(loop.MuonAdamW, "rate", lambda self, lr: rates.append(lr) or rate(self, lr))
+    args, log = types.SimpleNamespace(device="cpu", lr=1e-2, ema=0.9, batch=4, minutes=minutes, out=tmp_path), {"samples": 40, "minutes": 0}
+    sheet = types.SimpleNamespace(save=lambda path: None)
+    loop.train(
+        args,
+        "tiny",
+        torch.nn.Conv2d(1, 1, 1),
+        log,
+        lambda net, _: net(torch.ones(1, 1, 2, 2)).square().mean(),
+        lambda _: {},
+        lambda _: sheet,
+        lambda *_: None,
+        most,
+    )
+    assert log["samples"] == 40 + 4 * steps and len(rates) == steps
+    assert not rates or rates[-1] < 0.2 * max(rates), "the rate falls towards the end"

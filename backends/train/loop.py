@@ -54,7 +54,7 @@ def train(args, name: str, net, log: dict, loss_of, figures, sheet, write=save_p
             sheet(ema.net).save(RUNS / f"{name}.png")
 
     step, began, clock = 0, log["minutes"], Clock(args.minutes)
-    while (left := min(clock.left / clock.budget, 1 - step * args.batch / most if most else 1)) > 0:  # the share of the sitting
+    while not clock.over and (left := min(clock.left / clock.budget, 1 - step * args.batch / most if most else 1)) > 0:  # left: a share of the sitting
         optimiser.rate(args.lr * min(1, (step + 1) / 100) * min(1, left / 0.5) + 1e-6)
         loss = loss_of(net, ema.net)
         loss.backward()

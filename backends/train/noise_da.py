@@ -103,7 +103,9 @@ def train_arm(args, arm: str, crops: photos.Crops) -> None:
         if net.noiser is not None:
             save_pretrained(net.noiser, held)
 
-    most = json.loads((args.out.with_name(f"{args.task}-full") / "training.json").read_text())["samples"] if arm == "longer" else 0
+    most = 0
+    if arm == "longer":
+        most = max(1, json.loads((args.out.with_name(f"{args.task}-full") / "training.json").read_text())["samples"] - log["samples"])
     train(args, f"noise-da-{args.out.name}", Pair(restorer, noiser), log, loss_of, figures, rows, write, most)
 
 
