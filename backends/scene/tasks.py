@@ -24,6 +24,7 @@ MAKE_OBJECT = Task(
     examples=(
         {"job": {"prompt": "a cactus wearing a party hat", "seed": 1}, "arms": [{"method": "sds"}, {"method": "stabledreamer"}]},
         {"job": {"prompt": "a snowman", "seed": 1}, "arms": [{"method": "stabledreamer"}]},
+        {"job": {"prompt": "a horse wearing a party hat", "seed": 1}, "arms": [{"method": "stabledreamer"}, {"method": "stabledreamer", "knobs": {"geometry": 0.5}}]},
         {"job": {"prompt": "a striped birthday cake", "seed": 1}, "arms": [{"method": "stabledreamer"}, {"method": "stabledreamer", "knobs": {"annealed": False}}]},
         {"job": {"prompt": "a red bus", "seed": 2}, "arms": [{"method": "sds"}, {"method": "stabledreamer", "knobs": {"form": "voxels"}}]},
     ),
