@@ -11,7 +11,7 @@ from backends import BadInput, inputs, models, recipe, run
 from backends.nets import eight_bits
 from backends.nets.aff import AffUNet, Filter
 from backends.nets.space_moe import SpaceMoe
-from backends.nets.sr_decoders import LiifDecoder, grid
+from backends.nets.sr_decoders import LiifDecoder, grid, parted
 from backends.restore import moe_sr, packaged_upscalers
 from backends.restore.arbitrary_scale import at_any_size, fixed
 from backends.restore.latent_sr import SCHEDULE, ddim, original, trust
@@ -116,7 +116,7 @@ def test_tiles_cover_and_join_to_what_they_were_cut_from(size):
 
 
 def test_eight_bits_come_back_within_half_a_step(tmp_path):
-    net = LiifDecoder(32, 32)
+    net = LiifDecoder(48, 32, 32, 1)
     eight_bits.save(net, tmp_path)
     back = eight_bits.load(LiifDecoder, tmp_path)
     for (name, a), b in zip(net.named_parameters(), back.parameters()):
@@ -265,8 +265,8 @@ def test_the_cost_of_diffusion_does_not_know_the_size(model):
 
 @pytest.mark.identity("arbitrary_scale", "one latent gives the same colour at a place whatever else is asked, and the four neighbours' shares add up to 1")
 def test_a_place_has_one_colour(model):
-    liif, h = model.net["liif"], torch.randn(1, 8, 12, 10)
-    features, at, cell = liif.features(h), grid((9, 7), "cpu"), torch.tensor([2 / 9, 2 / 7])
+    liif = model.net["liif"]
+    (_, features), at, cell = parted(liif.read(model.net["vae"], torch.randn(1, 8, 12, 10))), grid((9, 7), "cpu"), torch.tensor([2 / 9, 2 / 7])
     whole = liif.query(features, at, cell)
     assert torch.allclose(liif.query(features, at[:, 20:31], cell), whole[:, 20:31], atol=1e-6)
     with torch.no_grad():
@@ -274,6 +274,16 @@ def test_a_place_has_one_colour(model):
             p.zero_()
         liif.rest[-1].bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
     assert torch.allclose(liif.query(features, at, cell), torch.tensor([0.1, 0.2, 0.3]).expand(1, 63, 3), atol=1e-6)
+
+
+def test_an_untaught_decoder_for_any_size_is_the_plain_one_brought_to_size(model):
+    vae, z = model.net["vae"], torch.randn(1, 8, 12, 16)
+    assert torch.allclose(LiifDecoder()(vae, z, (48, 64)), vae.pixels(z), atol=1e-5)
+    canvas = fixed(model, PICTURE[:, :60])  # tiles and an edge that fills the canvas up: no matter
+    taught = at_any_size(canvas, canvas.y0, (192, 240))
+    torch.nn.init.zeros_(model.net["liif"].rest[-1].weight), torch.nn.init.zeros_(model.net["liif"].rest[-1].bias)
+    made = at_any_size(canvas, canvas.y0, (192, 240))
+    assert np.abs(made.astype(int) - canvas.decoded(canvas.y0)).max() <= 1 < np.abs(made.astype(int) - taught).max()
 
 
 @pytest.mark.parametrize("factor", [2.0, 4.0, 8.0])

@@ -16,7 +16,7 @@ def tiny():
     unet = lambda **kind: SrUNet(block_out_channels=(32, 32), layers_per_block=1, **kind)  # noqa: E731
     nets = {name: unet(attention=0, steps=T) for name in ("shift", "student", "regression")}
     nets |= {name: unet(attention=1, experts=1) for name in ("single", "aligned", *(f"stage{i}" for i in range(STAGES)))}
-    nets |= {"vae": SrAutoencoder(**CONFIG | {"block_out_channels": (48, 48)}), "fa": FaDecoder(), "liif": LiifDecoder(32, 32)}
+    nets |= {"vae": SrAutoencoder(**CONFIG | {"block_out_channels": (48, 48)}), "fa": FaDecoder(), "liif": LiifDecoder(48, 32, 32, 1)}
     for net in nets.values():
         for p in net.parameters():
             if not p.any():  # what begins as nothing

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from backends.nets.patch_vae import PatchAutoencoderKL
-from backends.nets.sr_decoders import Queried
+from backends.nets.sr_decoders import Queried, resized
 
 
 class EmojiLiif(Queried, ModelMixin, ConfigMixin):
@@ -34,8 +34,3 @@ class EmojiLiif(Queried, ModelMixin, ConfigMixin):
     def forward(self, vae: PatchAutoencoderKL, z: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         plain, features = self.read(vae, z)
         return resized(plain, size) + self.asked(features, size)
-
-
-def resized(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bicubic, smoothed where it shrinks."""
-    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, size=size, mode="bicubic", align_corners=False, antialias=True)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.functional import pixel_unshuffle
 
 from backends.nets.aff import AffUNet
-from backends.nets.sr_vae import CHANNELS, CONFIG, SrAutoencoder
+from backends.nets.sr_vae import CONFIG, SrAutoencoder
 
 
 class Resnet(ResnetBlock2D):
@@ -79,14 +79,16 @@ class Queried:
         """(B, Q, 3) at places `at`: (B, Q, 2) as (y, x) in [-1, 1], align_corners=False; `cell`: (2,) or (B, 1, 2), a pixel's height and width there."""
         size = torch.tensor(features.shape[-2:], device=at.device, dtype=at.dtype)
         cell, answers, areas = (cell * size).expand_as(at), [], []
+        cells = features.flatten(2).mT.flatten(0, 1)  # (B·h·w, C), a copy of rows being much quicker than of single numbers
+        first = torch.arange(0, len(cells), features[0, 0].numel(), device=at.device)[:, None]
         for dy in (-1, 1):
             for dx in (-1, 1):
                 near = at + torch.tensor([dy, dx], device=at.device, dtype=at.dtype) / size
                 index = (((near.clamp(-1, 1) + 1) / 2 * size).floor().long()).clamp_min(0)
                 index = torch.minimum(index, size.long() - 1)
                 centre = (2 * index.to(at.dtype) + 1) / size - 1
-                flat = (index[..., 0] * features.shape[-1] + index[..., 1])[:, None].expand(-1, features.shape[1], -1)
-                found = features.flatten(2).gather(2, flat).transpose(1, 2)  # (B, Q, C)
+                flat = index[..., 0] * features.shape[-1] + index[..., 1] + first
+                found = cells.index_select(0, flat.flatten()).view(*flat.shape, -1)  # (B, Q, C)
                 away = (at - centre) * size  # in cells' halves: a cell reaches from −1 to 1
                 answers.append(self.rest(found + self.place(torch.cat([away, cell], -1).to(found.dtype))))
                 areas.append(away.prod(-1, keepdim=True).abs() + 1e-9)
@@ -102,28 +104,40 @@ class Queried:
 
 
 class LiifDecoder(Queried, ModelMixin, ConfigMixin):
-    """A decoder that can be asked for any grid of pixels (arXiv 2403.10255, section 3.2; LIIF: arXiv 2012.09161).
+    """A decoder that can be asked for any grid of pixels (arXiv 2403.10255, section 3.2; LIIF: arXiv 2012.09161), behind the plain decoder's trunk.
 
-    A trunk without upsampling gives features at the latents' resolution; a perceptron turns a feature, where in its cell the pixel lies and
-    how large the pixel is into RGB. Four neighbours answer, weighed by the area opposite (local ensemble). The features' part of the
-    perceptron's first layer is linear, hence done before they are looked up, once a cell and not once a pixel.
+    A perceptron turns a feature, where in its cell the pixel lies and how large the pixel is into RGB. Four neighbours answer, weighed by the area
+    opposite (local ensemble). The features' part of the perceptron's first layer is linear, hence done before they are looked up, once a cell and not
+    once a pixel. Answers are added to what the plain decoder draws, brought to the size; they begin as nothing, so that training starts from that.
     """
 
     @register_to_config
-    def __init__(self, channels: int = 64, hidden: int = 128):
+    def __init__(self, channels: int = CONFIG["block_out_channels"][0], width: int = 96, hidden: int = 64, blocks: int = 2):
         super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Conv2d(CHANNELS, channels, 3, padding=1), *(Resnet(channels, channels) for _ in range(4)), nn.GroupNorm(8, channels), nn.SiLU()
-        )
-        self.first, self.place = nn.Conv2d(channels, hidden, 1), nn.Linear(4, hidden, bias=False)
+        self.first = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), *(Resnet(width, width) for _ in range(blocks)), nn.Conv2d(width, hidden, 1))
+        self.place = nn.Linear(4, hidden, bias=False)
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+        nn.init.zeros_(self.rest[-1].weight), nn.init.zeros_(self.rest[-1].bias)
 
-    def features(self, z: torch.Tensor) -> torch.Tensor:
-        return self.first(self.trunk(z))
+    def read(self, vae: SrAutoencoder, z: torch.Tensor) -> torch.Tensor:
+        """(B, 12 + hidden, 2h, 2w) of latents (B, 8, h, w): the plain decoder's picture as 2×2 pixels a place, and the features to be asked."""
+        head = F.silu(vae.decoder.conv_norm_out(vae.trunk(z)))
+        return torch.cat([vae.decoder.conv_out(head), self.first(head)], 1)
 
-    def forward(self, z: torch.Tensor, size: tuple[int, int], chunk: int = 65_536) -> torch.Tensor:
-        """(B, 3, *size) pixels of the latents, `chunk` of them at a time."""
-        return self.asked(self.features(z), size, chunk)
+    def forward(self, vae: SrAutoencoder, z: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(B, 3, *size) pixels of the latents."""
+        plain, features = parted(self.read(vae, z))
+        return resized(plain, size) + self.asked(features, size)
+
+
+def parted(read: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(the plain decoder's picture (B, 3, H, W), features (B, hidden, H/2, W/2)) of what LiifDecoder.read gives."""
+    return F.pixel_shuffle(read[:, :12].float(), 2), read[:, 12:]  # no antialiasing in bf16
+
+
+def resized(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bicubic, smoothed where it shrinks."""
+    return x if x.shape[-2:] == tuple(size) else F.interpolate(x, size=size, mode="bicubic", align_corners=False, antialias=True)
 
 
 def grid(size: tuple[int, int], device) -> torch.Tensor:

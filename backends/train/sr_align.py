@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from torch.nn import functional as F
 
 from backends.nets import eight_bits
-from backends.nets.sr_decoders import LiifDecoder
+from backends.nets.sr_decoders import LiifDecoder, parted, resized
 from backends.train.common import MODELS, arguments, autocast
 from backends.train.loop import seed_of, train
 from backends.train.sr_teacher import SCHEDULE, HeldOut, begun, called, encoded, frozen_vae, sheet, walked
@@ -42,14 +42,16 @@ def main() -> None:
         flat = (spots[..., 0] * size + spots[..., 1])[:, None].expand(-1, 3, -1)
         y = scaled(wide, size).clamp(-1, 1).flatten(2).gather(2, flat).transpose(1, 2)
         with autocast(device):
-            made = decoder.query(decoder.features(guess), (2 * spots.float() + 1) / size - 1, torch.full((2,), 2 / size, device=device)).float()
+            plain, features = parted(decoder.read(vae, guess))
+            before = resized(plain, (size, size)).flatten(2).gather(2, flat).transpose(1, 2)
+            made = before + decoder.query(features, (2 * spots.float() + 1) / size - 1, torch.full((2,), 2 / size, device=device)).float()
         weight = (a.sqrt() / (1 - a).sqrt()).clamp_max(MOST).flatten()
         return (weight * (F.l1_loss(guess, z, reduction="none").mean((1, 2, 3)) + F.l1_loss(made, y, reduction="none").mean((1, 2)))).mean()
 
     @torch.no_grad()
     def drawn(net):
         with autocast(device):
-            return decoder(walked(net, "ldm", test.y, test.low), (128, 128)).float().clamp(-1, 1)
+            return decoder(vae, walked(net, "ldm", test.y, test.low), (128, 128)).float().clamp(-1, 1)
 
     before = begun(MODELS / "sr/ldm", {})[0].to(device).eval()
     figures = lambda net: {"before": test.figures(drawn(before)), "aligned": test.figures(drawn(net))}  # noqa: E731

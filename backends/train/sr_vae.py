@@ -5,7 +5,7 @@ python -m backends.train.sr_vae --minutes 2             # encoder and plain deco
 python -m backends.train.sr_teacher --minutes 2
 python -m backends.train.sr_teacher --arm ldm --minutes 1.5
 python -m backends.train.sr_vae --part plain --minutes 40         # from here on with sr_detail's losses: the decoder alone, behind the teacher
-python -m backends.train.sr_vae --part liif --minutes 20
+python -m backends.train.sr_vae --part liif --minutes 20          # needs the latent diffusion, and the plain decoder as it will be
 python -m backends.train.sr_vae --part fa --minutes 20            # needs the teacher, and the plain decoder as it will be
 """
 
@@ -18,20 +18,24 @@ from torch.nn import functional as F
 from backends.metrics.perceptual import distance
 from backends.nets import eight_bits
 from backends.nets.sr_decoders import FaDecoder, LiifDecoder, grid
-from backends.nets.sr_vae import CONFIG, SrAutoencoder
+from backends.nets.sr_unet import SrUNet
+from backends.nets.sr_vae import CONFIG, FACTOR, SrAutoencoder
 from backends.restore import resshift
+from backends.restore.latent_sr import ddim
 from backends.restore.upscaler import kept
 from backends.train import emoji_vae
 from backends.train.common import MODELS, RUNS, arguments, autocast
 from backends.train.loop import seed_of, train
-from backends.train.sr_detail import Detail
+from backends.train.sr_detail import LOOKS, TAPS, Detail
 from backends.train.sr_teacher import HeldOut, begun, called, decoded, encoded, frozen_vae, sheet, walked
-from backends.worlds.photos import Crops
-from backends.worlds.photos_harm import ODDS, SIDES, high_band, psnr, scaled, small
+from backends.worlds.photos import SIDE, Crops
+from backends.worlds.photos_harm import ODDS, SIDES, psnr, scaled, small
 
 FOLDERS = {"both": "sr/vae", "plain": "sr/vae", "fa": "sr/fa", "liif": "sr/liif"}
 ANCHOR = 0.3
 PATCH = 64  # px along a side, of what the implicit decoder is asked at once
+SMALL = (32, 40, 24, 20, 48)  # px of the small pictures that it learns from
+FACTORS = (1.7, 2.0, 3.3, 4.0, 6.0, 8.0)  # what it is measured at
 
 
 def both(args) -> None:
@@ -132,77 +136,95 @@ def fa(args) -> None:
     train(args, "sr/fa", net, log, loss_of, figures, rows, eight_bits.save)
 
 
-def liif(args) -> None:
-    """Patches of crops of 160 px at sizes from 64 to 160 px are asked of latents of 128 px, at random places, all of a quarter of the batch at one size.
+class Arm:
+    """Latents as the any-size arm has them: of a small picture four times enlarged, drawn by the latent diffusion, its UNet aligned (if it is yet) or not."""
 
-    A quarter of them are the encoder's latents, the rest the teacher's estimates, shown as the any-size arm shows them.
+    def __init__(self, vae, device: str):
+        folders = [folder for folder in (MODELS / "sr/moe/single", MODELS / "sr/aligned") if folder.exists()]
+        self.vae, self.nets = vae, [eight_bits.load(SrUNet, folder).eval().requires_grad_(False).to(device) for folder in folders]
+
+    @torch.no_grad()
+    def drawn(self, x: torch.Tensor, side: int, kind: int, rng) -> tuple[torch.Tensor, torch.Tensor]:
+        """(latents, the small pictures) of pictures made `side` px small; `kind`: which UNet, beyond them the encoder's own latents."""
+        tiny = small(x, side)
+        low = scaled(tiny, FACTOR * side).clamp(-1, 1)
+        if kind == len(self.nets):
+            return encoded(self.vae, scaled(x, FACTOR * side).clamp(-1, 1)), tiny
+        epsilon = lambda z, t: called(self.nets[kind], z, torch.full((len(z),), t, device=z.device), low)  # noqa: E731
+        y0 = encoded(self.vae, low)
+        *_, (_, z) = ddim(epsilon, y0, lambda: torch.randn(y0.shape, generator=rng).to(y0), 25, 0.0)
+        return z, tiny
+
+
+def liif(args) -> None:
+    """Patches of pictures, small ones of 20 to 48 px beside large ones of 64 to 160 px (×1.3 to ×8), a batch of one size.
+
+    Latents are drawn once a sitting, `--pool` of them: a quarter the encoder's, the rest by the diffusion, half of these by the aligned UNet.
+    Answers are shown as the arm shows them. Without the critic: once it was heard, PSNR fell and LPIPS-like rose at every size.
     """
     net, log, vae, source, test = started(LiifDecoder, args)
-    sizes, wide, detail, teacher = (48, 128, 160), source.held_out(len(test.x), 160), Detail(args.device, 800), Teacher(vae, args.device)
-    made = walked(teacher.net, "shift", test.y, test.low)
+    arm, rng = Arm(vae, args.device), torch.Generator().manual_seed(seed_of(args, log))
 
-    def asked(net, features, size, top, left):
-        """(B, 3, PATCH, PATCH) of the picture at `size` px."""
-        at = grid((size, size), features.device).view(size, size, 2)[top : top + PATCH, left : left + PATCH].reshape(1, -1, 2)
+    @torch.no_grad()
+    def made(side: int):
+        """Of sixteen pictures: pixels, the small picture brought to size, what the plain decoder draws brought to size, its head's features."""
+        size = random.randint(PATCH, SIDE)
+        x = scaled(source.draw(16, random.choice((size, SIDE))), size).clamp(-1, 1)
+        parts = [arm.drawn(part, side, kind, rng) for part, kind in zip(x.chunk(len(arm.nets) + 1), range(16))]
+        z, tiny = (torch.cat(part) for part in zip(*parts))
         with autocast(args.device):
-            found = net.query(features, at.expand(len(features), -1, -1), torch.full((2,), 2 / size, device=features.device)).float()
-        return found.transpose(1, 2).unflatten(2, (PATCH, PATCH))
+            head = F.silu(vae.decoder.conv_norm_out(vae.trunk(z)))
+            plain = F.pixel_shuffle(vae.decoder.conv_out(head), vae.patch).float()
+        return size / side, x.half(), scaled(tiny, size).clamp(-1, 1).half(), scaled(plain, size).half(), head.half()
+
+    pool = [made(SMALL[i % len(SMALL)]) for i in range(args.pool // 16)]
 
     def loss_of(net, average):
-        x = source.draw(args.batch, 160)
-        near, own = scaled(x, 128).clamp(-1, 1), args.batch // 4
-        z, (low, factor) = encoded(vae, near), lessened(near, source.rng)
-        z[own:] = teacher.guessed(z[own:], low[own:])
+        factor, *parts = random.choice(pool)
+        some, size = torch.randperm(16)[: args.batch], parts[0].shape[-1]
+        x, low, plain, head = (part[some].float() for part in parts)
+        top, left = (random.randint(0, size - PATCH) for _ in range(2))
+        cut = lambda whole: whole[..., top : top + PATCH, left : left + PATCH]  # noqa: E731
+        at = cut(grid((size, size), args.device).mT.unflatten(2, (size, size))).flatten(2).mT
         with autocast(args.device):
-            features = net.features(z)
-        loss = 0
-        for i, (part, target, blurred) in enumerate(zip(features.chunk(4), x.chunk(4), low.chunk(4))):
-            size = int(torch.randint(PATCH, 161, ()))
-            top, left = torch.randint(size - PATCH + 1, (2,)).tolist()
-            target, blurred = (scaled(whole, size).clamp(-1, 1)[..., top : top + PATCH, left : left + PATCH] for whole in (target, blurred))
-            out = asked(net, part, size, top, left)
-            if i:
-                loss = loss + ANCHOR * F.l1_loss(out, target) / 4
-                out = kept(out, blurred, factor * size / 128)
-            loss = loss + detail(out, target) / 4
-        return loss
+            features = net.first(head.contiguous(memory_format=torch.channels_last))
+            found = net.query(features, at.expand(len(x), -1, -1), torch.full((2,), 2 / size, device=args.device)).float()
+        out = cut(plain) + found.transpose(1, 2).unflatten(2, (PATCH, PATCH))
+        out, x = kept(out, cut(low), factor), cut(x)
+        with autocast(args.device):
+            return F.l1_loss(out, x) + LOOKS * distance(out.contiguous(memory_format=torch.channels_last), x, 1, TAPS).float().mean()
+
+    tests, wide = {}, source.held_out(len(test.x), SIDE)
+    for factor in FACTORS:
+        side = int(min(32, SIDE / factor)) // 4 * 4
+        x = scaled(wide, round(factor * side)).clamp(-1, 1)
+        z, tiny = arm.drawn(x, side, 0, torch.Generator().manual_seed(0))
+        low = scaled(tiny, FACTOR * side).clamp(-1, 1)
+        tests[factor] = x, z, scaled(tiny, x.shape[-1]).clamp(-1, 1), scaled(kept(decoded(vae, z), low, FACTOR).clamp(-1, 1), x.shape[-1])
 
     @torch.no_grad()
     def figures(net) -> dict:
-        """At several sizes of this decoder's pixels and of the plain one's, brought to size: of latents PSNR and high-band energy, of what the teacher
-        draws, as the arms show it, PSNR and LPIPS-like."""
-        z, found = encoded(vae, scaled(wide, 128).clamp(-1, 1)), {}
-        fixed = kept(decoded(vae, made), test.low, 4)
-        for size in sizes:
-            x = scaled(wide, size).clamp(-1, 1)
+        """PSNR and LPIPS-like on held-out crops, of this decoder and of the plain one brought to size, of latents that the diffusion draws."""
+        found = {}
+        for factor, (x, z, low, fixed) in tests.items():
             with autocast(args.device):
-                out, drawn = (net(latents, (size, size)).float().clamp(-1, 1) for latents in (z, made))
-            drawn = kept(drawn, scaled(test.low, size), size / 32)
-            for name, shown in (("liif", out), ("plain", scaled(decoded(vae, z), size))):
-                found[f"{name}@{size}"] = {
-                    "psnr_db": round(float(psnr(shown, x).mean()), 2),
-                    "high_band": round(float(high_band(shown).mean() / high_band(x).mean()), 3),
-                }
-            if size >= 128:  # the teacher draws crops of 128 px
-                x = scaled(test.x, size).clamp(-1, 1)
-                for name, shown in (("sr_liif", drawn), ("sr_plain", scaled(fixed, size))):
-                    found[f"{name}@{size}"] = {
-                        "psnr_db": round(float(psnr(shown, x).mean()), 2),
-                        "lpips_like": round(float(distance(shown.clamp(-1, 1), x).mean()), 4),
-                    }
+                out = net(vae, z, x.shape[-2:]).float()
+            for name, shown in (("liif", kept(out, low, factor)), ("plain", fixed)):
+                figure = round(float(psnr(shown, x).mean()), 3), round(float(distance(shown.clamp(-1, 1), x).mean()), 4)
+                found[f"{name}@{factor:g}"] = dict(zip(("psnr_db", "lpips_like"), figure))
         return found
 
     @torch.no_grad()
     def rows(net):
-        with autocast(args.device):
-            wider = [net(test.z, (n, n)).float() for n in (128, 160, 256)]
-        return sheet([test.x, wider[0], wider[1][..., :128, :128], wider[2][..., :128, :128]])
+        x, z, low, fixed = tests[4.0]
+        return sheet([low, fixed, kept(net(vae, z, x.shape[-2:]), low, FACTOR), x])
 
+    print(json.dumps(figures(net.to(args.device))), flush=True)
     train(args, "sr/liif", net, log, loss_of, figures, rows, eight_bits.save)
 
 
 def main() -> None:
-    args = arguments("sr/vae", part="both", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998)
+    args = arguments("sr/vae", part="both", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998, pool=640)
     args.batch = args.batch or (128 if args.device != "cpu" else 8)
     if args.out == MODELS / "sr/vae":
         args.out = MODELS / FOLDERS[args.part]
