@@ -159,7 +159,8 @@ class Arm:
 def liif(args) -> None:
     """Patches of pictures, small ones of 20 to 48 px beside large ones of 64 to 160 px (×1.3 to ×8), a batch of one size.
 
-    Latents are drawn once a sitting, `--pool` of them: a quarter the encoder's, the rest by the diffusion, half of these by the aligned UNet.
+    Latents are drawn once a sitting, `--pool` of them: a quarter the encoder's, the rest by the diffusion, half of these by the aligned UNet. Each is asked
+    at many sizes: at one alone the perceptron knows sixteen pictures by their pixels' size, and what it draws at others gets worse after some minutes.
     Answers are shown as the arm shows them. Without the critic: once it was heard, PSNR fell and LPIPS-like rose at every size.
     """
     net, log, vae, source, test = started(LiifDecoder, args)
@@ -167,22 +168,24 @@ def liif(args) -> None:
 
     @torch.no_grad()
     def made(side: int):
-        """Of sixteen pictures: pixels, the small picture brought to size, what the plain decoder draws brought to size, its head's features."""
+        """px a side that the small pictures were made from, and of sixteen pictures: crops, small ones, what the plain decoder draws, its head's features."""
         size = random.randint(PATCH, SIDE)
-        x = scaled(source.draw(16, random.choice((size, SIDE))), size).clamp(-1, 1)
+        wide = source.draw(16, random.choice((size, SIDE)))
+        x = scaled(wide, size).clamp(-1, 1)
         parts = [arm.drawn(part, side, kind, rng) for part, kind in zip(x.chunk(len(arm.nets) + 1), range(16))]
         z, tiny = (torch.cat(part) for part in zip(*parts))
         with autocast(args.device):
             head = F.silu(vae.decoder.conv_norm_out(vae.trunk(z)))
-            plain = F.pixel_shuffle(vae.decoder.conv_out(head), vae.patch).float()
-        return size / side, x.half(), scaled(tiny, size).clamp(-1, 1).half(), scaled(plain, size).half(), head.half()
+            plain = F.pixel_shuffle(vae.decoder.conv_out(head), vae.patch)
+        return size, wide.half(), tiny.half(), plain.half(), head.half()
 
     pool = [made(SMALL[i % len(SMALL)]) for i in range(args.pool // 16)]
 
     def loss_of(net, average):
-        factor, *parts = random.choice(pool)
-        some, size = torch.randperm(16)[: args.batch], parts[0].shape[-1]
-        x, low, plain, head = (part[some].float() for part in parts)
+        own, *parts = random.choice(pool)
+        some, size = torch.randperm(16)[: args.batch], random.choice((own, random.randint(PATCH, parts[0].shape[-1])))
+        wide, tiny, plain, head = (part[some].float() for part in parts)
+        x, low, plain = scaled(wide, size).clamp(-1, 1), scaled(tiny, size).clamp(-1, 1), scaled(plain, size)
         top, left = (random.randint(0, size - PATCH) for _ in range(2))
         cut = lambda whole: whole[..., top : top + PATCH, left : left + PATCH]  # noqa: E731
         at = cut(grid((size, size), args.device).mT.unflatten(2, (size, size))).flatten(2).mT
@@ -190,7 +193,7 @@ def liif(args) -> None:
             features = net.first(head.contiguous(memory_format=torch.channels_last))
             found = net.query(features, at.expand(len(x), -1, -1), torch.full((2,), 2 / size, device=args.device)).float()
         out = cut(plain) + found.transpose(1, 2).unflatten(2, (PATCH, PATCH))
-        out, x = kept(out, cut(low), factor), cut(x)
+        out, x = kept(out, cut(low), size / tiny.shape[-1]), cut(x)
         with autocast(args.device):
             return F.l1_loss(out, x) + LOOKS * distance(out.contiguous(memory_format=torch.channels_last), x, 1, TAPS).float().mean()
 
@@ -224,7 +227,7 @@ def liif(args) -> None:
 
 
 def main() -> None:
-    args = arguments("sr/vae", part="both", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998, pool=640)
+    args = arguments("sr/vae", part="both", batch=0, lr=1.5e-3, decoder_only=False, fresh=False, ema=0.998, pool=1280)
     args.batch = args.batch or (128 if args.device != "cpu" else 8)
     if args.out == MODELS / "sr/vae":
         args.out = MODELS / FOLDERS[args.part]
