@@ -57,7 +57,7 @@ add(
     ),
     Card(
         name="restorers", title="Photo restorers (embedded)", loader="backends.restore.restorers:load_embedded", capabilities=frozenset({"photo", "noise_da"}),
-        licence="Apache-2.0 (weights)", source="noise-da", parameters="12 × 0.3 M",
+        licence="Apache-2.0 (weights)", source="noise-da", parameters="9 × 0.3 M",
         trained_on="crops of photographs, drawings and renders, with noise, blur and rain put in", command="python -m backends.train.noise_da --task denoise --minutes 0.8",
         about="A restorer for each harm and arm, and for each harm the diffusion network that the adaptation to a picture of one's own starts from.",
     ),

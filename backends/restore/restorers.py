@@ -12,7 +12,7 @@ from backends.restore.clean_task import KINDS
 if TYPE_CHECKING:
     from torch import Tensor
 
-TASKS, ARMS = tuple(KINDS.values()), ("source", "full", "unshuffled", "longer")  # longer: a control for proofs, no method shows it
+TASKS, ARMS = tuple(KINDS.values()), ("source", "full", "unshuffled")
 TILE, HALO = 256, 32  # px: what is restored at once, and what is seen around it
 
 
